@@ -1,0 +1,104 @@
+//! A SQLite file with one writer and a few readers.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Executor, Sqlite, Transaction};
+
+use crate::error::StoreError;
+
+/// What a commit survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// A loss of power: for the log itself.
+    Full,
+    /// A crash of the process; after a loss of power the file is consistent but may lack the last
+    /// commits, which are folded again. For everything derived.
+    Derived,
+}
+
+/// One generation's tables and checkpoint.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    path: PathBuf,
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl Namespace {
+    /// Opens or creates the file at `path` and applies `ddl` (statements that may run again:
+    /// `CREATE … IF NOT EXISTS`). `layout` is refused if the file was made with another one.
+    pub async fn open(path: &Path, durability: Durability, layout: i64, ddl: &str) -> Result<Self, StoreError> {
+        let shown = || path.display().to_string();
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|source| StoreError::Io { path: shown(), source })?;
+        }
+        let synchronous = match durability {
+            Durability::Full => SqliteSynchronous::Full,
+            Durability::Derived => SqliteSynchronous::Normal,
+        };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(synchronous)
+            .busy_timeout(Duration::from_secs(10))
+            .pragma("temp_store", "memory")
+            .statement_cache_capacity(64);
+        let opened = |source| StoreError::Open { path: shown(), source };
+        let pool = |max| SqlitePoolOptions::new().max_connections(max).acquire_timeout(Duration::from_secs(30));
+        let writer = pool(1).connect_with(options.clone()).await.map_err(opened)?;
+        let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&writer).await.map_err(opened)?;
+        if found != 0 && found != layout {
+            writer.close().await;
+            return Err(StoreError::Layout { path: shown(), found, expected: layout });
+        }
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        for part in [crate::checkpoint::DDL, ddl] {
+            tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(part.to_owned()))).await?;
+        }
+        tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA user_version = {layout}")))).await?;
+        tx.commit().await?;
+        let readers = pool(4).connect_lazy_with(options.pragma("query_only", "on"));
+        Ok(Self { path: path.to_owned(), writer, readers })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Connections for reads, each of which sees the last commit.
+    pub fn readers(&self) -> &SqlitePool {
+        &self.readers
+    }
+
+    /// Starts the one write transaction; a second caller waits. Dropped without
+    /// [`Tables::commit`], nothing of it stays.
+    pub async fn begin(&self) -> Result<Tables<'static>, StoreError> {
+        Ok(Tables { tx: self.writer.begin_with("BEGIN IMMEDIATE").await? })
+    }
+
+    /// Closes all connections; the file can then be removed.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// The tables of a namespace inside one write transaction: all that a fold may touch (law 3).
+pub struct Tables<'t> {
+    tx: Transaction<'t, Sqlite>,
+}
+
+impl Tables<'_> {
+    pub fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.tx
+    }
+
+    pub async fn commit(self) -> Result<(), StoreError> {
+        Ok(self.tx.commit().await?)
+    }
+}

@@ -1,0 +1,107 @@
+//! The typed payloads, one file an event.
+
+mod dead_letter;
+mod embedding_generated;
+mod entity_changed;
+mod generation_changed;
+mod index_updated;
+
+use carbon_core::{Metadata, Position, Positions, TopicName, TopicPartition};
+use serde::{Deserialize, Serialize};
+
+use crate::event::Limits;
+
+pub use dead_letter::{DeadLetter, DeadLetterKind};
+pub use embedding_generated::{DeletedReason, EmbeddingGenerated, EmbeddingKey, vector_from_bytes, vector_to_bytes};
+pub use entity_changed::EntityChanged;
+pub use generation_changed::{GenerationChanged, GenerationState};
+pub use index_updated::IndexUpdated;
+
+/// A position as it travels in payloads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+impl From<&Position> for Source {
+    fn from(position: &Position) -> Self {
+        Self {
+            topic: position.topic.to_string(),
+            partition: position.partition as i32,
+            offset: i64::try_from(position.offset).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+impl Source {
+    pub fn position(&self) -> Result<Position, String> {
+        let topic = TopicName::parse(&self.topic).map_err(|error| format!("source: {error}"))?;
+        let partition = u32::try_from(self.partition).map_err(|_| "source.partition is negative")?;
+        let offset = u64::try_from(self.offset).map_err(|_| "source.offset is negative")?;
+        Ok(Position::new(topic, partition, offset))
+    }
+}
+
+/// How far a partition was reached, as it travels in payloads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    pub topic: String,
+    pub partition: i32,
+    pub next_offset: i64,
+}
+
+impl Reached {
+    pub fn list(positions: &Positions) -> Vec<Self> {
+        let reached = |(at, next): (&TopicPartition, u64)| Self {
+            topic: at.topic.to_string(),
+            partition: at.partition as i32,
+            next_offset: i64::try_from(next).unwrap_or(i64::MAX),
+        };
+        positions.iter().map(reached).collect()
+    }
+
+    fn check(list: &[Self]) -> Result<(), String> {
+        match list.iter().find(|r| r.partition < 0 || r.next_offset < 0 || TopicName::parse(&r.topic).is_err()) {
+            Some(bad) => Err(format!("{bad:?} is not a position")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The limits that entities keep wherever they travel.
+fn check_entity(text: &str, metadata: &Metadata, tags: &[String], deleted: bool) -> Result<(), String> {
+    if deleted && !text.is_empty() {
+        return Err("a deletion has an empty text".into());
+    }
+    if !deleted && text.trim().is_empty() {
+        return Err("text is empty".into());
+    }
+    if text.len() > Limits::TEXT_BYTES {
+        return Err(format!("text has {} bytes, at most {} are taken", text.len(), Limits::TEXT_BYTES));
+    }
+    if tags.len() > Limits::TAGS {
+        return Err(format!("{} tags, at most {} are taken", tags.len(), Limits::TAGS));
+    }
+    if let Some(bad) = tags.iter().find(|tag| tag.is_empty() || tag.len() > Limits::TAG_BYTES) {
+        return Err(format!("a tag has 1 to {} bytes, this one {}", Limits::TAG_BYTES, bad.len()));
+    }
+    if metadata.len() > Limits::METADATA_KEYS {
+        return Err(format!("{} metadata keys, at most {} are taken", metadata.len(), Limits::METADATA_KEYS));
+    }
+    for (key, value) in metadata {
+        use carbon_core::MetadataValue::{Boolean, Double, String};
+        if key.is_empty() || key.len() > Limits::METADATA_KEY_BYTES {
+            return Err(format!("a metadata key has 1 to {} bytes", Limits::METADATA_KEY_BYTES));
+        }
+        match value {
+            String(text) if text.len() > Limits::METADATA_VALUE_BYTES => {
+                return Err(format!("metadata {key:?} has more than {} bytes", Limits::METADATA_VALUE_BYTES));
+            }
+            Double(number) if !number.is_finite() => return Err(format!("metadata {key:?} is not a finite number")),
+            String(_) | Double(_) | Boolean(_) => {}
+        }
+    }
+    Ok(())
+}

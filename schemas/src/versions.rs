@@ -1,0 +1,126 @@
+//! Every released version of every schema, with its fingerprint.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use apache_avro::Schema;
+use apache_avro::rabin::Rabin;
+
+include!(concat!(env!("OUT_DIR"), "/files.rs"));
+
+/// CRC-64-AVRO over the schema's canonical form.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint(pub [u8; 8]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Fingerprint {
+    pub fn of(schema: &Schema) -> Self {
+        let bytes = schema.fingerprint::<Rabin>().bytes;
+        let mut fingerprint = [0; 8];
+        fingerprint.copy_from_slice(&bytes[..8]);
+        Self(fingerprint)
+    }
+}
+
+/// One `NNN.avsc`.
+#[derive(Debug)]
+pub struct SchemaVersion {
+    pub event: &'static str,
+    pub number: u32,
+    pub json: &'static str,
+    pub schema: Schema,
+    pub fingerprint: Fingerprint,
+}
+
+static VERSIONS: LazyLock<Vec<SchemaVersion>> = LazyLock::new(|| {
+    let parse = |(event, number, json): &(&'static str, u32, &'static str)| {
+        // The files are compiled in, and a test parses each of them.
+        #[allow(clippy::panic)]
+        let schema = Schema::parse_str(json).unwrap_or_else(|error| panic!("{event}/{number:03}.avsc: {error}"));
+        let fingerprint = Fingerprint::of(&schema);
+        SchemaVersion { event, number: *number, json, schema, fingerprint }
+    };
+    FILES.iter().map(parse).collect()
+});
+
+/// All versions, by event and number.
+pub fn versions() -> &'static [SchemaVersion] {
+    &VERSIONS
+}
+
+/// The current version of an event.
+pub fn current(event: &str) -> Option<&'static SchemaVersion> {
+    versions().iter().rfind(|version| version.event == event)
+}
+
+/// The events that have a schema, in order.
+pub fn event_names() -> Vec<&'static str> {
+    let mut names: Vec<_> = versions().iter().map(|version| version.event).collect();
+    names.dedup();
+    names
+}
+
+/// The fields of an event's current schema that a topic's key may name; a nested field is written `source.topic`.
+pub fn key_fields(event: &str) -> Vec<String> {
+    let mut fields = Vec::new();
+    let Some(Schema::Record(record)) = current(event).map(|version| &version.schema) else { return fields };
+    for field in &record.fields {
+        fields.push(field.name.clone());
+        if let Schema::Record(inner) = &field.schema {
+            fields.extend(inner.fields.iter().map(|part| format!("{}.{}", field.name, part.name)));
+        }
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    /// Released files never change: their hashes are pinned beside them. A new file gets its line by
+    /// running this test with `CARBON_WRITE_LOCK=1`; an existing line is never rewritten.
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn law_13_released_schemas_are_pinned_in_the_lock() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas.lock.json");
+        let text = std::fs::read_to_string(path).unwrap_or_else(|_| "{}".into());
+        let mut locked: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_str(&text).unwrap();
+        for version in versions() {
+            let name = format!("{}/{:03}", version.event, version.number);
+            let sha256: String = Sha256::digest(version.json).iter().map(|byte| format!("{byte:02x}")).collect();
+            let found =
+                BTreeMap::from([("fingerprint".into(), version.fingerprint.to_string()), ("sha256".into(), sha256)]);
+            if std::env::var_os("CARBON_WRITE_LOCK").is_some() {
+                locked.entry(name.clone()).or_insert_with(|| found.clone());
+            }
+            assert_eq!(locked.get(&name), Some(&found), "{name} differs from schemas.lock.json");
+        }
+        assert_eq!(locked.len(), versions().len(), "schemas.lock.json names a version that is gone");
+        if std::env::var_os("CARBON_WRITE_LOCK").is_some() {
+            std::fs::write(path, serde_json::to_string_pretty(&locked).unwrap() + "\n").unwrap();
+        }
+    }
+
+    #[test]
+    fn numbers_are_without_gaps() {
+        for event in event_names() {
+            let numbers: Vec<u32> = versions().iter().filter(|v| v.event == event).map(|v| v.number).collect();
+            assert_eq!(numbers, (1..=numbers.len() as u32).collect::<Vec<_>>(), "{event}");
+        }
+    }
+}
