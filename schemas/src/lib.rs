@@ -14,4 +14,4 @@ pub use codec::{CodecError, Framed, MAX_RECORD_BYTES, SchemaId, encode, frame, u
 pub use compat::{Incompatible, check_all};
 pub use decode::{DecodeError, Decoded, Decoder, Poison, PoisonReason, RawRecord};
 pub use event::{Event, EventSchema, Limits};
-pub use versions::{Fingerprint, SchemaVersion, current, event_names, key_fields, versions};
+pub use versions::{Fingerprint, SchemaVersion, current, event_names, key_fields, parse, versions};

@@ -54,6 +54,11 @@ static VERSIONS: LazyLock<Vec<SchemaVersion>> = LazyLock::new(|| {
     FILES.iter().map(parse).collect()
 });
 
+/// Reads a schema's JSON.
+pub fn parse(json: &str) -> Result<Schema, String> {
+    Schema::parse_str(json).map_err(|error| error.to_string())
+}
+
 /// All versions, by event and number.
 pub fn versions() -> &'static [SchemaVersion] {
     &VERSIONS

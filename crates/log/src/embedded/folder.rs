@@ -1,0 +1,105 @@
+//! The data folder: its lock against a second process, and its format number.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::error::LogError;
+
+/// The layout that this program writes.
+const FORMAT: u32 = 1;
+
+/// A data folder that this process holds. The lock goes with the value, or with the process.
+#[derive(Debug)]
+pub struct DataFolder {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Creates the folder if need be, takes its lock and checks its format.
+    pub fn open(root: &Path) -> Result<Self, LogError> {
+        let io = |path: &Path| {
+            let path = path.display().to_string();
+            move |source| LogError::Io { path, source }
+        };
+        std::fs::create_dir_all(root).map_err(io(root))?;
+        let path = root.join("lock");
+        let mut lock =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io(&path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                let read = lock.read_to_string(&mut pid);
+                let pid = if read.is_ok() { pid.trim().to_owned() } else { "unknown".into() };
+                return Err(LogError::Locked { path: root.display().to_string(), pid });
+            }
+            Err(TryLockError::Error(source)) => return Err(io(&path)(source)),
+        }
+        lock.set_len(0).and_then(|()| lock.rewind()).map_err(io(&path))?;
+        writeln!(lock, "{}", std::process::id()).map_err(io(&path))?;
+        let folder = Self { root: root.to_owned(), _lock: lock };
+        folder.check_format()?;
+        Ok(folder)
+    }
+
+    fn check_format(&self) -> Result<(), LogError> {
+        let path = self.root.join("format");
+        let io = |source| LogError::Io { path: path.display().to_string(), source };
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let (number, writer) = text.trim().split_once(' ').unwrap_or((text.trim(), "an unknown version"));
+                let found = number
+                    .parse()
+                    .map_err(|_| LogError::Corrupt(format!("{}: {text:?} is not a format", path.display())))?;
+                if found > FORMAT {
+                    let path = self.root.display().to_string();
+                    return Err(LogError::NewerFormat { path, writer: writer.to_owned(), found, known: FORMAT });
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // Written aside and renamed: a kill must not leave half a number.
+                let aside = self.root.join("format.new");
+                std::fs::write(&aside, format!("{FORMAT} carbon-ml {}\n", env!("CARGO_PKG_VERSION"))).map_err(io)?;
+                std::fs::rename(&aside, &path).map_err(io)
+            }
+            Err(error) => Err(io(error)),
+        }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn log_file(&self) -> PathBuf {
+        self.root.join("log.db")
+    }
+
+    pub fn read_models(&self) -> PathBuf {
+        self.root.join("read-models")
+    }
+
+    pub fn models(&self) -> PathBuf {
+        self.root.join("models")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_and_a_newer_format_named() {
+        let root = tempfile::tempdir().unwrap();
+        let held = DataFolder::open(root.path()).unwrap();
+        let error = DataFolder::open(root.path()).unwrap_err().to_string();
+        assert!(error.contains(&std::process::id().to_string()), "{error}");
+        drop(held);
+        std::fs::write(root.path().join("format"), "9 carbon-ml 7.0.0\n").unwrap();
+        let error = DataFolder::open(root.path()).unwrap_err().to_string();
+        assert!(error.contains("carbon-ml 7.0.0"), "{error}");
+    }
+}

@@ -1,0 +1,279 @@
+//! The embedded log: a SQLite file (WAL, `synchronous=FULL`, group commit) of one process, whose
+//! readers are woken in memory.
+
+mod compact;
+mod folder;
+mod headers;
+mod reader;
+mod state;
+mod writer;
+
+use std::path::Path;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use carbon_core::{Clock, Position, Positions, SystemClock, Timestamp, TopicName, TopicPartition, TopicSpec};
+use carbon_schemas::{Fingerprint, SchemaId};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Row};
+use uuid::Uuid;
+
+use crate::error::LogError;
+use crate::event_log::{EventLog, Foreign, Group, TopicDescription};
+use crate::record::{NewRecord, Record};
+use crate::stream::RecordStream;
+use state::State;
+use writer::{Request, Writer};
+
+pub use compact::CompactionReport;
+pub use folder::DataFolder;
+
+const DDL: &str = "
+CREATE TABLE IF NOT EXISTS topic (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL, cleanup TEXT NOT NULL,
+    partitioner TEXT NOT NULL, retention_ms INTEGER, min_compaction_lag_ms INTEGER NOT NULL,
+    delete_retention_ms INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS partition (
+    topic INTEGER NOT NULL, partition INTEGER NOT NULL, start INTEGER NOT NULL, next INTEGER NOT NULL,
+    timestamp INTEGER NOT NULL, PRIMARY KEY (topic, partition)
+) WITHOUT ROWID;
+-- id: topic (11 bits), partition (12 bits), offset (40 bits), so that a partition is one range of the table.
+CREATE TABLE IF NOT EXISTS record (
+    id INTEGER PRIMARY KEY, timestamp INTEGER NOT NULL, key BLOB, value BLOB, headers BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS schema (fingerprint BLOB PRIMARY KEY, event TEXT NOT NULL, json TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS group_offset (
+    grp TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL,
+    PRIMARY KEY (grp, topic, partition)
+) WITHOUT ROWID;
+-- One row each time the log was opened: its id, and the ends that it found (law 4).
+CREATE TABLE IF NOT EXISTS opening (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, ends TEXT NOT NULL);
+";
+
+pub(crate) const OFFSET_BITS: u32 = 40;
+pub(crate) const PARTITION_BITS: u32 = 12;
+
+/// The row id of a record.
+pub(crate) fn row_id(topic: i64, partition: u32, offset: u64) -> i64 {
+    (topic << (OFFSET_BITS + PARTITION_BITS)) | (i64::from(partition) << OFFSET_BITS) | offset as i64
+}
+
+pub(crate) fn offset_of(id: i64) -> u64 {
+    (id & ((1 << OFFSET_BITS) - 1)) as u64
+}
+
+/// The log in one SQLite file. One process at a time: [`DataFolder`] holds the lock.
+pub struct EmbeddedLog {
+    identity: String,
+    state: Arc<State>,
+    readers: SqlitePool,
+    writer: Writer,
+    path: std::path::PathBuf,
+}
+
+impl EmbeddedLog {
+    /// Opens or creates `log.db` in a locked data folder.
+    pub async fn open(folder: &DataFolder) -> Result<Self, LogError> {
+        Self::open_with_clock(&folder.log_file(), Arc::new(SystemClock)).await
+    }
+
+    pub(crate) async fn open_with_clock(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, LogError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10))
+            .pragma("mmap_size", "0");
+        let mut connection = options.connect().await?;
+        sqlx::raw_sql(DDL).execute(&mut connection).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(6)
+            .acquire_timeout(Duration::from_secs(30))
+            .connect_lazy_with(options.pragma("query_only", "on"));
+        let state = State::load(&mut connection).await?;
+        let identity = Uuid::now_v7().to_string();
+        let ends: Vec<(String, u32, u64)> =
+            state.ends().iter().map(|(at, next)| (at.topic.to_string(), at.partition, next)).collect();
+        let ends = serde_json::to_string(&ends).map_err(|error| LogError::Corrupt(error.to_string()))?;
+        sqlx::query("INSERT INTO opening (id, ends) VALUES ($1, $2)")
+            .bind(&identity)
+            .bind(ends)
+            .execute(&mut connection)
+            .await?;
+        let state = Arc::new(state);
+        let writer = Writer::spawn(connection, state.clone(), clock);
+        let log = Self { identity, state, readers, writer, path: path.to_owned() };
+        for version in carbon_schemas::versions() {
+            log.put_schema(version.event, version.json).await?;
+        }
+        Ok(log)
+    }
+
+    /// Removes what compaction and retention allow, at the clock's time.
+    pub async fn compact(&self) -> Result<CompactionReport, LogError> {
+        self.writer.ask(|reply| Request::Compact { reply }).await
+    }
+}
+
+#[async_trait]
+impl EventLog for EmbeddedLog {
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, LogError> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let placed = self.state.place(records)?;
+        self.writer.ask(|reply| Request::Append { records: placed, advance: None, reply }).await
+    }
+
+    async fn append_and_advance(
+        &self,
+        group: &Group,
+        records: Vec<NewRecord>,
+        from: &Positions,
+        upto: &Positions,
+    ) -> Result<Vec<Position>, LogError> {
+        let records = self.state.place(records)?;
+        let advance = Some(writer::Advance { group: group.clone(), from: Some(from.clone()), upto: upto.clone() });
+        self.writer.ask(|reply| Request::Append { records, advance, reply }).await
+    }
+
+    async fn subscribe(&self, group: &Group, topics: &[TopicName]) -> Result<RecordStream, LogError> {
+        let mut partitions = Vec::new();
+        for topic in topics {
+            let spec = self.state.topic(topic)?.spec;
+            partitions.extend((0..spec.partitions).map(|partition| TopicPartition::new(topic.clone(), partition)));
+        }
+        Ok(reader::join(self.state.clone(), self.readers.clone(), group.clone(), partitions))
+    }
+
+    async fn follow(&self, from: &Positions) -> Result<RecordStream, LogError> {
+        for (at, _) in from.iter() {
+            self.state.partition(at)?;
+        }
+        Ok(reader::follow(self.state.clone(), self.readers.clone(), from.clone()))
+    }
+
+    async fn read(&self, at: &TopicPartition, from: u64, max: usize) -> Result<Vec<Record>, LogError> {
+        let partition = self.state.partition(at)?;
+        Ok(reader::fetch(&self.readers, at, partition.topic_id, from, partition.next, max).await?.records)
+    }
+
+    async fn commit(&self, group: &Group, positions: &Positions) -> Result<(), LogError> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let advance = Some(writer::Advance { group: group.clone(), from: None, upto: positions.clone() });
+        let answer: Result<Vec<Position>, LogError> =
+            self.writer.ask(|reply| Request::Append { records: Vec::new(), advance, reply }).await;
+        answer.map(drop)
+    }
+
+    async fn committed(&self, group: &Group) -> Result<Positions, LogError> {
+        reader::committed(&self.readers, &self.state, group).await
+    }
+
+    async fn ends(&self, topic: &TopicName) -> Result<Positions, LogError> {
+        self.state.topic(topic)?;
+        Ok(self.state.ends().of_topic(topic))
+    }
+
+    async fn positions_for_time(&self, topic: &TopicName, time: Timestamp) -> Result<Positions, LogError> {
+        let spec = self.state.topic(topic)?.spec;
+        let mut positions = Positions::new();
+        for partition in 0..spec.partitions {
+            let at = TopicPartition::new(topic.clone(), partition);
+            let found = self.state.partition(&at)?;
+            // Times never go back within a partition, but there is no index on them: the scan stops at the first hit.
+            let id: Option<i64> = sqlx::query_scalar(
+                "SELECT id FROM record WHERE id >= $1 AND id < $2 AND timestamp >= $3 ORDER BY id LIMIT 1",
+            )
+            .bind(row_id(found.topic_id, partition, 0))
+            .bind(row_id(found.topic_id, partition, found.next))
+            .bind(time.0)
+            .fetch_optional(&self.readers)
+            .await?;
+            positions.set(at, id.map_or(found.next, offset_of));
+        }
+        Ok(positions)
+    }
+
+    async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
+        self.writer.ask(|reply| Request::EnsureTopics { topics: topics.to_vec(), reply }).await
+    }
+
+    async fn describe(&self) -> Result<Vec<TopicDescription>, LogError> {
+        Ok(self.state.describe())
+    }
+
+    async fn delete_records(&self, before: &Positions) -> Result<(), LogError> {
+        self.writer.ask(|reply| Request::DeleteRecords { before: before.clone(), reply }).await
+    }
+
+    async fn put_schema(&self, event: &str, json: &str) -> Result<SchemaId, LogError> {
+        self.writer.ask(|reply| Request::PutSchema { event: event.to_owned(), json: json.to_owned(), reply }).await
+    }
+
+    async fn schema(&self, id: SchemaId) -> Result<Option<String>, LogError> {
+        let SchemaId::Fingerprint(Fingerprint(bytes)) = id else { return Ok(None) };
+        Ok(sqlx::query_scalar("SELECT json FROM schema WHERE fingerprint = $1")
+            .bind(bytes.to_vec())
+            .fetch_optional(&self.readers)
+            .await?)
+    }
+
+    fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    async fn recognise(&self, log: &str, positions: &Positions) -> Result<Option<Foreign>, LogError> {
+        let seq: Option<i64> =
+            sqlx::query_scalar("SELECT seq FROM opening WHERE id = $1").bind(log).fetch_optional(&self.readers).await?;
+        let Some(seq) = seq else { return Ok(Some(Foreign::UnknownOpening { checkpoint: log.to_owned() })) };
+        let next: Option<String> = sqlx::query_scalar("SELECT ends FROM opening WHERE seq > $1 ORDER BY seq LIMIT 1")
+            .bind(seq)
+            .fetch_optional(&self.readers)
+            .await?;
+        let ends = match next {
+            Some(json) => parse_ends(&json)?,
+            // It moved under the present opening.
+            None => self.state.ends(),
+        };
+        let past = positions.iter().find(|(at, next)| *next > ends.next(at));
+        Ok(past.map(|(at, next)| Foreign::PastEnd { at: at.clone(), next, end: ends.next(at) }))
+    }
+
+    async fn size(&self) -> Result<Option<u64>, LogError> {
+        let mut bytes = 0;
+        for suffix in ["", "-wal"] {
+            let mut name = self.path.clone().into_os_string();
+            name.push(suffix);
+            bytes += std::fs::metadata(name).map_or(0, |file| file.len());
+        }
+        Ok(Some(bytes))
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+        self.state.close();
+        self.readers.close().await;
+    }
+}
+
+fn parse_ends(json: &str) -> Result<Positions, LogError> {
+    let ends: Vec<(String, u32, u64)> =
+        serde_json::from_str(json).map_err(|error| LogError::Corrupt(format!("opening: {error}")))?;
+    ends.into_iter()
+        .map(|(topic, partition, next)| {
+            let topic = TopicName::from_str(&topic).map_err(|error| LogError::Corrupt(error.to_string()))?;
+            Ok((TopicPartition::new(topic, partition), next))
+        })
+        .collect()
+}
+
+pub(crate) fn text<'r>(row: &'r sqlx::sqlite::SqliteRow, index: usize) -> Result<&'r str, LogError> {
+    Ok(row.try_get(index)?)
+}

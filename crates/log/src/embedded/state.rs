@@ -1,0 +1,228 @@
+//! What the embedded log keeps in memory: topics, ends, and who reads as which group.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use carbon_core::{Cleanup, Partitioner, Positions, Retention, TopicName, TopicPartition, TopicSpec};
+use carbon_schemas::{MAX_RECORD_BYTES, SchemaId, frame};
+use sqlx::Row;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use tokio::sync::watch;
+
+use super::headers;
+use super::text;
+use crate::error::LogError;
+use crate::event_log::{Group, TopicDescription};
+use crate::record::{NewRecord, Placement, Value};
+
+/// A topic and its row id.
+#[derive(Clone, Debug)]
+pub(super) struct Topic {
+    pub id: i64,
+    pub spec: TopicSpec,
+}
+
+/// Where a partition begins and ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Partition {
+    pub topic_id: i64,
+    pub start: u64,
+    pub next: u64,
+    pub timestamp: i64,
+}
+
+/// A record whose partition is known, ready to be written.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub at: TopicPartition,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<u8>,
+}
+
+pub(super) struct State {
+    topics: RwLock<BTreeMap<TopicName, Topic>>,
+    partitions: RwLock<BTreeMap<TopicPartition, Partition>>,
+    /// The present member of each group: told when another takes over.
+    pub members: Mutex<HashMap<Group, watch::Sender<bool>>>,
+    /// Counts what readers wait for: appends, and the close.
+    changes: watch::Sender<u64>,
+    closed: watch::Sender<bool>,
+}
+
+// A thread that panicked while holding a lock left the maps whole: each change is one insert.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    pub async fn load(connection: &mut SqliteConnection) -> Result<Self, LogError> {
+        let state = Self {
+            topics: RwLock::default(),
+            partitions: RwLock::default(),
+            members: Mutex::default(),
+            changes: watch::Sender::new(0),
+            closed: watch::Sender::new(false),
+        };
+        let rows = sqlx::query(
+            "SELECT id, name, partitions, cleanup, partitioner, retention_ms, min_compaction_lag_ms, \
+             delete_retention_ms FROM topic",
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let mut names = HashMap::new();
+        for row in &rows {
+            let topic = read_topic(row)?;
+            names.insert(topic.id, topic.spec.name.clone());
+            write(&state.topics).insert(topic.spec.name.clone(), topic);
+        }
+        let rows = sqlx::query("SELECT topic, partition, start, next, timestamp FROM partition")
+            .fetch_all(&mut *connection)
+            .await?;
+        for row in &rows {
+            let (topic_id, partition): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let (start, next): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+            let Some(name) = names.get(&topic_id) else {
+                return Err(LogError::Corrupt(format!("partition {partition} of unknown topic {topic_id}")));
+            };
+            let found = Partition { topic_id, start: start as u64, next: next as u64, timestamp: row.try_get(4)? };
+            write(&state.partitions).insert(TopicPartition::new(name.clone(), partition as u32), found);
+        }
+        Ok(state)
+    }
+
+    pub fn topic(&self, name: &TopicName) -> Result<Topic, LogError> {
+        read(&self.topics).get(name).cloned().ok_or_else(|| LogError::UnknownTopic(name.clone()))
+    }
+
+    pub fn topics(&self) -> Vec<Topic> {
+        read(&self.topics).values().cloned().collect()
+    }
+
+    pub fn put_topic(&self, topic: Topic, partitions: impl Iterator<Item = u32>) {
+        for partition in partitions {
+            let at = TopicPartition::new(topic.spec.name.clone(), partition);
+            let fresh = Partition { topic_id: topic.id, start: 0, next: 0, timestamp: 0 };
+            write(&self.partitions).entry(at).or_insert(fresh);
+        }
+        write(&self.topics).insert(topic.spec.name.clone(), topic);
+    }
+
+    pub fn partition(&self, at: &TopicPartition) -> Result<Partition, LogError> {
+        if let Some(found) = read(&self.partitions).get(at) {
+            return Ok(*found);
+        }
+        let partitions = self.topic(&at.topic)?.spec.partitions;
+        Err(LogError::NoPartition { topic: at.topic.clone(), partition: at.partition, partitions })
+    }
+
+    pub fn ends(&self) -> Positions {
+        read(&self.partitions).iter().map(|(at, partition)| (at.clone(), partition.next)).collect()
+    }
+
+    pub fn describe(&self) -> Vec<TopicDescription> {
+        let partitions = read(&self.partitions);
+        let describe = |topic: Topic| {
+            let own = || partitions.iter().filter(|(at, _)| at.topic == topic.spec.name);
+            let starts = own().map(|(at, partition)| (at.clone(), partition.start)).collect();
+            let ends = own().map(|(at, partition)| (at.clone(), partition.next)).collect();
+            TopicDescription { starts, ends, spec: topic.spec }
+        };
+        self.topics().into_iter().map(describe).collect()
+    }
+
+    /// Makes committed changes visible, and wakes the readers.
+    pub fn publish(&self, changed: impl IntoIterator<Item = (TopicPartition, Partition)>) {
+        write(&self.partitions).extend(changed);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    pub fn closed(&self) -> watch::Receiver<bool> {
+        self.closed.subscribe()
+    }
+
+    pub fn close(&self) {
+        self.closed.send_replace(true);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    pub fn members(&self) -> MutexGuard<'_, HashMap<Group, watch::Sender<bool>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks a request as a whole, before anything of it is written.
+    pub fn place(&self, records: Vec<NewRecord>) -> Result<Vec<Placed>, LogError> {
+        records.into_iter().map(|record| self.place_one(record)).collect()
+    }
+
+    fn place_one(&self, record: NewRecord) -> Result<Placed, LogError> {
+        let spec = self.topic(&record.topic)?.spec;
+        let partition = match &record.placement {
+            Placement::ByKey(key) => spec.partitioner.partition(key, spec.partitions),
+            Placement::Partition(partition) if *partition < spec.partitions => *partition,
+            Placement::Partition(partition) => {
+                let partitions = spec.partitions;
+                return Err(LogError::NoPartition { topic: record.topic, partition: *partition, partitions });
+            }
+        };
+        let value = match record.value {
+            Value::Null => None,
+            Value::Body { schema, avro } => Some(frame(SchemaId::Fingerprint(schema), &avro)),
+            Value::Raw(bytes) => Some(bytes),
+        };
+        let headers = headers::pack(&record.headers);
+        let bytes = record.key.as_ref().map_or(0, Vec::len) + value.as_ref().map_or(0, Vec::len) + headers.len();
+        // The key and headers have some room of their own, so that a value at its limit passes.
+        let max = MAX_RECORD_BYTES + 64 * 1024;
+        if value.as_ref().is_some_and(|value| value.len() > MAX_RECORD_BYTES) || bytes > max {
+            return Err(LogError::TooLarge { topic: record.topic, bytes, max: MAX_RECORD_BYTES });
+        }
+        Ok(Placed { at: TopicPartition::new(record.topic, partition), key: record.key, value, headers })
+    }
+}
+
+fn read_topic(row: &SqliteRow) -> Result<Topic, LogError> {
+    let corrupt = |what: &str| LogError::Corrupt(format!("topic: {what} is not known"));
+    let name = TopicName::parse(text(row, 1)?).map_err(|error| LogError::Corrupt(error.to_string()))?;
+    let partitions: i64 = row.try_get(2)?;
+    let cleanup = cleanup_of(text(row, 3)?).ok_or_else(|| corrupt("cleanup"))?;
+    let partitioner = match text(row, 4)? {
+        "murmur2" => Partitioner::Murmur2,
+        "crc32" => Partitioner::Crc32,
+        _ => return Err(corrupt("partitioner")),
+    };
+    let retention = Retention {
+        retention_ms: row.try_get(5)?,
+        min_compaction_lag_ms: row.try_get(6)?,
+        delete_retention_ms: row.try_get(7)?,
+    };
+    let spec = TopicSpec { name, partitions: partitions as u32, cleanup, partitioner, retention };
+    Ok(Topic { id: row.try_get(0)?, spec })
+}
+
+pub(super) fn cleanup_name(cleanup: Cleanup) -> &'static str {
+    match cleanup {
+        Cleanup::Keep => "keep",
+        Cleanup::Compact => "compact",
+        Cleanup::Delete => "delete",
+    }
+}
+
+fn cleanup_of(name: &str) -> Option<Cleanup> {
+    [Cleanup::Keep, Cleanup::Compact, Cleanup::Delete].into_iter().find(|cleanup| cleanup_name(*cleanup) == name)
+}
+
+pub(super) fn partitioner_name(partitioner: Partitioner) -> &'static str {
+    match partitioner {
+        Partitioner::Murmur2 => "murmur2",
+        Partitioner::Crc32 => "crc32",
+    }
+}
