@@ -100,6 +100,16 @@ impl<E: Event> Decoded<E> {
     }
 }
 
+/// A decoded record with its place and its time: what folds and stages take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recorded<E: Event> {
+    pub position: Position,
+    /// Log-append time: the only clock of a fold (law 3).
+    pub timestamp: Timestamp,
+    pub traceparent: Option<String>,
+    pub body: Decoded<E>,
+}
+
 /// Why a record cannot be decoded now.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {

@@ -12,6 +12,6 @@ mod versions;
 
 pub use codec::{CodecError, Framed, MAX_RECORD_BYTES, SchemaId, encode, frame, unframe};
 pub use compat::{Incompatible, check_all};
-pub use decode::{DecodeError, Decoded, Decoder, Poison, PoisonReason, RawRecord};
+pub use decode::{DecodeError, Decoded, Decoder, Poison, PoisonReason, RawRecord, Recorded};
 pub use event::{Event, EventSchema, Limits};
 pub use versions::{Fingerprint, SchemaVersion, current, event_names, key_fields, parse, versions};

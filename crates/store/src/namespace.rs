@@ -81,6 +81,20 @@ impl Namespace {
         Ok(Tables { tx: self.writer.begin_with("BEGIN IMMEDIATE").await? })
     }
 
+    /// Throws all rows and the checkpoint away, in one transaction. The tables stay.
+    pub async fn clear(&self) -> Result<(), StoreError> {
+        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let names: Vec<String> =
+            sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+                .fetch_all(&mut *tx)
+                .await?;
+        for name in names {
+            let delete = format!("DELETE FROM \"{name}\"");
+            tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(delete))).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
     /// Closes all connections; the file can then be removed.
     pub async fn close(&self) {
         self.readers.close().await;

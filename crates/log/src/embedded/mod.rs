@@ -8,7 +8,6 @@ mod reader;
 mod state;
 mod writer;
 
-use std::path::Path;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,12 +76,14 @@ pub struct EmbeddedLog {
 impl EmbeddedLog {
     /// Opens or creates `log.db` in a locked data folder.
     pub async fn open(folder: &DataFolder) -> Result<Self, LogError> {
-        Self::open_with_clock(&folder.log_file(), Arc::new(SystemClock)).await
+        Self::open_with_clock(folder, Arc::new(SystemClock)).await
     }
 
-    pub(crate) async fn open_with_clock(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, LogError> {
+    /// Opens or creates `log.db`, taking the records' times from `clock`.
+    pub async fn open_with_clock(folder: &DataFolder, clock: Arc<dyn Clock>) -> Result<Self, LogError> {
+        let path = folder.log_file();
         let options = SqliteConnectOptions::new()
-            .filename(path)
+            .filename(&path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -106,7 +107,7 @@ impl EmbeddedLog {
             .await?;
         let state = Arc::new(state);
         let writer = Writer::spawn(connection, state.clone(), clock);
-        let log = Self { identity, state, readers, writer, path: path.to_owned() };
+        let log = Self { identity, state, readers, writer, path };
         for version in carbon_schemas::versions() {
             log.put_schema(version.event, version.json).await?;
         }
@@ -137,6 +138,7 @@ impl EventLog for EmbeddedLog {
         upto: &Positions,
     ) -> Result<Vec<Position>, LogError> {
         let records = self.state.place(records)?;
+        self.state.check(upto)?;
         let advance = Some(writer::Advance { group: group.clone(), from: Some(from.clone()), upto: upto.clone() });
         self.writer.ask(|reply| Request::Append { records, advance, reply }).await
     }
@@ -151,9 +153,7 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn follow(&self, from: &Positions) -> Result<RecordStream, LogError> {
-        for (at, _) in from.iter() {
-            self.state.partition(at)?;
-        }
+        self.state.check(from)?;
         Ok(reader::follow(self.state.clone(), self.readers.clone(), from.clone()))
     }
 
@@ -166,6 +166,7 @@ impl EventLog for EmbeddedLog {
         if positions.is_empty() {
             return Ok(());
         }
+        self.state.check(positions)?;
         let advance = Some(writer::Advance { group: group.clone(), from: None, upto: positions.clone() });
         let answer: Result<Vec<Position>, LogError> =
             self.writer.ask(|reply| Request::Append { records: Vec::new(), advance, reply }).await;
@@ -210,6 +211,7 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn delete_records(&self, before: &Positions) -> Result<(), LogError> {
+        self.state.check(before)?;
         self.writer.ask(|reply| Request::DeleteRecords { before: before.clone(), reply }).await
     }
 

@@ -91,30 +91,26 @@ pub(super) fn join(
     let (sender, deliveries) = mpsc::channel(2);
     let (revoke, revoked) = watch::channel(false);
     let before = state.members().insert(group.clone(), revoke);
-    tokio::spawn(async move {
+    let reader = Reader { state, readers, sender };
+    tokio::spawn(reader.until_closed(async move |reader: &Reader| {
         if let Some(before) = before {
             before.send_replace(true);
             // The other member drops its receiver when it has acknowledged.
             before.closed().await;
         }
-        let reader = Reader { state, readers, sender };
-        if let Err(error) = reader.run_member(&group, partitions, revoked).await {
-            let _ = reader.sender.send(Err(error)).await;
-        }
-    });
+        reader.run_member(&group, partitions, revoked).await
+    }));
     RecordStream::new(deliveries)
 }
 
 /// Reads on without a group.
 pub(super) fn follow(state: Arc<State>, readers: SqlitePool, from: Positions) -> RecordStream {
     let (sender, deliveries) = mpsc::channel(2);
-    tokio::spawn(async move {
+    let reader = Reader { state, readers, sender };
+    tokio::spawn(reader.until_closed(async move |reader: &Reader| {
         let (_keep, revoked) = watch::channel(false);
-        let reader = Reader { state, readers, sender };
-        if let Err(error) = reader.deliver(from, revoked).await {
-            let _ = reader.sender.send(Err(error)).await;
-        }
-    });
+        reader.deliver(from, revoked).await
+    }));
     RecordStream::new(deliveries)
 }
 
@@ -125,6 +121,18 @@ struct Reader {
 }
 
 impl Reader {
+    /// Runs a reader; whatever it waits for, the close of the log ends its stream.
+    async fn until_closed(self, run: impl AsyncFnOnce(&Reader) -> Result<(), LogError>) {
+        let outcome = tokio::select! {
+            biased;
+            () = self.state.closed() => return,
+            outcome = run(&self) => outcome,
+        };
+        if let Err(error) = outcome {
+            let _ = self.sender.send(Err(error)).await;
+        }
+    }
+
     async fn run_member(
         &self,
         group: &Group,
@@ -149,17 +157,16 @@ impl Reader {
         Ok(())
     }
 
-    /// Delivers until the log closes, the member is revoked, or the stream is dropped.
+    /// Delivers until the member is revoked or the stream is dropped.
     async fn deliver(&self, mut next: Positions, mut revoked: watch::Receiver<bool>) -> Result<(), LogError> {
         let mut changes = self.state.changes();
-        let closed = self.state.closed();
         let mut ended = BTreeSet::new();
         loop {
             changes.borrow_and_update();
             let mut idle = true;
             let partitions: Vec<_> = next.iter().map(|(at, from)| (at.clone(), from)).collect();
             for (at, from) in partitions {
-                if *closed.borrow() || *revoked.borrow() {
+                if *revoked.borrow() {
                     return Ok(());
                 }
                 let partition = self.state.partition(&at)?;

@@ -45,7 +45,7 @@ pub(super) struct State {
     partitions: RwLock<BTreeMap<TopicPartition, Partition>>,
     /// The present member of each group: told when another takes over.
     pub members: Mutex<HashMap<Group, watch::Sender<bool>>>,
-    /// Counts what readers wait for: appends, and the close.
+    /// Counts the appends that readers wait for.
     changes: watch::Sender<u64>,
     closed: watch::Sender<bool>,
 }
@@ -120,6 +120,12 @@ impl State {
         Err(LogError::NoPartition { topic: at.topic.clone(), partition: at.partition, partitions })
     }
 
+    /// Checks that each of these partitions is there. None ever goes, so that the writer, whose
+    /// transaction serves many requests, can rely on it.
+    pub fn check(&self, positions: &Positions) -> Result<(), LogError> {
+        positions.iter().try_for_each(|(at, _)| self.partition(at).map(drop))
+    }
+
     pub fn ends(&self) -> Positions {
         read(&self.partitions).iter().map(|(at, partition)| (at.clone(), partition.next)).collect()
     }
@@ -145,13 +151,14 @@ impl State {
         self.changes.subscribe()
     }
 
-    pub fn closed(&self) -> watch::Receiver<bool> {
-        self.closed.subscribe()
+    /// Returns when the log is closed.
+    pub async fn closed(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     pub fn close(&self) {
         self.closed.send_replace(true);
-        self.changes.send_modify(|count| *count += 1);
     }
 
     pub fn members(&self) -> MutexGuard<'_, HashMap<Group, watch::Sender<bool>>> {

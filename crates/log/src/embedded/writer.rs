@@ -201,16 +201,19 @@ impl Task {
                         return Err(error);
                     }
                 };
+                let mut actual = known;
+                // What this transaction has moved already.
+                for ((group, at), next) in &advances {
+                    if group == advance.group.as_str() {
+                        actual.set(at.clone(), *next);
+                    }
+                }
                 let from = advance.from.clone().unwrap_or_default();
-                let stands = |at: &TopicPartition| {
-                    let earlier = advances.get(&(advance.group.to_string(), at.clone())).copied();
-                    earlier.unwrap_or_else(|| known.next(at))
-                };
-                let positions = if advance.upto.iter().all(|(at, _)| stands(at) == from.next(at)) {
+                let positions = if advance.upto.iter().all(|(at, _)| actual.next(at) == from.next(at)) {
                     advances.extend(moves(advance));
                     Ok(number(&self.state, records, now, changed, &mut rows))
                 } else {
-                    Err(LogError::Fenced { group: advance.group.to_string(), actual: known })
+                    Err(LogError::Fenced { group: advance.group.to_string(), actual })
                 };
                 written.push(Written { positions, reply });
             }

@@ -1,0 +1,82 @@
+use async_trait::async_trait;
+use carbon_schemas::events::{DeadLetter, DeadLetterKind};
+use carbon_schemas::{Decoded, Recorded};
+use carbon_store::Tables;
+use sqlx::QueryBuilder;
+
+use super::tables;
+use crate::projection::{FoldError, Projection};
+
+/// The fold of `ml.deadletter.v1`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeadLetters;
+
+#[async_trait]
+impl Projection for DeadLetters {
+    const NAME: &'static str = "deadletters";
+    const VERSION: u32 = 1;
+    const DDL: &'static str = tables::DDL;
+    const CANONICAL: &'static str = tables::CANONICAL;
+    type Event = DeadLetter;
+
+    async fn apply(&self, tables: &mut Tables<'_>, batch: &[Recorded<DeadLetter>]) -> Result<(), FoldError> {
+        // A poisonous dead letter folds to nothing: its topic is kept (law 10).
+        let events = batch.iter().filter_map(|record| match &record.body {
+            Decoded::Event { event, .. } => Some((record, event)),
+            _ => None,
+        });
+        // Runs of one kind are written together, so that log order decides between them.
+        let events: Vec<_> = events.collect();
+        for run in events.chunk_by(|(_, a), (_, b)| a.kind == b.kind) {
+            match run[0].1.kind {
+                DeadLetterKind::Reported => report(tables, run).await?,
+                DeadLetterKind::Redriven => close(tables, run, "redriven").await?,
+                DeadLetterKind::Dropped => close(tables, run, "dropped").await?,
+                // The decoder lets no `unknown` pass.
+                DeadLetterKind::Unknown => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first report of a position makes its row; every other processor's is the same letter again.
+async fn report(tables: &mut Tables<'_>, run: &[(&Recorded<DeadLetter>, &DeadLetter)]) -> Result<(), FoldError> {
+    for chunk in run.chunks(200) {
+        let mut insert = QueryBuilder::new(
+            "INSERT INTO dead_letters (topic, partition, \"offset\", tenant_id, processor, reason, message, key, payload, \
+             payload_truncated, occurred_at, reported_at, state) ",
+        );
+        insert.push_values(chunk, |mut bind, (record, letter)| {
+            bind.push_bind(letter.source.topic.as_str())
+                .push_bind(letter.source.partition)
+                .push_bind(letter.source.offset)
+                .push_bind(letter.tenant_id.as_ref().map(|tenant| tenant.as_str()))
+                .push_bind(letter.processor.as_str())
+                .push_bind(letter.reason.as_str())
+                .push_bind(letter.message.as_str())
+                .push_bind(letter.key.as_deref())
+                .push_bind(letter.payload.as_deref())
+                .push_bind(letter.payload_truncated)
+                .push_bind(letter.occurred_at.0)
+                .push_bind(record.timestamp.0)
+                .push("'open'");
+        });
+        insert.push(" ON CONFLICT (topic, partition, \"offset\") DO NOTHING");
+        insert.build().execute(tables.connection()).await?;
+    }
+    Ok(())
+}
+
+/// A redrive or a drop is final for its position.
+async fn close(tables: &mut Tables<'_>, run: &[(&Recorded<DeadLetter>, &DeadLetter)], state: &str) -> Result<(), FoldError> {
+    for chunk in run.chunks(500) {
+        let mut update = QueryBuilder::new("UPDATE dead_letters SET state = ");
+        update.push_bind(state).push(" WHERE state = 'open' AND (topic, partition, \"offset\") IN (");
+        update.push_values(chunk, |mut bind, (_, letter)| {
+            bind.push_bind(letter.source.topic.as_str()).push_bind(letter.source.partition).push_bind(letter.source.offset);
+        });
+        update.push(")").build().execute(tables.connection()).await?;
+    }
+    Ok(())
+}

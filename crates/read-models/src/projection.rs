@@ -1,0 +1,51 @@
+use async_trait::async_trait;
+use carbon_core::{Classify, Fault, Retry};
+use carbon_schemas::{Event, Recorded};
+use carbon_store::{StoreError, Tables};
+
+/// Why a fold could not be applied. A business conflict is no error (law 10).
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a value cannot be written: {0}")]
+    Value(#[from] serde_json::Error),
+}
+
+impl From<sqlx::Error> for FoldError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl Classify for FoldError {
+    fn fault(&self) -> Fault {
+        match self {
+            FoldError::Store(error) => error.fault(),
+            FoldError::Value(_) => Fault::Internal,
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            FoldError::Store(error) => error.retry(),
+            FoldError::Value(_) => Retry::Never,
+        }
+    }
+}
+
+/// A read model: the deterministic fold of its topic into rows.
+#[async_trait]
+pub trait Projection: Send + Sync + 'static {
+    const NAME: &'static str;
+    /// Raised with every change of tables or fold: another version is another generation.
+    const VERSION: u32;
+    const DDL: &'static str;
+    /// All rows in key order, one text each: what the digest is made of.
+    const CANONICAL: &'static str;
+    type Event: Event;
+
+    /// Applies a batch, in log order within each partition, inside the caller's transaction, which also
+    /// moves the checkpoint.
+    async fn apply(&self, tables: &mut Tables<'_>, batch: &[Recorded<Self::Event>]) -> Result<(), FoldError>;
+}

@@ -1,0 +1,15 @@
+//! The one consume loop. A [`Stage`] turns events into events, a [`Sink`] folds events into a read
+//! model; what they share (batches, checkpoints, retries, dead letters, drain, observable state) is here.
+
+mod batch;
+mod error;
+mod progress;
+mod run;
+mod sink;
+mod stage;
+
+pub use error::ProcessorError;
+pub use progress::{Phase, ProcessorHandle, ProcessorView, Progress};
+pub use run::{Options, spawn_sink, spawn_stage};
+pub use sink::{Sink, SinkError};
+pub use stage::{Output, SOURCE_HEADER, Stage};

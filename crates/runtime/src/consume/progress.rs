@@ -1,0 +1,102 @@
+//! What a processor shows of itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use carbon_core::{Positions, TopicName, TopicPartition};
+use carbon_log::{Group, LogError};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What a processor is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Starting,
+    Running,
+    /// An attempt failed and will be made again.
+    Retrying { error: String, attempt: u32 },
+    Stopped,
+}
+
+/// A processor's state, as of its last commit.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    pub phase: Phase,
+    /// Everything below is processed.
+    pub positions: Positions,
+    /// Where the ends of partitions were seen (law 4).
+    pub ended: BTreeMap<TopicPartition, u64>,
+    /// Partitions that wait for a newer program (law 13), and what it must know.
+    pub halted: BTreeMap<TopicPartition, String>,
+    pub records: u64,
+    pub batches: u64,
+    pub dead_letters: BTreeMap<&'static str, u64>,
+    /// Why the read model was thrown away and is rebuilt, if it was (law 4).
+    pub rebuilt: Option<String>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Starting,
+            positions: Positions::new(),
+            ended: BTreeMap::new(),
+            halted: BTreeMap::new(),
+            records: 0,
+            batches: 0,
+            dead_letters: BTreeMap::new(),
+            rebuilt: None,
+        }
+    }
+}
+
+impl Progress {
+    /// Whether everything below `ends` is processed: the position has passed it, or the partition's end was
+    /// seen there and all records before it are done.
+    pub fn has_reached(&self, ends: &Positions) -> bool {
+        ends.iter().all(|(at, end)| self.lag_of(at, end) == 0)
+    }
+
+    /// How many offsets below `end` are not processed.
+    pub fn lag_of(&self, at: &TopicPartition, end: u64) -> u64 {
+        end.saturating_sub(self.positions.next(at))
+    }
+}
+
+/// What others may see of a running processor.
+#[derive(Clone, Debug)]
+pub struct ProcessorView {
+    pub name: String,
+    pub group: Group,
+    /// The topic that it consumes.
+    pub topic: TopicName,
+    pub progress: watch::Receiver<Progress>,
+}
+
+impl ProcessorView {
+    /// Waits until everything below `ends` is processed; false when the time is over, or the processor.
+    pub async fn reached(&self, ends: &Positions, within: Duration) -> bool {
+        let mut progress = self.progress.clone();
+        let reached = tokio::time::timeout(within, progress.wait_for(|now| now.has_reached(ends))).await;
+        matches!(reached, Ok(Ok(_)))
+    }
+}
+
+/// A running processor.
+#[derive(Debug)]
+pub struct ProcessorHandle {
+    pub(super) view: ProcessorView,
+    pub(super) task: JoinHandle<()>,
+}
+
+impl ProcessorHandle {
+    pub fn view(&self) -> ProcessorView {
+        self.view.clone()
+    }
+
+    /// Waits for the end of the task, after the shutdown was asked for.
+    pub async fn join(self) -> Result<(), LogError> {
+        let ended = self.task.await;
+        ended.map_err(|error| LogError::Unavailable(format!("processor {} ended badly: {error}", self.view.name)))
+    }
+}

@@ -1,0 +1,282 @@
+//! The loop itself.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use carbon_core::{Classify as _, Positions, Retry, TopicName};
+use carbon_log::{Delivery, EventLog, Group, NewRecord, Record, RecordStream};
+use carbon_schemas::{DecodeError, Decoded, Decoder, Event, Recorded};
+use carbon_topology::{Batch, Topic};
+use tokio::sync::watch;
+
+use super::batch::{Worker, WorkerError};
+use super::error::ProcessorError;
+use super::progress::{Phase, ProcessorHandle, ProcessorView, Progress};
+use super::sink::{Sink, SinkWorker};
+use super::stage::{Stage, StageWorker};
+use crate::Shutdown;
+use crate::dead_letters::dead_letter;
+
+/// How a processor runs.
+#[derive(Clone)]
+pub struct Options {
+    pub name: String,
+    pub group: Group,
+    /// The topic that it consumes.
+    pub topic: Topic,
+    pub batch: Batch,
+    pub log: Arc<dyn EventLog>,
+    pub shutdown: Shutdown,
+}
+
+pub fn spawn_sink<S: Sink>(sink: S, options: Options) -> ProcessorHandle {
+    let worker = SinkWorker::new(sink, options.log.clone(), options.group.clone());
+    spawn(worker, options)
+}
+
+pub fn spawn_stage<S: Stage>(stage: S, options: Options) -> ProcessorHandle {
+    let worker = StageWorker { stage, log: options.log.clone(), group: options.group.clone() };
+    spawn(worker, options)
+}
+
+fn spawn<W: Worker>(worker: W, options: Options) -> ProcessorHandle {
+    let (sender, progress) = watch::channel(Progress::default());
+    let (name, group, topic) = (options.name.clone(), options.group.clone(), options.topic.spec.name.clone());
+    let view = ProcessorView { name, group, topic, progress };
+    let decoder = Decoder::new(options.topic.spec.partitions, options.topic.spec.partitioner);
+    let run = Loop { worker, options, decoder, progress: sender, pending: Vec::new(), letters: Vec::new(), committed: Positions::new(), attempt: 0 };
+    ProcessorHandle { view, task: tokio::spawn(run.run()) }
+}
+
+struct Loop<W: Worker> {
+    worker: W,
+    options: Options,
+    decoder: Decoder<W::In>,
+    progress: watch::Sender<Progress>,
+    pending: Vec<Recorded<W::In>>,
+    letters: Vec<NewRecord>,
+    /// Where the worker's own checkpoint stands: a batch's compare-and-swap begins there.
+    committed: Positions,
+    attempt: u32,
+}
+
+/// Why the stream was left.
+enum Left {
+    Shutdown,
+    /// The position is somebody else's, or the stream broke: join again.
+    Rejoin,
+}
+
+impl<W: Worker> Loop<W> {
+    async fn run(mut self) {
+        let shutdown = self.options.shutdown.clone();
+        while !shutdown.is_cancelled() {
+            let topics: [TopicName; 1] = [self.options.topic.spec.name.clone()];
+            let left = match self.options.log.subscribe(&self.options.group, &topics).await {
+                Ok(stream) => self.consume(stream).await,
+                Err(error) => Err(error.into()),
+            };
+            self.pending.clear();
+            self.letters.clear();
+            match left {
+                Ok(Left::Shutdown) => break,
+                Ok(Left::Rejoin) => {}
+                Err(error) => self.wait_after(&error).await,
+            }
+        }
+        self.progress.send_modify(|now| now.phase = Phase::Stopped);
+    }
+
+    async fn consume(&mut self, mut stream: RecordStream) -> Result<Left, ProcessorError> {
+        let shutdown = self.options.shutdown.clone();
+        loop {
+            let delivery = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(Left::Shutdown),
+                delivery = stream.next() => delivery,
+            };
+            let mut delivery = match delivery {
+                Some(delivery) => delivery?,
+                None => return Ok(if shutdown.is_cancelled() { Left::Shutdown } else { Left::Rejoin }),
+            };
+            let began = Instant::now();
+            loop {
+                if !self.take(delivery).await? {
+                    return Ok(Left::Rejoin);
+                }
+                // Under load a batch fills up to N records or T; an empty queue commits at once.
+                let full = self.pending.len() >= self.options.batch.records || began.elapsed() >= self.options.batch.linger;
+                match stream.try_next() {
+                    Some(next) if !full => delivery = next?,
+                    Some(next) => {
+                        if !self.flush(false).await? {
+                            return Ok(Left::Rejoin);
+                        }
+                        delivery = next?;
+                    }
+                    None => break,
+                }
+            }
+            if !self.flush(true).await? {
+                return Ok(Left::Rejoin);
+            }
+        }
+    }
+
+    /// Takes one message; false when the partitions are gone.
+    async fn take(&mut self, delivery: Delivery) -> Result<bool, ProcessorError> {
+        match delivery {
+            Delivery::Assigned { partitions, start } => {
+                let (positions, rebuilt) = self.worker.start(&partitions).await?;
+                self.committed = positions.clone();
+                self.progress.send_modify(|now| {
+                    now.positions = positions.clone();
+                    now.phase = Phase::Running;
+                    now.ended.clear();
+                    now.halted.clear();
+                    now.rebuilt = rebuilt.or(now.rebuilt.take());
+                });
+                tracing::info!(processor = %self.options.name, group = %self.options.group, %positions, "assigned");
+                let _ = start.send(positions);
+            }
+            Delivery::Records(records) => {
+                for record in records {
+                    self.decode(record).await?;
+                }
+            }
+            Delivery::Ended { at, next } => {
+                if !self.flush(false).await? {
+                    return Ok(false);
+                }
+                self.progress.send_modify(|now| {
+                    // What lies between was compacted away: the end was seen, so it is reached.
+                    if !now.halted.contains_key(&at) && now.positions.next(&at) < next {
+                        now.positions.set(at.clone(), next);
+                    }
+                    now.ended.insert(at, next);
+                });
+            }
+            Delivery::Revoked { done, .. } => {
+                let landed = self.flush(true).await;
+                let _ = done.send(());
+                landed?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn decode(&mut self, record: Record) -> Result<(), ProcessorError> {
+        if self.progress.borrow().halted.contains_key(&record.position.topic_partition()) {
+            return Ok(());
+        }
+        let body = loop {
+            match self.decoder.decode(&record.raw()) {
+                Ok(body) => break body,
+                Err(DecodeError::NeedSchema(id)) => {
+                    // A registry that does not answer is waited for, by the retry of the whole stream.
+                    let schema = self.options.log.schema(id).await?;
+                    self.decoder.learn(id, schema.as_deref());
+                }
+                Err(DecodeError::Newer { position, needs }) => {
+                    tracing::error!(processor = %self.options.name, %position, needs, "halted: a newer program wrote this record");
+                    self.progress.send_modify(|now| {
+                        now.halted.insert(position.topic_partition(), needs);
+                    });
+                    return Ok(());
+                }
+            }
+        };
+        let body = match body {
+            Decoded::Event { key, event } => match self.worker.check(&event) {
+                Ok(()) => Decoded::Event { key, event },
+                Err(poison) => Decoded::Quarantined { key, poison },
+            },
+            other => other,
+        };
+        if let Some(poison) = body.poison()
+            && self.worker.reports(&record.position)
+        {
+            let (reason, position) = (poison.reason.as_str(), &record.position);
+            tracing::warn!(processor = %self.options.name, %position, reason, message = %poison.message, "dead letter");
+            metrics::counter!("dead_letters_total", "processor" => self.options.name.clone(), "reason" => reason).increment(1);
+            // A poisonous dead letter ends here: reporting it would go in a circle.
+            if W::In::NAME != carbon_schemas::events::DeadLetter::NAME {
+                self.letters.push(dead_letter(&self.options.name, &record, poison)?);
+            }
+            self.progress.send_modify(|now| *now.dead_letters.entry(reason).or_default() += 1);
+        }
+        let traceparent = record.headers.iter().find(|(name, _)| name == "traceparent");
+        let traceparent = traceparent.and_then(|(_, value)| String::from_utf8(value.clone()).ok());
+        self.pending.push(Recorded { position: record.position, timestamp: record.timestamp, traceparent, body });
+        Ok(())
+    }
+
+    /// Commits what is pending, in batches; retries until it lands. False when the position is lost.
+    async fn flush(&mut self, idle: bool) -> Result<bool, ProcessorError> {
+        let mut letters = std::mem::take(&mut self.letters);
+        let mut pending = std::mem::take(&mut self.pending);
+        while !pending.is_empty() {
+            let rest = pending.split_off(pending.len().min(self.options.batch.records));
+            let batch = std::mem::replace(&mut pending, rest);
+            // All letters go with the first batch: they may come early, never late.
+            if !self.land(&batch, std::mem::take(&mut letters), idle && pending.is_empty()).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn land(&mut self, batch: &[Recorded<W::In>], letters: Vec<NewRecord>, idle: bool) -> Result<bool, ProcessorError> {
+        let mut upto = Positions::new();
+        batch.iter().for_each(|record| upto.advance_past(&record.position));
+        let from: Positions = upto.iter().map(|(at, _)| (at.clone(), self.committed.next(at))).collect();
+        let committed = loop {
+            let began = Instant::now();
+            match self.worker.commit(batch, &letters, &from, &upto).await {
+                Ok(committed) => {
+                    let seconds = began.elapsed().as_secs_f64();
+                    metrics::histogram!("processor_commit_seconds", "processor" => self.options.name.clone()).record(seconds);
+                    break committed;
+                }
+                Err(WorkerError::Lost { actual }) => {
+                    tracing::warn!(processor = %self.options.name, %actual, %from, "position moved by another; joining again");
+                    return Ok(false);
+                }
+                Err(WorkerError::Failed(error)) => {
+                    self.wait_after(&error).await;
+                    if self.options.shutdown.is_cancelled() {
+                        return Ok(false);
+                    }
+                }
+            }
+        };
+        self.attempt = 0;
+        self.committed.merge(&upto);
+        self.progress.send_modify(|now| {
+            now.positions.merge(&upto);
+            now.phase = Phase::Running;
+            now.records += batch.len() as u64;
+            now.batches += 1;
+        });
+        metrics::histogram!("processor_batch_size", "processor" => self.options.name.clone()).record(batch.len() as f64);
+        self.worker.after_commit(committed, &self.committed, idle).await?;
+        Ok(true)
+    }
+
+    /// Backs off: 50 ms, doubling to 10 s; what will not mend itself waits the longest time at once.
+    async fn wait_after(&mut self, error: &ProcessorError) {
+        self.attempt += 1;
+        const LONGEST: Duration = Duration::from_secs(10);
+        let doubled = Duration::from_millis(25 << self.attempt.min(9)).min(LONGEST);
+        let wait = if error.retry() == Retry::Later { doubled } else { LONGEST };
+        let (attempt, wait_ms) = (self.attempt, wait.as_millis() as u64);
+        tracing::error!(processor = %self.options.name, %error, attempt, wait_ms, "attempt failed");
+        self.progress.send_modify(|now| now.phase = Phase::Retrying { error: error.to_string(), attempt });
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.options.shutdown.cancelled() => {}
+        }
+    }
+}
+

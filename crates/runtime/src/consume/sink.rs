@@ -1,0 +1,124 @@
+//! Sinks: events to a read model that owns its position (law 4).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use carbon_core::{Positions, TopicPartition};
+use carbon_log::{EventLog, Group, NewRecord};
+use carbon_schemas::{Event, Poison, Recorded};
+use carbon_store::Checkpoint;
+
+use super::batch::{Committed, Worker, WorkerError};
+use super::error::ProcessorError;
+
+/// Folds events into a read model whose rows and checkpoint commit together.
+#[async_trait]
+pub trait Sink: Send + 'static {
+    type In: Event;
+
+    /// The checkpoint that lies with the rows.
+    async fn checkpoint(&mut self) -> Result<Checkpoint, ProcessorError>;
+
+    /// Throws rows and checkpoint away: they are of another log.
+    async fn reset(&mut self) -> Result<(), ProcessorError>;
+
+    /// Refuses an event that the decoder had to let pass, such as a vector of another dimension than this
+    /// generation's. By constants of the generation alone (law 10).
+    fn check(&self, event: &Self::In) -> Result<(), Poison> {
+        let _ = event;
+        Ok(())
+    }
+
+    /// Applies a batch, in log order within each partition, and moves the checkpoint from `from` to `upto`
+    /// in the same transaction. Answers the notices to be appended after the commit.
+    async fn apply(
+        &mut self,
+        log: &str,
+        batch: &[Recorded<Self::In>],
+        from: &Positions,
+        upto: &Positions,
+    ) -> Result<Vec<NewRecord>, SinkError>;
+}
+
+/// Why a batch did not land.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// Somebody else moved the checkpoint: read it again and go on from there.
+    #[error("the checkpoint stands at {actual}, not where this batch begins")]
+    Moved { actual: Positions },
+    #[error(transparent)]
+    Failed(#[from] ProcessorError),
+}
+
+/// How often a sink's position is committed to the log as advice.
+const ADVICE: Duration = Duration::from_secs(1);
+
+pub(super) struct SinkWorker<S: Sink> {
+    pub sink: S,
+    pub log: Arc<dyn EventLog>,
+    pub group: Group,
+    /// Below these, dead letters were reported before: a rebuild reports none again.
+    reported: Positions,
+    advised: Instant,
+}
+
+impl<S: Sink> SinkWorker<S> {
+    pub fn new(sink: S, log: Arc<dyn EventLog>, group: Group) -> Self {
+        Self { sink, log, group, reported: Positions::new(), advised: Instant::now() }
+    }
+}
+
+#[async_trait]
+impl<S: Sink> Worker for SinkWorker<S> {
+    type In = S::In;
+
+    async fn start(&mut self, assigned: &[TopicPartition]) -> Result<(Positions, Option<String>), ProcessorError> {
+        let mut checkpoint = self.sink.checkpoint().await?;
+        let mut rebuilt = None;
+        if let Some(log) = &checkpoint.log
+            && let Some(foreign) = self.log.recognise(log, &checkpoint.positions).await?
+        {
+            tracing::warn!(group = %self.group, reason = %foreign, "checkpoint is of another log; rebuilding the read model");
+            self.sink.reset().await?;
+            rebuilt = Some(foreign.to_string());
+            checkpoint = Checkpoint::default();
+        }
+        self.reported = self.log.committed(&self.group).await?;
+        let start = assigned.iter().map(|at| (at.clone(), checkpoint.positions.next(at))).collect();
+        Ok((start, rebuilt))
+    }
+
+    fn check(&self, event: &S::In) -> Result<(), Poison> {
+        self.sink.check(event)
+    }
+
+    fn reports(&self, position: &carbon_core::Position) -> bool {
+        position.offset >= self.reported.next(&position.topic_partition())
+    }
+
+    async fn commit(
+        &mut self,
+        batch: &[Recorded<S::In>],
+        dead_letters: &[NewRecord],
+        from: &Positions,
+        upto: &Positions,
+    ) -> Result<Committed, WorkerError> {
+        self.log.append(dead_letters.to_vec()).await.map_err(ProcessorError::from)?;
+        let notices = match self.sink.apply(self.log.identity(), batch, from, upto).await {
+            Ok(notices) => notices,
+            Err(SinkError::Moved { actual }) => return Err(WorkerError::Lost { actual }),
+            Err(SinkError::Failed(error)) => return Err(error.into()),
+        };
+        Ok(Committed { notices })
+    }
+
+    async fn after_commit(&mut self, committed: Committed, positions: &Positions, idle: bool) -> Result<(), ProcessorError> {
+        self.log.append(committed.notices).await?;
+        if idle || self.advised.elapsed() >= ADVICE {
+            self.log.commit(&self.group, positions).await?;
+            self.advised = Instant::now();
+        }
+        Ok(())
+    }
+}

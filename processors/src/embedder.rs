@@ -1,0 +1,171 @@
+//! The embedder: the only caller of an encoder for stored text (law 2).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use carbon_core::{Classify as _, EntityKey, Metadata, ModelRef, Retry, derived_id};
+use carbon_inference::{Encoder, InferenceError};
+use carbon_runtime::consume::{Output, ProcessorError, Stage};
+use carbon_schemas::events::{DeletedReason, EmbeddingGenerated, EmbeddingKey, EntityChanged, Source, vector_to_bytes};
+use carbon_schemas::{Decoded, Recorded};
+use moka::sync::Cache;
+use sha2::{Digest as _, Sha256};
+
+/// How many vectors are kept by their text's hash; a re-delivered or unchanged text costs no inference.
+const CACHED: u64 = 10_000;
+
+type Vector = Arc<[f32]>;
+
+/// Turns entities into embeddings by one model.
+pub struct Embedder {
+    encoder: Arc<dyn Encoder>,
+    model: ModelRef,
+    group: String,
+    cache: Cache<[u8; 32], Vector>,
+}
+
+/// What became of a text.
+#[derive(Clone)]
+enum Encoded {
+    Vector(Vector),
+    Refused,
+}
+
+impl Embedder {
+    pub fn new(encoder: Arc<dyn Encoder>, group: impl ToString) -> Self {
+        let model = encoder.model().clone();
+        Self { encoder, model, group: group.to_string(), cache: Cache::new(CACHED) }
+    }
+
+    /// Encodes the texts that are not cached, each once.
+    async fn encode(&self, texts: HashMap<[u8; 32], &str>) -> Result<HashMap<[u8; 32], Encoded>, ProcessorError> {
+        let mut encoded = HashMap::with_capacity(texts.len());
+        let mut missing: Vec<([u8; 32], String)> = Vec::new();
+        for (hash, text) in texts {
+            match self.cache.get(&hash) {
+                Some(vector) => {
+                    encoded.insert(hash, Encoded::Vector(vector));
+                }
+                None => missing.push((hash, text.to_owned())),
+            }
+        }
+        let all: Vec<String> = missing.iter().map(|(_, text)| text.clone()).collect();
+        match self.encoder.encode(&all).await {
+            Ok(vectors) => {
+                for ((hash, _), embedding) in missing.into_iter().zip(vectors) {
+                    self.keep(&mut encoded, hash, embedding.vector);
+                }
+            }
+            Err(error) if error.retry() == Retry::Later => return Err(ProcessorError::of(&error)),
+            // One text may be to blame: each is asked for alone, and what is still refused says so.
+            Err(_) => {
+                for (hash, text) in missing {
+                    match self.encoder.encode(std::slice::from_ref(&text)).await {
+                        Ok(mut vectors) if vectors.len() == 1 => {
+                            let embedding = vectors.swap_remove(0);
+                            self.keep(&mut encoded, hash, embedding.vector);
+                        }
+                        Err(error) if error.retry() == Retry::Later => return Err(ProcessorError::of(&error)),
+                        Ok(_) => return Err(ProcessorError::internal("the encoder gave another number of vectors")),
+                        Err(error) => {
+                            refuse(&error);
+                            encoded.insert(hash, Encoded::Refused);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(encoded)
+    }
+
+    fn keep(&self, encoded: &mut HashMap<[u8; 32], Encoded>, hash: [u8; 32], vector: Vec<f32>) {
+        let vector: Vector = vector.into();
+        self.cache.insert(hash, vector.clone());
+        encoded.insert(hash, Encoded::Vector(vector));
+    }
+
+    fn output(
+        &self,
+        record: &Recorded<EntityChanged>,
+        encoded: &HashMap<[u8; 32], Encoded>,
+    ) -> Result<Output<EmbeddingGenerated>, ProcessorError> {
+        match &record.body {
+            Decoded::Null { key } => Ok(Output::Null(EmbeddingKey { entity: key.clone(), model: self.model.clone() })),
+            Decoded::Quarantined { key, .. } => Ok(self.gone(record, key, DeletedReason::Quarantined)),
+            Decoded::Event { key, event } if event.deleted => Ok(self.gone(record, key, DeletedReason::Requested)),
+            Decoded::Event { key, event } => {
+                let hash = sha256(&event.text);
+                match encoded.get(&hash) {
+                    Some(Encoded::Vector(vector)) => Ok(Output::Event(EmbeddingGenerated {
+                        text: event.text.clone(),
+                        metadata: event.metadata.clone(),
+                        tags: event.tags.clone(),
+                        deleted: false,
+                        reason: None,
+                        text_sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+                        dimension: vector.len() as i32,
+                        vector: Some(vector_to_bytes(vector)),
+                        ..self.empty(record, key)
+                    })),
+                    Some(Encoded::Refused) => Ok(self.gone(record, key, DeletedReason::NotEmbeddable)),
+                    None => Err(ProcessorError::internal("a text was not encoded")),
+                }
+            }
+            Decoded::Rejected { .. } => Err(ProcessorError::internal("a rejected record has no output")),
+        }
+    }
+
+    fn gone(&self, record: &Recorded<EntityChanged>, key: &EntityKey, reason: DeletedReason) -> Output<EmbeddingGenerated> {
+        Output::Event(EmbeddingGenerated { reason: Some(reason), ..self.empty(record, key) })
+    }
+
+    /// A deletion of the record's entity: what every output starts from.
+    fn empty(&self, record: &Recorded<EntityChanged>, key: &EntityKey) -> EmbeddingGenerated {
+        let position = record.position.to_string();
+        EmbeddingGenerated {
+            event_id: derived_id(&["embedder", &self.group, &position, "0"]),
+            occurred_at: record.timestamp,
+            tenant_id: key.tenant.clone(),
+            entity_type: key.entity_type.to_string(),
+            entity_id: key.entity_id.to_string(),
+            text: String::new(),
+            metadata: Metadata::new(),
+            tags: Vec::new(),
+            deleted: true,
+            reason: None,
+            text_sha256: String::new(),
+            model: self.model.to_string(),
+            dimension: 0,
+            vector: None,
+            source: Source::from(&record.position),
+        }
+    }
+}
+
+fn sha256(text: &str) -> [u8; 32] {
+    Sha256::digest(text).into()
+}
+
+fn refuse(error: &InferenceError) {
+    tracing::warn!(%error, "text is not embeddable");
+}
+
+#[async_trait]
+impl Stage for Embedder {
+    type In = EntityChanged;
+    type Out = EmbeddingGenerated;
+
+    async fn process(&mut self, batch: &[Recorded<EntityChanged>]) -> Result<Vec<Output<EmbeddingGenerated>>, ProcessorError> {
+        let texts = batch.iter().filter_map(|record| match &record.body {
+            Decoded::Event { event, .. } if !event.deleted => Some((sha256(&event.text), event.text.as_str())),
+            _ => None,
+        });
+        let encoded = self.encode(texts.collect()).await?;
+        batch.iter().map(|record| self.output(record, &encoded)).collect()
+    }
+
+    fn owns(&self, key: &EmbeddingKey) -> bool {
+        key.model == self.model
+    }
+}

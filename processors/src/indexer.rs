@@ -1,0 +1,116 @@
+//! The indexer: `ml.embedding.generated.v1` to one generation of the search index.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use carbon_core::{Classify as _, Clock, Positions, SystemClock, derived_id};
+use carbon_log::NewRecord;
+use carbon_runtime::consume::{ProcessorError, Sink, SinkError};
+use carbon_schemas::events::{EmbeddingGenerated, IndexUpdated, Reached, vector_from_bytes};
+use carbon_schemas::{Decoded, Poison, PoisonReason, Recorded};
+use carbon_search::{Document, GenerationSpec, HybridIndex, IndexError, IndexOp};
+use carbon_store::Checkpoint;
+
+/// Applies embeddings of one model to one generation.
+pub struct Indexer {
+    index: Arc<dyn HybridIndex>,
+    spec: GenerationSpec,
+}
+
+impl Indexer {
+    pub fn new(index: Arc<dyn HybridIndex>, spec: GenerationSpec) -> Self {
+        Self { index, spec }
+    }
+
+    fn op(&self, record: &Recorded<EmbeddingGenerated>) -> Result<Option<IndexOp>, ProcessorError> {
+        Ok(match &record.body {
+            // The topic holds the embeddings of every live model; a generation takes its own's.
+            Decoded::Event { key, .. } | Decoded::Null { key } | Decoded::Quarantined { key, .. }
+                if key.model != self.spec.model =>
+            {
+                None
+            }
+            Decoded::Event { key, event } => {
+                let source = event.source.position().map_err(ProcessorError::internal)?;
+                let Some(vector) = event.vector.as_ref().filter(|_| !event.deleted) else {
+                    return Ok(Some(IndexOp::delete(key.entity.clone(), source)));
+                };
+                let document = Document {
+                    key: key.entity.clone(),
+                    text: event.text.clone(),
+                    metadata: event.metadata.clone(),
+                    tags: event.tags.clone(),
+                    updated_at: event.occurred_at,
+                    source,
+                    embedding: Some(record.position.clone()),
+                };
+                Some(IndexOp::upsert(document, vector_from_bytes(vector)))
+            }
+            // Neither tells its source. The record's own position stands for it: of another topic, so that
+            // it takes away whatever is there, and any later embedding brings the entity back.
+            Decoded::Null { key } => Some(IndexOp::erase(key.entity.clone(), record.position.clone())),
+            Decoded::Quarantined { key, .. } => Some(IndexOp::delete(key.entity.clone(), record.position.clone())),
+            Decoded::Rejected { .. } => None,
+        })
+    }
+}
+
+fn failed(error: IndexError) -> SinkError {
+    match error {
+        IndexError::Moved { actual } => SinkError::Moved { actual },
+        other => {
+            tracing::error!(error = %other, retry = ?other.retry(), "index refused a batch");
+            SinkError::Failed(ProcessorError::of(&other))
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for Indexer {
+    type In = EmbeddingGenerated;
+
+    async fn checkpoint(&mut self) -> Result<Checkpoint, ProcessorError> {
+        self.index.checkpoint(&self.spec.id).await.map_err(|error| ProcessorError::of(&error))
+    }
+
+    async fn reset(&mut self) -> Result<(), ProcessorError> {
+        self.index.reset(&self.spec.id).await.map_err(|error| ProcessorError::of(&error))
+    }
+
+    fn check(&self, event: &EmbeddingGenerated) -> Result<(), Poison> {
+        let own = event.model == self.spec.model.to_string();
+        if !own || event.deleted || event.dimension as usize == self.spec.dimension {
+            return Ok(());
+        }
+        let message = format!(
+            "the vector has dimension {}, {} makes vectors of {}",
+            event.dimension, self.spec.model, self.spec.dimension
+        );
+        Err(Poison { reason: PoisonReason::WrongDimension, message })
+    }
+
+    async fn apply(
+        &mut self,
+        log: &str,
+        batch: &[Recorded<EmbeddingGenerated>],
+        from: &Positions,
+        upto: &Positions,
+    ) -> Result<Vec<NewRecord>, SinkError> {
+        let mut ops = Vec::with_capacity(batch.len());
+        for record in batch {
+            ops.extend(self.op(record)?);
+        }
+        let applied = self.index.apply(&self.spec.id, log, ops, from, upto).await.map_err(failed)?;
+        let notice = IndexUpdated {
+            // The positions that it reaches identify a batch: a repeat of the notice is recognised.
+            event_id: derived_id(&["indexer", self.spec.id.as_str(), &upto.to_string()]),
+            occurred_at: batch.last().map_or_else(|| SystemClock.now(), |record| record.timestamp),
+            tenant_id: None,
+            generation: self.spec.id.clone(),
+            upserts: applied.upserts as i64,
+            deletes: applied.deletes as i64,
+            up_to: Reached::list(upto),
+        };
+        Ok(vec![NewRecord::event(&notice).map_err(ProcessorError::from)?])
+    }
+}

@@ -1,0 +1,61 @@
+//! Any projection as a sink: rows and checkpoint in one transaction.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use carbon_core::Positions;
+use carbon_log::NewRecord;
+use carbon_read_models::Projection;
+use carbon_runtime::consume::{ProcessorError, Sink, SinkError};
+use carbon_schemas::Recorded;
+use carbon_store::{Checkpoint, CheckpointError, Durability, Namespace, StoreError};
+
+/// Folds a projection into its namespace.
+pub struct ProjectionSink<P: Projection> {
+    projection: P,
+    namespace: Namespace,
+}
+
+impl<P: Projection> ProjectionSink<P> {
+    /// Opens the generation's file in `folder`.
+    pub async fn open(projection: P, folder: PathBuf) -> Result<Self, StoreError> {
+        let path = folder.join("rows.db");
+        let namespace = Namespace::open(&path, Durability::Derived, i64::from(P::VERSION), P::DDL).await?;
+        Ok(Self { projection, namespace })
+    }
+
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+}
+
+#[async_trait]
+impl<P: Projection> Sink for ProjectionSink<P> {
+    type In = P::Event;
+
+    async fn checkpoint(&mut self) -> Result<Checkpoint, ProcessorError> {
+        Ok(self.namespace.checkpoint().await?)
+    }
+
+    async fn reset(&mut self) -> Result<(), ProcessorError> {
+        Ok(self.namespace.clear().await?)
+    }
+
+    async fn apply(
+        &mut self,
+        log: &str,
+        batch: &[Recorded<P::Event>],
+        from: &Positions,
+        upto: &Positions,
+    ) -> Result<Vec<NewRecord>, SinkError> {
+        let mut tables = self.namespace.begin().await.map_err(ProcessorError::from)?;
+        // Compared first: a zombie's batch costs no work.
+        tables.advance(log, from, upto).await.map_err(|error| match error {
+            CheckpointError::Moved { actual } => SinkError::Moved { actual },
+            CheckpointError::Store(error) => SinkError::Failed(error.into()),
+        })?;
+        self.projection.apply(&mut tables, batch).await.map_err(|error| ProcessorError::of(&error))?;
+        tables.commit().await.map_err(ProcessorError::from)?;
+        Ok(Vec::new())
+    }
+}
