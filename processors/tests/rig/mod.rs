@@ -1,0 +1,297 @@
+//! All processors over an embedded log in a folder of its own, with an encoder that counts its calls.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use carbon_core::{
+    EntityKey, GenerationId, ModelRef, Partitioner, Position, Precision, TenantId, Timestamp, TopicName,
+};
+use carbon_inference::{Embedding, Encoder, InferenceError};
+use carbon_log::{DataFolder, EmbeddedLog, EventLog, Group, NewRecord, Record, Value};
+use carbon_processors::{Embedder, Indexer, ProjectionSink};
+use carbon_read_models::catalog::Catalog;
+use carbon_read_models::deadletters::DeadLetters;
+use carbon_read_models::{Digest, digest};
+use carbon_runtime::Shutdown;
+use carbon_runtime::consume::{Options, ProcessorHandle, Sink, Stage, spawn_sink, spawn_stage};
+use carbon_schemas::Event;
+use carbon_schemas::events::EntityChanged;
+use carbon_search::{EmbeddedIndex, GenerationSpec, HybridIndex, StoredRow};
+use carbon_store::Namespace;
+use carbon_topology::Topology;
+use uuid::Uuid;
+
+pub const DIMENSION: usize = 16;
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A deterministic encoder that counts the texts it was given, and refuses texts that say so.
+pub struct CountingEncoder {
+    model: ModelRef,
+    pub texts: AtomicUsize,
+}
+
+impl CountingEncoder {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { model: model(), texts: AtomicUsize::new(0) })
+    }
+}
+
+pub fn model() -> ModelRef {
+    ModelRef::new("counting", "1", Precision::F32).unwrap()
+}
+
+#[async_trait::async_trait]
+impl Encoder for CountingEncoder {
+    fn model(&self) -> &ModelRef {
+        &self.model
+    }
+
+    fn dimension(&self) -> usize {
+        DIMENSION
+    }
+
+    async fn encode(&self, texts: &[String]) -> Result<Vec<Embedding>, InferenceError> {
+        self.texts.fetch_add(texts.len(), Ordering::SeqCst);
+        if let Some(index) = texts.iter().position(|text| text.contains("not embeddable")) {
+            return Err(InferenceError::NotEmbeddable { index, reason: "it says so" });
+        }
+        Ok(texts
+            .iter()
+            .map(|text| {
+                let mut vector = vec![0.1_f32; DIMENSION];
+                for byte in text.bytes() {
+                    vector[byte as usize % DIMENSION] += 1.0;
+                }
+                let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+                vector.iter_mut().for_each(|x| *x /= length);
+                Embedding { vector, tokens: 1, truncated: false }
+            })
+            .collect())
+    }
+}
+
+pub fn topology() -> Topology {
+    Topology::builtin().unwrap()
+}
+
+pub fn topic(name: &str) -> TopicName {
+    TopicName::parse(name).unwrap()
+}
+
+pub fn entity(tenant: &str, id: &str, text: &str) -> EntityChanged {
+    EntityChanged {
+        event_id: Uuid::now_v7(),
+        occurred_at: Timestamp(1_700_000_000_000),
+        tenant_id: TenantId::parse(tenant).unwrap(),
+        entity_type: "instrument".into(),
+        entity_id: id.into(),
+        text: text.into(),
+        metadata: [("name".to_owned(), carbon_core::MetadataValue::String(id.to_owned()))].into(),
+        tags: vec!["test".into()],
+        deleted: text.is_empty(),
+    }
+}
+
+pub fn key(tenant: &str, id: &str) -> EntityKey {
+    EntityKey::parse(tenant, "instrument", id).unwrap()
+}
+
+/// A record with bytes of somebody's own, in the partition of its key.
+pub fn raw<E: Event>(key: &str, value: Option<Vec<u8>>) -> NewRecord {
+    let spec = topology().topics[E::NAME].spec.clone();
+    let partition_key = E::parse_key(key).map_or_else(|_| key.to_owned(), |key| E::partition_key(&key));
+    let partition = Partitioner::Murmur2.partition(partition_key.as_bytes(), spec.partitions);
+    NewRecord {
+        topic: spec.name,
+        key: Some(key.as_bytes().to_vec()),
+        placement: carbon_log::Placement::Partition(partition),
+        value: value.map_or(Value::Null, Value::Raw),
+        headers: Vec::new(),
+    }
+}
+
+/// The running processors.
+pub struct Rig {
+    pub folder: Arc<tempfile::TempDir>,
+    pub log: Arc<EmbeddedLog>,
+    pub index: Arc<EmbeddedIndex>,
+    pub encoder: Arc<CountingEncoder>,
+    pub catalog: Namespace,
+    pub deadletters: Namespace,
+    pub handles: Vec<ProcessorHandle>,
+    pub shutdown: Shutdown,
+    data: DataFolder,
+}
+
+pub fn generation(name: &str) -> GenerationId {
+    GenerationId::parse(name).unwrap()
+}
+
+pub fn search_generation() -> GenerationId {
+    GenerationId::derive("search", 1, Some(&model()), 1).unwrap()
+}
+
+pub fn options(name: &str, group: &str, log: Arc<dyn EventLog>, shutdown: &Shutdown) -> Options {
+    let topology = topology();
+    let processor = &topology.processors[name];
+    Options {
+        name: name.into(),
+        group: Group::new(name, group),
+        topic: topology.topics[processor.consumes[0].as_str()].clone(),
+        batch: processor.batch,
+        log,
+        shutdown: shutdown.clone(),
+    }
+}
+
+impl Rig {
+    pub async fn new() -> Self {
+        Self::open(Arc::new(tempfile::tempdir().unwrap()), CountingEncoder::new()).await
+    }
+
+    pub async fn open(folder: Arc<tempfile::TempDir>, encoder: Arc<CountingEncoder>) -> Self {
+        let data = DataFolder::open(folder.path()).unwrap();
+        let log = Arc::new(EmbeddedLog::open(&data).await.unwrap());
+        log.ensure_topics(&topology().specs()).await.unwrap();
+        let index = Arc::new(EmbeddedIndex::new(data.read_models()));
+        let spec = GenerationSpec { id: search_generation(), model: model(), dimension: DIMENSION };
+        index.create(&spec).await.unwrap();
+        let shutdown = Shutdown::new();
+        let catalog = ProjectionSink::open(Catalog, data.read_models().join("catalog-v1-1")).await.unwrap();
+        let letters = ProjectionSink::open(DeadLetters, data.read_models().join("deadletters-v1-1")).await.unwrap();
+        let (catalog_rows, letter_rows) = (catalog.namespace().clone(), letters.namespace().clone());
+        let mut rig = Self {
+            folder,
+            log,
+            index: index.clone(),
+            encoder: encoder.clone(),
+            catalog: catalog_rows,
+            deadletters: letter_rows,
+            handles: Vec::new(),
+            shutdown,
+            data,
+        };
+        rig.sink("catalog", catalog);
+        rig.stage("embedder", Embedder::new(encoder, Group::new("embedder", model())));
+        rig.sink("indexer", Indexer::new(index, spec));
+        rig.sink("deadletters", letters);
+        rig
+    }
+
+    pub fn sink<S: Sink>(&mut self, name: &str, sink: S) {
+        let group = if name == "indexer" { search_generation().to_string() } else { format!("{name}-v1-1") };
+        self.handles.push(spawn_sink(sink, options(name, &group, self.log.clone(), &self.shutdown)));
+    }
+
+    pub fn stage<S: Stage>(&mut self, name: &str, stage: S) {
+        self.handles.push(spawn_stage(stage, options(name, &model().to_string(), self.log.clone(), &self.shutdown)));
+    }
+
+    pub async fn append(&self, records: Vec<NewRecord>) -> Vec<Position> {
+        self.log.append(records).await.unwrap()
+    }
+
+    pub async fn produce(&self, entities: &[EntityChanged]) -> Vec<Position> {
+        self.append(entities.iter().map(|entity| NewRecord::event(entity).unwrap()).collect()).await
+    }
+
+    /// Waits until everything that was appended is processed, by every processor in the order of the flow.
+    pub async fn settle(&self) {
+        for handle in &self.handles {
+            let view = handle.view();
+            let ends = self.log.ends(&view.topic).await.unwrap();
+            assert!(view.reached(&ends, PATIENCE).await, "{} stands at {:?}", view.name, view.progress.borrow());
+        }
+        let rows = self.index.view_positions(&search_generation()).await.unwrap();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        assert!(self.index.reached(&search_generation(), &rows, deadline).await.unwrap());
+    }
+
+    /// All rows of the index, in key order.
+    pub async fn indexed(&self) -> Vec<StoredRow> {
+        self.index.scroll(&search_generation(), None, 100_000).await.unwrap()
+    }
+
+    pub async fn indexed_ids(&self) -> Vec<String> {
+        self.indexed().await.iter().map(|row| row.document.key.to_string()).collect()
+    }
+
+    pub async fn digests(&self) -> (Digest, Digest) {
+        (digest::<Catalog>(&self.catalog).await.unwrap(), digest::<DeadLetters>(&self.deadletters).await.unwrap())
+    }
+
+    pub async fn state_of(&self, tenant: &str, id: &str) -> Option<String> {
+        sqlx::query_scalar("SELECT state FROM search_items WHERE tenant_id = $1 AND entity_id = $2")
+            .bind(tenant)
+            .bind(id)
+            .fetch_optional(self.catalog.readers())
+            .await
+            .unwrap()
+    }
+
+    /// The open dead letters: position, reason, message.
+    pub async fn letters(&self) -> Vec<(String, String, String)> {
+        sqlx::query_as(
+            "SELECT topic || ':' || partition || ':' || \"offset\", reason, message FROM dead_letters ORDER BY 1",
+        )
+        .fetch_all(self.deadletters.readers())
+        .await
+        .unwrap()
+    }
+
+    pub async fn all(&self, name: &str) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (at, end) in self.log.ends(&topic(name)).await.unwrap().iter() {
+            let mut from = 0;
+            while from < end {
+                let read = self.log.read(at, from, 1000).await.unwrap();
+                let Some(last) = read.last() else { break };
+                from = last.position.offset + 1;
+                records.extend(read);
+            }
+        }
+        records
+    }
+
+    pub fn read_models(&self) -> PathBuf {
+        self.data.read_models()
+    }
+
+    /// Stops everything as a shutdown does.
+    pub async fn stop(self) -> (Arc<tempfile::TempDir>, Arc<CountingEncoder>) {
+        self.shutdown.cancel();
+        for handle in self.handles {
+            handle.join().await.unwrap();
+        }
+        self.index.close().await.unwrap();
+        self.catalog.close().await;
+        self.deadletters.close().await;
+        self.log.close().await;
+        (self.folder, self.encoder)
+    }
+
+    pub async fn restart(self) -> Self {
+        let (folder, encoder) = self.stop().await;
+        Self::open(folder, encoder).await
+    }
+
+    /// Deletes everything derived, and starts again.
+    pub async fn rebuild(self) -> Self {
+        let read_models = self.read_models();
+        let (folder, encoder) = self.stop().await;
+        std::fs::remove_dir_all(read_models).unwrap();
+        Self::open(folder, encoder).await
+    }
+}
+
+pub fn decode<E: Event>(record: &Record) -> E {
+    let spec = topology().topics[E::NAME].spec.clone();
+    let mut decoder = carbon_schemas::Decoder::<E>::new(spec.partitions, spec.partitioner);
+    match decoder.decode(&record.raw()).unwrap() {
+        carbon_schemas::Decoded::Event { event, .. } => event,
+        other => panic!("{other:?}"),
+    }
+}
