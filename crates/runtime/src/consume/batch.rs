@@ -47,10 +47,9 @@ pub(super) trait Worker: Send + 'static {
         upto: &Positions,
     ) -> Result<Committed, WorkerError>;
 
-    async fn after_commit(
-        &mut self,
-        committed: Committed,
-        positions: &Positions,
-        idle: bool,
-    ) -> Result<(), ProcessorError>;
+    /// What goes out after the commit; derived ids make a repeat harmless.
+    async fn after_commit(&mut self, committed: Committed) -> Result<(), ProcessorError>;
+
+    /// Tells the log how far this worker is, where that is only advice.
+    async fn advise(&mut self, positions: &Positions) -> Result<(), ProcessorError>;
 }

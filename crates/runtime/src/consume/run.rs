@@ -44,7 +44,7 @@ fn spawn<W: Worker>(worker: W, options: Options) -> ProcessorHandle {
     let (name, group, topic) = (options.name.clone(), options.group.clone(), options.topic.spec.name.clone());
     let view = ProcessorView { name, group, topic, progress };
     let decoder = Decoder::new(options.topic.spec.partitions, options.topic.spec.partitioner);
-    let run = Loop { worker, options, decoder, progress: sender, pending: Vec::new(), letters: Vec::new(), committed: Positions::new(), attempt: 0 };
+    let run = Loop { worker, options, decoder, progress: sender, pending: Vec::new(), letters: Vec::new(), committed: Positions::new(), advice_due: None, attempt: 0 };
     ProcessorHandle { view, task: tokio::spawn(run.run()) }
 }
 
@@ -57,8 +57,13 @@ struct Loop<W: Worker> {
     letters: Vec<NewRecord>,
     /// Where the worker's own checkpoint stands: a batch's compare-and-swap begins there.
     committed: Positions,
+    /// When the log is next told how far this is; `None` when it knows.
+    advice_due: Option<tokio::time::Instant>,
     attempt: u32,
 }
+
+/// How often the log is told how far a sink is.
+const ADVICE: Duration = Duration::from_secs(1);
 
 /// Why the stream was left.
 enum Left {
@@ -90,10 +95,18 @@ impl<W: Worker> Loop<W> {
     async fn consume(&mut self, mut stream: RecordStream) -> Result<Left, ProcessorError> {
         let shutdown = self.options.shutdown.clone();
         loop {
+            let due = self.advice_due;
             let delivery = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(Left::Shutdown),
+                () = shutdown.cancelled() => {
+                    self.advise().await?;
+                    return Ok(Left::Shutdown);
+                }
                 delivery = stream.next() => delivery,
+                () = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
+                    self.advise().await?;
+                    continue;
+                }
             };
             let mut delivery = match delivery {
                 Some(delivery) => delivery?,
@@ -109,7 +122,7 @@ impl<W: Worker> Loop<W> {
                 match stream.try_next() {
                     Some(next) if !full => delivery = next?,
                     Some(next) => {
-                        if !self.flush(false).await? {
+                        if !self.flush().await? {
                             return Ok(Left::Rejoin);
                         }
                         delivery = next?;
@@ -117,7 +130,7 @@ impl<W: Worker> Loop<W> {
                     None => break,
                 }
             }
-            if !self.flush(true).await? {
+            if !self.flush().await? {
                 return Ok(Left::Rejoin);
             }
         }
@@ -145,7 +158,7 @@ impl<W: Worker> Loop<W> {
                 }
             }
             Delivery::Ended { at, next } => {
-                if !self.flush(false).await? {
+                if !self.flush().await? {
                     return Ok(false);
                 }
                 self.progress.send_modify(|now| {
@@ -157,7 +170,7 @@ impl<W: Worker> Loop<W> {
                 });
             }
             Delivery::Revoked { done, .. } => {
-                let landed = self.flush(true).await;
+                let landed = self.flush().await;
                 let _ = done.send(());
                 landed?;
                 return Ok(false);
@@ -213,21 +226,21 @@ impl<W: Worker> Loop<W> {
     }
 
     /// Commits what is pending, in batches; retries until it lands. False when the position is lost.
-    async fn flush(&mut self, idle: bool) -> Result<bool, ProcessorError> {
+    async fn flush(&mut self) -> Result<bool, ProcessorError> {
         let mut letters = std::mem::take(&mut self.letters);
         let mut pending = std::mem::take(&mut self.pending);
         while !pending.is_empty() {
             let rest = pending.split_off(pending.len().min(self.options.batch.records));
             let batch = std::mem::replace(&mut pending, rest);
             // All letters go with the first batch: they may come early, never late.
-            if !self.land(&batch, std::mem::take(&mut letters), idle && pending.is_empty()).await? {
+            if !self.land(&batch, std::mem::take(&mut letters)).await? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    async fn land(&mut self, batch: &[Recorded<W::In>], letters: Vec<NewRecord>, idle: bool) -> Result<bool, ProcessorError> {
+    async fn land(&mut self, batch: &[Recorded<W::In>], letters: Vec<NewRecord>) -> Result<bool, ProcessorError> {
         let mut upto = Positions::new();
         batch.iter().for_each(|record| upto.advance_past(&record.position));
         let from: Positions = upto.iter().map(|(at, _)| (at.clone(), self.committed.next(at))).collect();
@@ -260,8 +273,16 @@ impl<W: Worker> Loop<W> {
             now.batches += 1;
         });
         metrics::histogram!("processor_batch_size", "processor" => self.options.name.clone()).record(batch.len() as f64);
-        self.worker.after_commit(committed, &self.committed, idle).await?;
+        self.advice_due.get_or_insert_with(|| tokio::time::Instant::now() + ADVICE);
+        self.worker.after_commit(committed).await?;
         Ok(true)
+    }
+
+    async fn advise(&mut self) -> Result<(), ProcessorError> {
+        if self.advice_due.take().is_some() {
+            self.worker.advise(&self.committed).await?;
+        }
+        Ok(())
     }
 
     /// Backs off: 50 ms, doubling to 10 s; what will not mend itself waits the longest time at once.

@@ -1,7 +1,6 @@
 //! Sinks: events to a read model that owns its position (law 4).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use carbon_core::{Positions, TopicPartition};
@@ -51,21 +50,17 @@ pub enum SinkError {
     Failed(#[from] ProcessorError),
 }
 
-/// How often a sink's position is committed to the log as advice.
-const ADVICE: Duration = Duration::from_secs(1);
-
 pub(super) struct SinkWorker<S: Sink> {
     pub sink: S,
     pub log: Arc<dyn EventLog>,
     pub group: Group,
     /// Below these, dead letters were reported before: a rebuild reports none again.
     reported: Positions,
-    advised: Instant,
 }
 
 impl<S: Sink> SinkWorker<S> {
     pub fn new(sink: S, log: Arc<dyn EventLog>, group: Group) -> Self {
-        Self { sink, log, group, reported: Positions::new(), advised: Instant::now() }
+        Self { sink, log, group, reported: Positions::new() }
     }
 }
 
@@ -113,12 +108,11 @@ impl<S: Sink> Worker for SinkWorker<S> {
         Ok(Committed { notices })
     }
 
-    async fn after_commit(&mut self, committed: Committed, positions: &Positions, idle: bool) -> Result<(), ProcessorError> {
-        self.log.append(committed.notices).await?;
-        if idle || self.advised.elapsed() >= ADVICE {
-            self.log.commit(&self.group, positions).await?;
-            self.advised = Instant::now();
-        }
-        Ok(())
+    async fn after_commit(&mut self, committed: Committed) -> Result<(), ProcessorError> {
+        Ok(self.log.append(committed.notices).await.map(drop)?)
+    }
+
+    async fn advise(&mut self, positions: &Positions) -> Result<(), ProcessorError> {
+        Ok(self.log.commit(&self.group, positions).await?)
     }
 }

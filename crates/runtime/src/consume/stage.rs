@@ -132,7 +132,12 @@ impl<S: Stage> Worker for StageWorker<S> {
         }
     }
 
-    async fn after_commit(&mut self, _: Committed, _: &Positions, _: bool) -> Result<(), ProcessorError> {
+    async fn after_commit(&mut self, _: Committed) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+
+    // A stage's position moves with its outputs; there is nothing to advise.
+    async fn advise(&mut self, _: &Positions) -> Result<(), ProcessorError> {
         Ok(())
     }
 }

@@ -1,0 +1,149 @@
+//! Law 10: poison is decided once, quarantines its key, and holds nothing up.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod rig;
+
+use carbon_log::{EventLog as _, NewRecord, Placement, Value};
+use carbon_schemas::events::{DeletedReason, EmbeddingGenerated, EntityChanged, vector_to_bytes};
+use carbon_schemas::{Event as _, Fingerprint, SchemaId, encode, frame};
+use rig::{Rig, decode, entity, raw};
+
+fn framed(event: &EntityChanged) -> Vec<u8> {
+    let NewRecord { value: Value::Body { schema, avro }, .. } = NewRecord::event(event).unwrap() else { panic!() };
+    frame(SchemaId::Fingerprint(schema), &avro)
+}
+
+/// An entity's record whose payload breaks a limit that `encode` would have refused.
+fn over_limit(id: &str, text: &str) -> Vec<u8> {
+    // Written by the schema as a foreign producer would, without our checks.
+    let schema = &EntityChanged::schema().version.schema;
+    let event = EntityChanged { deleted: false, ..entity("acme", id, text) };
+    let writer = apache_avro::writer::datum::GenericDatumWriter::builder(schema).human_readable(false).build().unwrap();
+    frame(SchemaId::Fingerprint(Fingerprint::of(schema)), &writer.write_ser_to_vec(&event).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn law_10_every_kind_of_poison_is_a_dead_letter_and_the_partition_flows_on() {
+    let rig = Rig::new().await;
+    let good = framed(&entity("acme", "GOOD", "good text"));
+    let mut unknown = good.clone();
+    unknown[3] ^= 0xff;
+    let mut tenant = NewRecord::event(&entity("acme", "T1", "text")).unwrap();
+    tenant.headers = vec![("tenant_id".into(), b"zenith".to_vec())];
+    let mut misplaced = NewRecord::event(&entity("acme", "P1", "text")).unwrap();
+    let home = rig::topology().topics[EntityChanged::NAME].spec.partitioner.partition(b"acme/instrument/P1", 6);
+    misplaced.placement = Placement::Partition((home + 1) % 6);
+    let mut keyless = NewRecord::event(&entity("acme", "K1", "text")).unwrap();
+    keyless.key = None;
+    let mut slash = NewRecord::event(&entity("acme", "K2", "text")).unwrap();
+    slash.key = Some(b"acme/instrument/a/b".to_vec());
+    let cases = vec![
+        ("malformed", raw::<EntityChanged>("acme/instrument/M1", Some(b"no avro at all".to_vec()))),
+        ("malformed", raw::<EntityChanged>("acme/instrument/M2", Some(good[..good.len() - 3].to_vec()))),
+        ("unknown_schema", raw::<EntityChanged>("acme/instrument/GOOD", Some(unknown))),
+        ("key_mismatch", raw::<EntityChanged>("acme/instrument/OTHER", Some(good.clone()))),
+        ("field_limit", raw::<EntityChanged>("acme/instrument/L1", Some(over_limit("L1", " ")))),
+        ("field_limit", raw::<EntityChanged>("acme/instrument/L2", Some(over_limit("L2", &"x".repeat(1_000_000))))),
+        ("header_mismatch", tenant),
+        ("wrong_partition", misplaced),
+        ("unreadable_key", keyless),
+        ("unreadable_key", slash),
+    ];
+    let (reasons, records): (Vec<_>, Vec<_>) = cases.into_iter().unzip();
+    let positions = rig.append(records).await;
+    rig.produce(&[entity("acme", "AFTER", "still flowing")]).await;
+    rig.settle().await;
+    let mut expected: Vec<(String, String)> =
+        positions.iter().zip(&reasons).map(|(position, reason)| (position.to_string(), (*reason).to_owned())).collect();
+    expected.sort();
+    let letters = rig.letters().await;
+    let found: Vec<_> = letters.iter().map(|(position, reason, _)| (position.clone(), reason.clone())).collect();
+    assert_eq!(found, expected);
+    let wrong = letters.iter().find(|(_, reason, _)| reason == "wrong_partition").unwrap();
+    assert!(wrong.2.contains("partitioner=murmur2_random"), "{}", wrong.2);
+    assert_eq!(rig.indexed_ids().await, ["acme/instrument/AFTER"]);
+    // A readable key in its own partition is quarantined; a misplaced or unreadable one has no row.
+    assert_eq!(rig.state_of("acme", "M1").await.as_deref(), Some("quarantined"));
+    assert_eq!(rig.state_of("acme", "P1").await, None);
+    assert_eq!(rig.state_of("acme", "K1").await, None);
+    // The rebuild after compaction gives the same rows, and reports nothing again.
+    let (rows, digests) = (rig.indexed().await, rig.digests().await);
+    let reported = rig.all(carbon_schemas::events::DeadLetter::NAME).await.len();
+    let mut specs = rig::topology().specs();
+    specs.iter_mut().for_each(|spec| spec.retention.min_compaction_lag_ms = -1000);
+    rig.log.ensure_topics(&specs).await.unwrap();
+    rig.log.compact().await.unwrap();
+    let rig = rig.rebuild().await;
+    rig.settle().await;
+    assert_eq!(rig.indexed().await, rows);
+    assert_eq!(rig.digests().await, digests);
+    assert_eq!(rig.all(carbon_schemas::events::DeadLetter::NAME).await.len(), reported);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn law_10_quarantine_takes_the_entity_away_until_its_next_good_version() {
+    let rig = Rig::new().await;
+    rig.produce(&[entity("acme", "E1", "first version")]).await;
+    rig.settle().await;
+    assert_eq!(rig.indexed_ids().await, ["acme/instrument/E1"]);
+    rig.append(vec![raw::<EntityChanged>("acme/instrument/E1", Some(b"poison".to_vec()))]).await;
+    rig.settle().await;
+    assert!(rig.indexed_ids().await.is_empty());
+    let row: (String, String) = sqlx::query_as("SELECT state, text FROM search_items WHERE entity_id = 'E1'")
+        .fetch_one(rig.catalog.readers())
+        .await
+        .unwrap();
+    assert_eq!(row, ("quarantined".into(), String::new()));
+    let last: EmbeddingGenerated = decode(rig.all(EmbeddingGenerated::NAME).await.last().unwrap());
+    assert_eq!((last.deleted, last.reason), (true, Some(DeletedReason::Quarantined)));
+    rig.produce(&[entity("acme", "E1", "second version")]).await;
+    rig.settle().await;
+    assert_eq!(rig.indexed_ids().await, ["acme/instrument/E1"]);
+    assert_eq!(rig.state_of("acme", "E1").await.as_deref(), Some("live"));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn law_10_a_text_that_the_encoder_refuses_is_not_embeddable() {
+    let rig = Rig::new().await;
+    rig.produce(&[entity("acme", "E1", "good"), entity("acme", "E2", "this is not embeddable"), entity("acme", "E3", "fine")]).await;
+    rig.settle().await;
+    assert_eq!(rig.indexed_ids().await, ["acme/instrument/E1", "acme/instrument/E3"]);
+    let reasons: Vec<_> = rig
+        .all(EmbeddingGenerated::NAME)
+        .await
+        .iter()
+        .map(decode::<EmbeddingGenerated>)
+        .filter_map(|event| event.reason.map(|reason| (event.entity_id, reason)))
+        .collect();
+    assert_eq!(reasons, [("E2".to_owned(), DeletedReason::NotEmbeddable)]);
+    // It is the encoder's verdict, no poison: the catalog keeps it.
+    assert_eq!(rig.state_of("acme", "E2").await.as_deref(), Some("live"));
+    assert!(rig.letters().await.is_empty());
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn law_10_a_vector_of_the_wrong_dimension_is_a_dead_letter() {
+    let rig = Rig::new().await;
+    rig.produce(&[entity("acme", "E1", "text"), entity("acme", "E2", "text")]).await;
+    rig.settle().await;
+    let outputs = rig.all(EmbeddingGenerated::NAME).await;
+    let made: EmbeddingGenerated =
+        outputs.iter().map(decode::<EmbeddingGenerated>).find(|event| event.entity_id == "E1").unwrap();
+    let short = EmbeddingGenerated { dimension: 3, vector: Some(vector_to_bytes(&[1.0, 0.0, 0.0])), ..made };
+    let at = rig.append(vec![NewRecord::event(&short).unwrap()]).await.remove(0);
+    rig.settle().await;
+    let letters = rig.letters().await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].0.as_str(), letters[0].1.as_str()), (at.to_string().as_str(), "wrong_dimension"));
+    assert_eq!(rig.indexed_ids().await, ["acme/instrument/E2"]);
+    // Bytes that do not even fit their own dimension are refused before they are appended.
+    let torn = EmbeddingGenerated { dimension: 4, ..short };
+    assert!(encode(&torn).is_err());
+    rig.produce(&[entity("acme", "E1", "a new text")]).await;
+    rig.settle().await;
+    assert_eq!(rig.indexed_ids().await.len(), 2);
+    rig.stop().await;
+}
