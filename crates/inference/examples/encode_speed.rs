@@ -1,0 +1,119 @@
+//! Measures an encoder: load, texts per second in the bulk lane, latency of a query with the bulk
+//! lane idle and busy, and memory.
+//!
+//! `CARBON_MODELS_DIR=… encode_speed [model] [file with one text a line]`; pulls what is missing.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use carbon_inference::{Catalogue, EncodeQueue, EncoderOptions, Lane, ModelStore, NoProgress, load_encoder};
+
+const WORDS: [&str; 16] = [
+    "natural",
+    "gas",
+    "futures",
+    "delivered",
+    "at",
+    "the",
+    "northern",
+    "hub",
+    "settle",
+    "against",
+    "daily",
+    "index",
+    "prices",
+    "of",
+    "crude",
+    "oil",
+];
+
+/// A text of about so many tokens, different for each seed.
+fn text(tokens: usize, seed: usize) -> String {
+    let word = |at: usize| WORDS[(at * 7 + seed * 13 + at * seed) % WORDS.len()];
+    (0..tokens.saturating_sub(2)).map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn memory_mb(field: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
+
+/// Seconds of CPU that this process has used, at 100 ticks a second.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks = |field: usize| stat.split_whitespace().nth(field).and_then(|text| text.parse::<f64>().ok());
+    (ticks(13).unwrap_or(0.0) + ticks(14).unwrap_or(0.0)) / 100.0
+}
+
+async fn throughput(queue: &Arc<EncodeQueue>, name: &str, texts: &[String]) -> Result<(), Box<dyn Error>> {
+    let (started, cpu) = (Instant::now(), cpu_seconds());
+    let embeddings = queue.lane(Lane::Bulk).encode(texts).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let tokens: u64 = embeddings.iter().map(|embedding| u64::from(embedding.tokens)).sum();
+    println!(
+        "{name}: {} texts of {:.0} tokens: {:.0} texts/s, {:.0} tokens/s, {:.0} tokens for each second of CPU",
+        texts.len(),
+        tokens as f64 / texts.len() as f64,
+        texts.len() as f64 / seconds,
+        tokens as f64 / seconds,
+        tokens as f64 / (cpu_seconds() - cpu).max(0.01)
+    );
+    Ok(())
+}
+
+async fn latency(queue: &Arc<EncodeQueue>, name: &str, queries: usize) -> Result<(), Box<dyn Error>> {
+    let encoder = queue.lane(Lane::Interactive);
+    let mut took = Vec::with_capacity(queries);
+    for seed in 0..queries {
+        let query = [text(4 + seed % 5, seed)];
+        let started = Instant::now();
+        encoder.encode(&query).await?;
+        took.push(started.elapsed().as_secs_f64() * 1e3);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    took.sort_by(f64::total_cmp);
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+    println!("{name}: p50 {:.1} ms, p95 {:.1} ms, max {:.1} ms", at(0.5), at(0.95), at(1.0));
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let entry = Catalogue::builtin().find(&arguments.next().unwrap_or_else(|| "minilm".to_owned()))?;
+    let store = ModelStore::new(std::env::var("CARBON_MODELS_DIR").map_err(|_| "CARBON_MODELS_DIR is not set")?);
+    println!("pull: {:?}", store.pull(entry, &NoProgress).await?);
+
+    let mut options = EncoderOptions::default();
+    let number =
+        |name: &str, default: usize| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
+    options.threads = number("THREADS", options.threads);
+    options.batch_tokens = number("BATCH_TOKENS", options.batch_tokens);
+    println!("memory before loading: {:.0} MB", memory_mb("VmRSS"));
+    let started = Instant::now();
+    let queue = load_encoder(entry, &store, options).await?;
+    println!("load: {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
+    println!("memory after loading: {:.0} MB, peak {:.0} MB", memory_mb("VmRSS"), memory_mb("VmHWM"));
+
+    latency(&queue, "query, bulk lane idle", 100).await?;
+    if let Some(file) = arguments.next() {
+        let texts: Vec<String> =
+            std::fs::read_to_string(file)?.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
+        throughput(&queue, "given texts", &texts).await?;
+    }
+    for tokens in [10, 60, 130, 256] {
+        let texts: Vec<String> = (0..60_000 / tokens).map(|seed| text(tokens, seed)).collect();
+        throughput(&queue, "made texts", &texts[..texts.len().min(1000)]).await?;
+    }
+    let busy = queue.clone();
+    let bulk = tokio::spawn(async move {
+        let texts: Vec<String> = (0..4000).map(|seed| text(130, seed)).collect();
+        let _ = busy.lane(Lane::Bulk).encode(&texts).await;
+    });
+    latency(&queue, "query, bulk lane busy", 100).await?;
+    bulk.abort();
+    println!("memory at the end: {:.0} MB, peak {:.0} MB", memory_mb("VmRSS"), memory_mb("VmHWM"));
+    Ok(())
+}

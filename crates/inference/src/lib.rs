@@ -1,0 +1,21 @@
+//! Encoders (text to vector): the catalogue of weights, the store that holds them by hash, and
+//! the queue that batches texts for a model.
+
+mod bert;
+mod catalogue;
+mod encoder;
+mod error;
+mod hashing;
+mod load;
+mod pull;
+mod queue;
+mod store;
+mod tokens;
+
+pub use catalogue::{Catalogue, Engine, Hub, ModelEntry, ModelFile, Package, Pooling};
+pub use encoder::{Embedding, Encoder};
+pub use error::InferenceError;
+pub use load::{EncoderOptions, load_encoder};
+pub use pull::{NoProgress, Progress, Pulled, Source, Sources};
+pub use queue::{EncodeQueue, Lane};
+pub use store::ModelStore;
