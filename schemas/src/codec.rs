@@ -65,7 +65,11 @@ impl Classify for CodecError {
 
 /// Encodes an event's body, without a frame, after checking its limits.
 pub fn encode<E: Event>(event: &E) -> Result<Vec<u8>, CodecError> {
-    event.check().and_then(|()| event.key().map(drop)).map_err(|message| CodecError::Invalid { event: E::NAME, message })?;
+    let known = if event.is_unknown() { Err("a variant is `unknown`".into()) } else { Ok(()) };
+    known
+        .and_then(|()| event.check())
+        .and_then(|()| event.key().map(drop))
+        .map_err(|message| CodecError::Invalid { event: E::NAME, message })?;
     let mut body = Vec::with_capacity(1024);
     E::schema()
         .writer

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 
 use apache_avro::Schema;
 use carbon_core::{Partitioner, Position, TenantScope, Timestamp};
@@ -74,13 +73,23 @@ pub struct Poison {
 /// What a record turned out to be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decoded<E: Event> {
-    Event { key: E::Key, event: E },
+    Event {
+        key: E::Key,
+        event: E,
+    },
     /// A null value: erasure, or a retired model's embedding.
-    Null { key: E::Key },
+    Null {
+        key: E::Key,
+    },
     /// Poison with a readable key in its own partition: on a compacted topic it is its key's last record.
-    Quarantined { key: E::Key, poison: Poison },
+    Quarantined {
+        key: E::Key,
+        poison: Poison,
+    },
     /// Poison in the wrong partition or without a readable key: no row, no output, only a dead letter.
-    Rejected { poison: Poison },
+    Rejected {
+        poison: Poison,
+    },
 }
 
 impl<E: Event> Decoded<E> {
@@ -121,12 +130,19 @@ pub enum DecodeError {
     Newer { position: Position, needs: String },
 }
 
+/// A writer's schema.
+enum Writer {
+    /// It is our own, under another id.
+    Own,
+    Other(Box<Schema>),
+}
+
 /// Decodes the records of one topic.
 pub struct Decoder<E: Event> {
     partitions: u32,
     partitioner: Partitioner,
     /// Writer schemas by id; `None` for those that the log itself does not know.
-    writers: HashMap<SchemaId, Option<Arc<Schema>>>,
+    writers: HashMap<SchemaId, Option<Writer>>,
     event: std::marker::PhantomData<fn() -> E>,
 }
 
@@ -140,8 +156,12 @@ impl<E: Event> Decoder<E> {
     /// Takes the log's answer about a schema: its JSON, or that the log does not know it. The
     /// second is forgotten after the next record, since a registry may learn.
     pub fn learn(&mut self, id: SchemaId, json: Option<&str>) {
-        let schema = json.and_then(|json| Schema::parse_str(json).ok()).map(Arc::new);
-        self.writers.insert(id, schema);
+        let schema = json.and_then(|json| Schema::parse_str(json).ok());
+        let writer = schema.map(|schema| match Fingerprint::of(&schema) == own::<E>() {
+            true => Writer::Own,
+            false => Writer::Other(Box::new(schema)),
+        });
+        self.writers.insert(id, writer);
     }
 
     pub fn decode(&mut self, record: &RawRecord<'_>) -> Result<Decoded<E>, DecodeError> {
@@ -182,10 +202,13 @@ impl<E: Event> Decoder<E> {
                 None => return Err(DecodeError::NeedSchema(framed.schema)),
                 Some(None) => {
                     self.writers.remove(&framed.schema);
-                    return poison(PoisonReason::UnknownSchema, format!("the log knows no schema with {}", framed.schema));
+                    return poison(
+                        PoisonReason::UnknownSchema,
+                        format!("the log knows no schema with {}", framed.schema),
+                    );
                 }
-                Some(Some(writer)) if Fingerprint::of(writer) == own::<E>() => read_own::<E>(framed.body),
-                Some(Some(writer)) => read_other::<E>(writer, framed.body),
+                Some(Some(Writer::Own)) => read_own::<E>(framed.body),
+                Some(Some(Writer::Other(writer))) => read_other::<E>(writer, framed.body),
             }
         };
         let event = match read {
@@ -224,15 +247,20 @@ fn readable_key<E: Event>(key: Option<&[u8]>) -> Result<E::Key, String> {
 }
 
 fn headers_agree<E: Event>(record: &RawRecord<'_>, event: &E) -> Result<(), String> {
-    if let (Some(header), Some(tenant)) = (record.header("tenant_id"), event.tenant())
-        && header != tenant.as_str().as_bytes()
-    {
-        return Err(format!("header tenant_id is {:?}, the payload says {tenant}", String::from_utf8_lossy(header)));
-    }
-    if let Some(header) = record.header("event_id") {
-        let id = std::str::from_utf8(header).ok().and_then(|text| uuid::Uuid::try_parse(text).ok());
-        if id != Some(event.event_id()) {
-            return Err("header event_id is not the payload's".into());
+    let tenant = event.tenant().map(|tenant| tenant.as_str());
+    for (name, header) in record.headers {
+        match name.as_str() {
+            "tenant_id" if tenant.map(str::as_bytes) != Some(header) => {
+                let (header, tenant) = (String::from_utf8_lossy(header), tenant.unwrap_or("none"));
+                return Err(format!("header tenant_id is {header:?}, the payload says {tenant}"));
+            }
+            "event_id" => {
+                let id = std::str::from_utf8(header).ok().and_then(|text| uuid::Uuid::try_parse(text).ok());
+                if id != Some(event.event_id()) {
+                    return Err("header event_id is not the payload's".into());
+                }
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -10,7 +10,9 @@ use crate::event::Event;
 pub(crate) enum Read<E> {
     Event(E),
     /// It says something that this program has no word for (law 13).
-    Newer { needs: String },
+    Newer {
+        needs: String,
+    },
     Malformed(String),
 }
 

@@ -45,9 +45,10 @@ impl Classify for LogError {
     fn fault(&self) -> Fault {
         match self {
             LogError::TooLarge { .. } => Fault::User,
-            LogError::UnknownTopic(_) | LogError::NoPartition { .. } | LogError::Fenced { .. } | LogError::Corrupt(_) => {
-                Fault::Internal
-            }
+            LogError::UnknownTopic(_)
+            | LogError::NoPartition { .. }
+            | LogError::Fenced { .. }
+            | LogError::Corrupt(_) => Fault::Internal,
             _ => Fault::External,
         }
     }

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use carbon_core::{Position, TenantId, Timestamp};
+use carbon_core::{Position, PositionError, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -37,6 +37,10 @@ pub struct DeadLetter {
     pub headers: BTreeMap<String, serde_bytes::ByteBuf>,
 }
 
+fn key_of(source: &Position) -> String {
+    format!("{}/{}/{}", source.topic, source.partition, source.offset)
+}
+
 impl Event for DeadLetter {
     const NAME: &'static str = "ml.deadletter.v1";
     /// `topic/partition/offset` of the source.
@@ -57,13 +61,16 @@ impl Event for DeadLetter {
     }
 
     fn key(&self) -> Result<String, String> {
-        let at = self.source.position()?;
-        Ok(format!("{}/{}/{}", at.topic, at.partition, at.offset))
+        Ok(key_of(&self.source.position()?))
     }
 
     fn parse_key(text: &str) -> Result<String, String> {
-        let position: Result<Position, _> = text.replace('/', ":").parse();
-        position.map(|_| text.to_owned()).map_err(|error| error.to_string())
+        let position: Position = text.replace('/', ":").parse().map_err(|error: PositionError| error.to_string())?;
+        // One position has one key: `t/07/1` or `t:7:1` would be others.
+        match key_of(&position) {
+            key if key == text => Ok(key),
+            key => Err(format!("{text:?} is not the key of a dead letter, {key} would be")),
+        }
     }
 
     fn check(&self) -> Result<(), String> {

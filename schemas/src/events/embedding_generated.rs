@@ -103,7 +103,12 @@ impl Event for EmbeddingGenerated {
                     return Err(format!("dimension {} is not in 1..={}", self.dimension, Limits::DIMENSION));
                 }
                 if bytes.len() != self.dimension as usize * 4 {
-                    return Err(format!("the vector has {} bytes, dimension {} needs {}", bytes.len(), self.dimension, self.dimension * 4));
+                    return Err(format!(
+                        "the vector has {} bytes, dimension {} needs {}",
+                        bytes.len(),
+                        self.dimension,
+                        self.dimension * 4
+                    ));
                 }
                 match vector_from_bytes(bytes).iter().all(|number| number.is_finite()) {
                     true => Ok(()),

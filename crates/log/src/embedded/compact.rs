@@ -96,15 +96,17 @@ async fn compact_partition(
             gone.push(id);
         }
     }
+    // As one: a null value that went before the values that it erased would bring them back.
+    let mut tx = connection.begin().await?;
     for chunk in gone.chunks(CHUNK) {
         let mut delete = sqlx::QueryBuilder::new("DELETE FROM record WHERE id IN (");
         let mut ids = delete.separated(", ");
         chunk.iter().for_each(|id| {
             ids.push_bind(*id);
         });
-        delete.push(")").build().execute(&mut *connection).await?;
+        delete.push(")").build().execute(&mut *tx).await?;
     }
-    Ok(())
+    Ok(tx.commit().await?)
 }
 
 /// Removes the records below these offsets.

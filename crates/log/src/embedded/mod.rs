@@ -276,6 +276,6 @@ fn parse_ends(json: &str) -> Result<Positions, LogError> {
         .collect()
 }
 
-pub(crate) fn text<'r>(row: &'r sqlx::sqlite::SqliteRow, index: usize) -> Result<&'r str, LogError> {
+pub(crate) fn text(row: &sqlx::sqlite::SqliteRow, index: usize) -> Result<&str, LogError> {
     Ok(row.try_get(index)?)
 }

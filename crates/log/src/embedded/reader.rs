@@ -73,11 +73,10 @@ pub(super) async fn fetch(
 }
 
 pub(super) async fn committed(readers: &SqlitePool, state: &State, group: &Group) -> Result<Positions, LogError> {
-    let rows: Vec<(i64, i64, i64)> =
-        sqlx::query_as("SELECT topic, partition, next FROM group_offset WHERE grp = $1")
-            .bind(group.as_str())
-            .fetch_all(readers)
-            .await?;
+    let rows: Vec<(i64, i64, i64)> = sqlx::query_as("SELECT topic, partition, next FROM group_offset WHERE grp = $1")
+        .bind(group.as_str())
+        .fetch_all(readers)
+        .await?;
     Ok(name_offsets(state, rows))
 }
 
@@ -97,6 +96,10 @@ pub(super) fn join(
             before.send_replace(true);
             // The other member drops its receiver when it has acknowledged.
             before.closed().await;
+            // Or the log was closed over both.
+            if reader.state.is_closed() {
+                return Ok(());
+            }
         }
         reader.run_member(&group, partitions, revoked).await
     }));
@@ -128,7 +131,9 @@ impl Reader {
             () = self.state.closed() => return,
             outcome = run(&self) => outcome,
         };
-        if let Err(error) = outcome {
+        if let Err(error) = outcome
+            && !self.state.is_closed()
+        {
             let _ = self.sender.send(Err(error)).await;
         }
     }

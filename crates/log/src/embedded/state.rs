@@ -151,6 +151,10 @@ impl State {
         self.changes.subscribe()
     }
 
+    pub fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
     /// Returns when the log is closed.
     pub async fn closed(&self) {
         // The sender lives as long as `self`.

@@ -81,6 +81,9 @@ struct Task {
     clock: Arc<dyn Clock>,
 }
 
+/// An append as it was asked.
+type Asked = (Vec<Placed>, Option<Advance>, Reply<Vec<Position>>);
+
 /// An append whose records are written in the open transaction.
 struct Written {
     positions: Result<Vec<Position>, LogError>,
@@ -147,7 +150,7 @@ impl Task {
     }
 
     /// One transaction for all; a request that cannot be taken is refused alone.
-    async fn append(&mut self, group: Vec<(Vec<Placed>, Option<Advance>, Reply<Vec<Position>>)>) {
+    async fn append(&mut self, group: Vec<Asked>) {
         let mut changed = BTreeMap::new();
         let mut written = Vec::new();
         let outcome = self.write(group, &mut changed, &mut written).await;
@@ -169,7 +172,7 @@ impl Task {
 
     async fn write(
         &mut self,
-        group: Vec<(Vec<Placed>, Option<Advance>, Reply<Vec<Position>>)>,
+        group: Vec<Asked>,
         changed: &mut BTreeMap<TopicPartition, Partition>,
         written: &mut Vec<Written>,
     ) -> Result<(), LogError> {
@@ -352,11 +355,10 @@ async fn store_offsets(
 }
 
 async fn offsets(tx: &mut Transaction<'_, Sqlite>, state: &State, group: &Group) -> Result<Positions, LogError> {
-    let rows: Vec<(i64, i64, i64)> =
-        sqlx::query_as("SELECT topic, partition, next FROM group_offset WHERE grp = $1")
-            .bind(group.as_str())
-            .fetch_all(&mut **tx)
-            .await?;
+    let rows: Vec<(i64, i64, i64)> = sqlx::query_as("SELECT topic, partition, next FROM group_offset WHERE grp = $1")
+        .bind(group.as_str())
+        .fetch_all(&mut **tx)
+        .await?;
     Ok(name_offsets(state, rows))
 }
 

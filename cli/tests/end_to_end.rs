@@ -1,0 +1,200 @@
+//! The main job over HTTP, against the real binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Server, instrument, results};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_an_entity_event_to_a_search_hit_and_back() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path()).await;
+    let entities = json!([
+        instrument("NG_HH_BALMO", "Henry Hub natural gas balance of month swap"),
+        instrument("CL_WTI_FUT", "West Texas Intermediate crude oil futures at Cushing"),
+    ]);
+    let position = server.produce("default", &entities).await;
+    for (query, first) in [
+        ("henry hub natural gas", "instrument/NG_HH_BALMO"),
+        ("NG_HH_BALMO", "instrument/NG_HH_BALMO"),
+        ("balmo", "instrument/NG_HH_BALMO"),
+        ("crude at cushing", "instrument/CL_WTI_FUT"),
+    ] {
+        let answer = server.search("default", json!({"query": query, "debug": true}), Some(&position)).await;
+        assert_eq!(results(&answer)[0].0, first, "{query}: {answer}");
+        let explain = &answer["results"][0]["explain"];
+        for field in ["semantic_rank", "lexical_rank", "semantic_score", "lexical_score", "fused_score", "fusion", "k", "boosts", "positions"] {
+            assert!(!explain[field].is_null() || field == "k", "{field} is missing in {explain}");
+        }
+    }
+    // A change is seen by a search that asks for it, and so is a deletion.
+    let changed = json!(instrument("CL_WTI_FUT", "Brent crude of the North Sea"));
+    let position = server.produce("default", &changed).await;
+    let answer = server.search("default", json!({"query": "cushing", "mode": "lexical"}), Some(&position)).await;
+    assert!(results(&answer).is_empty(), "{answer}");
+    let position = server.delete("default", "instrument", "CL_WTI_FUT").await;
+    let answer = server.search("default", json!({"query": "brent", "mode": "lexical"}), Some(&position)).await;
+    assert!(results(&answer).is_empty(), "{answer}");
+    assert_eq!(server.get("/entities/instrument/CL_WTI_FUT").await.0, 404);
+    let (status, entity) = server.get("/api/v1/entities/instrument/NG_HH_BALMO").await;
+    assert_eq!((status, entity["metadata"]["lot"].as_f64()), (200, Some(10.0)));
+    let (_, stats) = server.get("/index/stats").await;
+    assert_eq!(stats["total_entities"], 1, "{stats}");
+    // A position that is not there yet is waited for, and then said to be missing.
+    let far = server
+        .http
+        .post(format!("{}/search", server.query))
+        .header("X-Min-Position", "ml.entity.changed.v1:0:999999")
+        .header("X-Timeout-Ms", "50")
+        .json(&json!({"query": "x"}))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(far.status(), 503);
+    assert_eq!(far.json::<Value>().await.unwrap()["code"], "unavailable");
+    assert!(server.interrupt().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn law_01_everything_but_the_log_can_be_deleted() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path()).await;
+    let entities: Vec<Value> = (0..200).map(|n| instrument(&format!("E{n}"), &format!("power contract number{n} of hub {}", n % 7))).collect();
+    let position = server.produce("default", &json!(entities)).await;
+    let query = json!({"query": "power contract hub 3", "limit": 100});
+    let before = server.search("default", query.clone(), Some(&position)).await;
+    assert!(server.interrupt().success());
+    std::fs::remove_dir_all(data.path().join("read-models")).unwrap();
+    let server = Server::start(data.path()).await;
+    let after = server.search("default", query, None).await;
+    assert_eq!(results(&after), results(&before));
+    assert_eq!(server.get("/index/stats").await.1["total_entities"], 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn law_12_no_route_shows_counts_or_scores_by_another_tenant() {
+    let (alone, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let text = |n: usize| format!("gas storage contract {} at hub {} with tenor {}", n, n % 5, n % 11);
+    let own: Vec<Value> = (0..40).map(|n| instrument(&format!("E{n}"), &text(n))).collect();
+    let other: Vec<Value> = (0..400).map(|n| instrument(&format!("E{n}"), &format!("{} secretword gas gas", text(n * 3)))).collect();
+    let queries = ["gas storage hub 3", "contract tenor", "E7", "storage"];
+    let mut answers = Vec::new();
+    for (data, crowded) in [(&alone, false), (&beside, true)] {
+        let server = Server::start(data.path()).await;
+        if crowded {
+            server.produce("crowd", &json!(other)).await;
+        }
+        let position = server.produce("acme", &json!(own)).await;
+        let mut found = Vec::new();
+        for query in queries {
+            for mode in ["hybrid", "lexical", "dense"] {
+                let answer = server.search("acme", json!({"query": query, "mode": mode, "limit": 40}), Some(&position)).await;
+                found.push((results(&answer), answer["total"].clone()));
+            }
+        }
+        answers.push(found);
+        if crowded {
+            let secret = server.search("acme", json!({"query": "secretword", "mode": "lexical"}), None).await;
+            assert_eq!((results(&secret).len(), &secret["total"]), (0, &json!(0)));
+            let named = json!({"query": "secretword", "filters": {"tenant_id": "crowd"}});
+            let url = format!("{}/tenants/acme/search", server.query);
+            let refused = server.http.post(url).json(&named).send().await.unwrap().status();
+            assert!(refused == 400 || refused == 403, "{refused}");
+            let (_, stats) = server.get("/tenants/acme/index/stats").await;
+            assert_eq!(stats["total_entities"], 40);
+            assert!(!stats.to_string().contains("crowd"), "{stats}");
+            let (status, entity) = server.get("/tenants/acme/entities/instrument/E7").await;
+            assert_eq!((status, entity["text"].as_str()), (200, Some(text(7).as_str())));
+            assert_eq!(server.get("/tenants/acme/entities/instrument/E200").await.0, 404);
+            let (_, similar) = server.get("/tenants/acme/entities/instrument/E7/similar").await;
+            assert!(!similar.to_string().contains("secretword"));
+            for topic in ["ml.entity.changed.v1", "ml.embedding.generated.v1", "ml.deadletter.v1"] {
+                let url = format!("{}/tenants/acme/events/{topic}?from=earliest&follow=false", server.query);
+                let events = server.http.get(url).send().await.unwrap().text().await.unwrap();
+                assert!(!events.contains("secretword") && !events.contains("crowd"), "{topic}");
+                assert!(topic == "ml.deadletter.v1" || events.contains("gas storage"), "{topic}: {events:.300}");
+            }
+        }
+    }
+    for (index, (a, b)) in answers[0].iter().zip(&answers[1]).enumerate() {
+        assert_eq!(a.1, b.1, "total of case {index}");
+        assert_eq!(a.0.len(), b.0.len(), "case {index}");
+        for ((id, score), (other_id, other_score)) in a.0.iter().zip(&b.0) {
+            assert_eq!(id, other_id, "case {index}");
+            assert!((score - other_score).abs() <= 1e-5, "case {index}: {id} {score} {other_score}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn law_04_what_is_damaged_is_mended_at_start_and_said() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path()).await;
+    let entities: Vec<Value> = (0..50).map(|n| instrument(&format!("E{n}"), &format!("contract number{n}"))).collect();
+    let position = server.produce("default", &json!(entities)).await;
+    let query = json!({"query": "contract number7", "mode": "lexical", "limit": 50});
+    let before = server.search("default", query.clone(), Some(&position)).await;
+    let generation = before["generation"].as_str().unwrap().to_owned();
+    assert!(server.interrupt().success());
+    let tantivy = data.path().join("read-models").join(&generation).join("tantivy");
+    let (log, log_copy) = (data.path().join("log.db"), std::fs::read(data.path().join("log.db")).unwrap());
+    let older = tempfile::tempdir().unwrap();
+    copy(&tantivy, older.path());
+
+    // Deleted.
+    std::fs::remove_dir_all(&tantivy).unwrap();
+    let server = Server::start(data.path()).await;
+    let said = server.said().join("\n");
+    assert!(said.contains("tantivy") || said.contains("lexical"), "nothing is said of the mend: {said}");
+    assert_eq!(results(&server.search("default", query.clone(), None).await), results(&before));
+    let position = server.produce("default", &instrument("LATER", "contract number7 later")).await;
+    let after = server.search("default", query.clone(), Some(&position)).await;
+    assert_eq!(results(&after).len(), 51);
+    assert!(server.interrupt().success());
+
+    // Older than the rows.
+    std::fs::remove_dir_all(&tantivy).unwrap();
+    copy(older.path(), &tantivy);
+    let server = Server::start(data.path()).await;
+    assert!(!server.said().is_empty(), "nothing is said of the mend");
+    assert_eq!(results(&server.search("default", query.clone(), None).await), results(&after));
+    assert!(server.interrupt().success());
+
+    // A log put back from an older copy: what is derived follows it back.
+    std::fs::write(&log, log_copy).unwrap();
+    let server = Server::start(data.path()).await;
+    let said = server.said().join("\n");
+    assert!(said.contains("another log"), "nothing is said of the rebuild: {said}");
+    assert_eq!(results(&server.search("default", query, None).await), results(&before));
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_on_the_same_folder_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path()).await;
+    let second = support::spawn(data.path(), &[]).wait_with_output().unwrap();
+    let message = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(1), "{message}");
+    assert!(message.contains(&server.pid().to_string()), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn law_08_another_model_is_another_generation_and_embeds_its_own_queries() {
+    // Needs weights, so it speaks of what can be seen without: the generation names its model, and so does every answer.
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path()).await;
+    let position = server.produce("default", &instrument("E1", "some text")).await;
+    let answer = server.search("default", json!({"query": "some text"}), Some(&position)).await;
+    assert!(answer["generation"].as_str().unwrap().contains("feature-hashing@1@f32"), "{answer}");
+    let (_, stats) = server.get("/index/stats").await;
+    assert_eq!(stats["model"], "feature-hashing@1@f32");
+}

@@ -1,0 +1,213 @@
+//! The real binary in a data folder of its own, on ports chosen free.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `carbon-ml up`. Killed when dropped.
+pub struct Server {
+    child: Child,
+    pub query: String,
+    pub tracking: String,
+    pub http: reqwest::Client,
+    pub data: PathBuf,
+    output: mpsc::Receiver<String>,
+}
+
+/// Starts the binary without waiting for anything.
+pub fn spawn(data: &Path, settings: &[(&str, &str)]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_carbon-ml"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ML_")) {
+        command.env_remove(name);
+    }
+    command
+        .arg("up")
+        .env("ML_DATA_DIR", data)
+        .env("ML_QUERY_PORT", "0")
+        .env("ML_TRACKING_PORT", "0")
+        .env("ML_LOG_LEVEL", "warn")
+        .env("ML_EMBEDDING_MODEL", "feature-hashing")
+        .envs(settings.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+impl Server {
+    pub async fn start(data: &Path) -> Self {
+        Self::start_with(data, &[]).await
+    }
+
+    /// Starts and waits until it is ready.
+    pub async fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut child = spawn(data, settings);
+        let (lines, output) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        for reader in [Box::new(stdout) as Box<dyn std::io::BufRead + Send>, Box::new(stderr)] {
+            let lines = lines.clone();
+            std::thread::spawn(move || {
+                for line in reader.lines().map_while(Result::ok) {
+                    let _ = lines.send(line);
+                }
+            });
+        }
+        let (mut query, mut tracking, mut said) = (None, None, Vec::new());
+        let deadline = Instant::now() + PATIENCE;
+        while query.is_none() || tracking.is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = output.recv_timeout(left).unwrap_or_else(|_| panic!("it said only:\n{}", said.join("\n")));
+            let address = || line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned);
+            match line.trim_start() {
+                text if text.starts_with("query-api") => query = address(),
+                text if text.starts_with("tracking-api") => tracking = address(),
+                _ => {}
+            }
+            said.push(line);
+        }
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let server =
+            Self { child, query: query.unwrap(), tracking: tracking.unwrap(), http, data: data.to_owned(), output };
+        server.wait_ready().await;
+        server
+    }
+
+    pub async fn wait_ready(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.http.get(format!("{}/ready", self.query)).send().await;
+            if answer.as_ref().is_ok_and(|answer| answer.status() == 200) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not ready: {answer:?} {:?}", self.said());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What it has said since this was asked last.
+    pub fn said(&self) -> Vec<String> {
+        self.output.try_iter().collect()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ctrl-C, and the exit status after the drain.
+    pub fn interrupt(mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not drain: {:?}", self.said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// POSTs entities; answers the positions header.
+    pub async fn produce(&self, tenant: &str, entities: &Value) -> String {
+        let answer = self
+            .http
+            .post(format!("{}/tenants/{tenant}/entities", self.tracking))
+            .json(entities)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
+        answer.headers()["X-Log-Position"].to_str().unwrap().to_owned()
+    }
+
+    pub async fn delete(&self, tenant: &str, kind: &str, id: &str) -> String {
+        let url = format!("{}/tenants/{tenant}/entities/{kind}/{id}", self.tracking);
+        let answer = self.http.delete(url).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
+        answer.headers()["X-Log-Position"].to_str().unwrap().to_owned()
+    }
+
+    /// A search that sees what was written up to `position`.
+    pub async fn search(&self, tenant: &str, body: Value, position: Option<&str>) -> Value {
+        let mut request = self.http.post(format!("{}/tenants/{tenant}/search", self.query)).json(&body);
+        if let Some(position) = position {
+            request = request.header("X-Min-Position", position).header("X-Timeout-Ms", "30000");
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        let answer = self.http.get(format!("{}{path}", self.query)).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn instrument(id: &str, text: &str) -> Value {
+    json!({"entity_type": "instrument", "entity_id": id, "text": text, "tags": ["test"], "metadata": {"name": id, "lot": 10}})
+}
+
+/// `(type/id, score)` of each result.
+pub fn results(answer: &Value) -> Vec<(String, f64)> {
+    let results = answer["results"].as_array().unwrap().iter();
+    results
+        .map(|r| {
+            let id = format!("{}/{}", r["entity_type"].as_str().unwrap(), r["entity_id"].as_str().unwrap());
+            (id, r["score"].as_f64().unwrap())
+        })
+        .collect()
+}
+
+/// A small generator of random numbers whose seed is printed, so that a failure can be run again.
+pub struct Random(u64);
+
+impl Random {
+    /// From `CARBON_TEST_SEED`, or from the clock.
+    pub fn new() -> Self {
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let seed = std::env::var("CARBON_TEST_SEED").map_or(clock, |seed| seed.parse().unwrap());
+        println!("CARBON_TEST_SEED={seed}");
+        Self(seed | 1)
+    }
+
+    pub fn new_from(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        // xorshift64* (Vigna 2016).
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}

@@ -1,0 +1,100 @@
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use carbon_core::{TenantId, TenantScope};
+use serde::Deserialize;
+
+use crate::problem::Problem;
+use crate::rewrite::PathTenant;
+
+/// The tenant that path and query string name. Without authentication an explicit tenant is taken at its
+/// word; this is the one place that makes a [`TenantScope`] for a request (law 12).
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    explicit: Option<TenantId>,
+}
+
+impl Tenant {
+    /// The scope, where a body may name the tenant too: all that are given must agree.
+    pub fn resolve<'a>(&self, body: impl IntoIterator<Item = Option<&'a str>>) -> Result<TenantScope, Problem> {
+        let mut tenant = self.explicit.clone();
+        for named in body.into_iter().flatten() {
+            tenant = Some(agree(tenant, parse(named)?)?);
+        }
+        Ok(TenantScope::authorised(tenant.unwrap_or_else(TenantId::default_tenant)))
+    }
+
+    /// The scope, where no body names a tenant.
+    pub fn scope(&self) -> TenantScope {
+        TenantScope::authorised(self.explicit.clone().unwrap_or_else(TenantId::default_tenant))
+    }
+}
+
+fn parse(text: &str) -> Result<TenantId, Problem> {
+    TenantId::parse(text).map_err(|error| Problem::invalid(error.to_string()))
+}
+
+fn agree(one: Option<TenantId>, other: TenantId) -> Result<TenantId, Problem> {
+    match one {
+        Some(one) if one != other => {
+            Err(Problem::invalid(format!("the request names two tenants, {one} and {other}; they must be the same")))
+        }
+        _ => Ok(other),
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Tenant {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut explicit = match parts.extensions.get::<PathTenant>() {
+            Some(PathTenant(Ok(tenant))) => Some(tenant.clone()),
+            Some(PathTenant(Err(message))) => return Err(Problem::invalid(message.clone())),
+            None => None,
+        };
+        for named in named(parts)? {
+            explicit = Some(agree(explicit, parse(&named)?)?);
+        }
+        Ok(Self { explicit })
+    }
+}
+
+/// Every `tenant_id` of the query string.
+fn named(parts: &Parts) -> Result<Vec<String>, Problem> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Pairs(Vec<(String, String)>);
+    match axum::extract::Query::<Pairs>::try_from_uri(&parts.uri) {
+        Ok(query) => Ok(query.0.0.into_iter().filter(|(name, _)| name == "tenant_id").map(|(_, value)| value).collect()),
+        Err(rejection) => Err(Problem::invalid(rejection.body_text())),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+    use crate::problem::Code;
+
+    async fn tenant(uri: &str) -> Result<Tenant, Problem> {
+        let request = crate::rewrite::rewrite(Request::get(uri).body(axum::body::Body::empty()).unwrap());
+        Tenant::from_request_parts(&mut request.into_parts().0, &()).await
+    }
+
+    #[tokio::test]
+    async fn law_12_a_scope_comes_from_all_places_that_agree() {
+        assert_eq!(tenant("/x").await.unwrap().scope().tenant().as_str(), "default");
+        for uri in ["/x?tenant_id=acme", "/tenants/acme/x", "/tenants/acme/x?tenant_id=acme&tenant_id=acme"] {
+            let tenant = tenant(uri).await.unwrap();
+            assert_eq!(tenant.scope().tenant().as_str(), "acme", "{uri}");
+            assert_eq!(tenant.resolve([Some("acme"), None]).unwrap().tenant().as_str(), "acme");
+            assert_eq!(tenant.resolve([Some("other")]).unwrap_err().code(), Code::InvalidInput);
+        }
+        assert_eq!(tenant("/x").await.unwrap().resolve([Some("b")]).unwrap().tenant().as_str(), "b");
+        assert!(tenant("/x").await.unwrap().resolve([Some("b"), Some("c")]).is_err());
+        for uri in ["/tenants/acme/x?tenant_id=b", "/x?tenant_id=a.b", "/x?tenant_id=", "/x?tenant_id=a&tenant_id=b"] {
+            assert_eq!(tenant(uri).await.unwrap_err().code(), Code::InvalidInput, "{uri}");
+        }
+    }
+}

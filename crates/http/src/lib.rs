@@ -1,0 +1,18 @@
+//! What both APIs share: problems, extractors, request ids, metrics, the OpenAPI page, the server.
+
+mod assemble;
+mod common;
+mod extract;
+mod observe;
+mod problem;
+mod rewrite;
+mod server;
+mod trace;
+
+pub use assemble::{Service, assemble};
+pub use extract::{
+    DEFAULT_BODY_LIMIT, JsonBody, LogPosition, Path, Query, ReadAfter, Tenant, content_type, read_body,
+};
+pub use observe::Context;
+pub use problem::{Code, Problem};
+pub use server::{ServeError, bind, serve};

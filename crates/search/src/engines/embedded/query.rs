@@ -1,0 +1,131 @@
+//! A query on a view: both halves' candidates under one filter, each with both true scores.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use carbon_core::TenantId;
+use roaring::RoaringBitmap;
+
+use super::best::Best;
+use super::bm25::LexicalQuery;
+use super::data::Tenant;
+use super::tokenizer::{Label, label_of};
+use super::vectors::{check, cosine, nearest, normalised};
+use super::view::View;
+use crate::error::IndexError;
+use crate::filter::{Condition, Filter};
+use crate::index::{Hit, Retrieval, Retrieved};
+
+/// So few rows are scored one by one, rather than searched for.
+const FEW_ROWS: u64 = 512;
+
+pub(super) fn run(view: &View, tenant: &TenantId, retrieval: &Retrieval) -> Result<Retrieved, IndexError> {
+    let data = &view.data;
+    let vector = match &retrieval.vector {
+        Some(vector) => {
+            check(vector, data.dimension).map_err(IndexError::QueryVector)?;
+            Some(normalised(vector.clone()))
+        }
+        None => None,
+    };
+    let Some(of_tenant) = data.tenants.get(tenant) else { return Ok(Retrieved::default()) };
+    let filtered = filtered_rows(view, tenant, of_tenant, &retrieval.filter)?;
+    let rows = filtered.as_ref().unwrap_or(&of_tenant.rows);
+    if rows.is_empty() {
+        return Ok(Retrieved::default());
+    }
+    let depth = retrieval.depth.max(1);
+    let dense = vector.as_ref().map_or_else(Vec::new, |vector| nearest(data, rows, vector, depth));
+
+    let lexical = if retrieval.lexical { LexicalQuery::new(view, tenant, &retrieval.text)? } else { None };
+    let proposed = match &lexical {
+        Some(_) if rows.len() <= FEW_ROWS => rows.iter().collect(),
+        Some(lexical) => lexical.candidates(view, filtered.as_ref(), depth)?,
+        None => Vec::new(),
+    };
+    // What the lexical half proposes comes first, what only the dense half brings after it.
+    let mut numbers = proposed;
+    let lexical_count = numbers.len();
+    let mut places: HashMap<u32, usize> = numbers.iter().enumerate().map(|(at, number)| (*number, at)).collect();
+    for (_, number) in &dense {
+        places.entry(*number).or_insert_with(|| {
+            numbers.push(*number);
+            numbers.len() - 1
+        });
+    }
+    let scores = match &lexical {
+        Some(lexical) => lexical.scores(view, &numbers)?,
+        None => vec![None; numbers.len()],
+    };
+
+    let mut best = Best::new(depth);
+    for (number, score) in numbers.iter().zip(&scores).take(lexical_count) {
+        if let Some(score) = score {
+            best.push(data, *score, *number);
+        }
+    }
+    let lexical_ranks = ranks(&best.sorted(data));
+    let dense_ranks = ranks(&dense);
+    let hits = numbers.iter().zip(scores).filter_map(|(number, lexical)| {
+        let (dense_rank, lexical_rank) = (dense_ranks.get(number).copied(), lexical_ranks.get(number).copied());
+        if dense_rank.is_none() && lexical_rank.is_none() {
+            return None;
+        }
+        let row = data.row(*number)?;
+        let dense = vector.as_ref().map(|vector| cosine(vector, &row.vector));
+        Some(Hit { document: Arc::clone(&row.document), dense, lexical, dense_rank, lexical_rank })
+    });
+    Ok(Retrieved { hits: hits.collect(), considered: rows.len() })
+}
+
+fn ranks(sorted: &[(f32, u32)]) -> HashMap<u32, u32> {
+    sorted.iter().zip(1..).map(|((_, number), rank)| (*number, rank)).collect()
+}
+
+/// The rows that a filter lets through; `None` when it lets all through. What is asked for by
+/// equality is looked up; ranges are read from the rows that are left.
+fn filtered_rows(
+    view: &View,
+    id: &TenantId,
+    tenant: &Tenant,
+    filter: &Filter,
+) -> Result<Option<RoaringBitmap>, IndexError> {
+    if filter.is_empty() {
+        return Ok(None);
+    }
+    let mut rows = if filter.types.is_empty() {
+        tenant.rows.clone()
+    } else {
+        let wanted = tenant.types.iter().filter(|(name, _)| filter.types.iter().any(|wanted| wanted == name.as_str()));
+        wanted.fold(RoaringBitmap::new(), |all, (_, rows)| all | rows)
+    };
+    let labelled = |label| match label_of(id.as_str(), label) {
+        Some(label) => view.labelled(&label),
+        None => Ok(RoaringBitmap::new()),
+    };
+    for tag in &filter.tags {
+        rows &= labelled(Label::Tag(tag))?;
+    }
+    let mut ranges = Vec::new();
+    for (key, condition) in &filter.metadata {
+        match condition {
+            Condition::OneOf(values) => {
+                let mut any = RoaringBitmap::new();
+                for value in values {
+                    any |= labelled(Label::Value(key, value))?;
+                }
+                rows &= any;
+            }
+            Condition::Range { .. } => ranges.push((key, condition)),
+        }
+    }
+    if !ranges.is_empty() {
+        rows.retain(|number| {
+            let metadata = view.data.row(number).map(|row| &row.document.metadata);
+            metadata.is_some_and(|metadata| {
+                ranges.iter().all(|(key, condition)| metadata.get(*key).is_some_and(|value| condition.holds(value)))
+            })
+        });
+    }
+    Ok(Some(rows))
+}

@@ -1,0 +1,3 @@
+//! Engines behind the trait.
+
+pub mod embedded;

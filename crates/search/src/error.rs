@@ -1,0 +1,103 @@
+use carbon_core::{Classify, EntityKey, Fault, GenerationId, Positions, Retry};
+use carbon_store::{CheckpointError, StoreError};
+
+use crate::plan::PlanError;
+
+/// What can go wrong with an index.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    #[error("index: there is no generation {0}")]
+    UnknownGeneration(GenerationId),
+    #[error("index: generation {id} was made for {found}, not for {expected}")]
+    Spec { id: GenerationId, found: String, expected: String },
+    /// Somebody else has moved the checkpoint: this batch must not land (law 4).
+    #[error("index: the checkpoint stands at {actual}, not where this batch begins")]
+    Moved { actual: Positions },
+    #[error("index: the vector of {key} cannot be used: {reason}")]
+    Vector { key: EntityKey, reason: String },
+    #[error("index: the query's vector cannot be used: {0}")]
+    QueryVector(String),
+    #[error("index: no row numbers are left")]
+    Full,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("index: {path}: {source}")]
+    Io { path: String, source: std::io::Error },
+    #[error("index: lexical: {0}")]
+    Lexical(String),
+    #[error("index: a search thread failed: {0}")]
+    Thread(String),
+}
+
+impl From<tantivy::TantivyError> for IndexError {
+    fn from(error: tantivy::TantivyError) -> Self {
+        IndexError::Lexical(error.to_string())
+    }
+}
+
+impl From<CheckpointError> for IndexError {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Moved { actual } => IndexError::Moved { actual },
+            CheckpointError::Store(error) => IndexError::Store(error),
+        }
+    }
+}
+
+impl From<sqlx::Error> for IndexError {
+    fn from(error: sqlx::Error) -> Self {
+        IndexError::Store(StoreError::Sql(error))
+    }
+}
+
+impl Classify for IndexError {
+    fn fault(&self) -> Fault {
+        match self {
+            IndexError::QueryVector(_) | IndexError::Vector { .. } => Fault::User,
+            IndexError::Store(error) => error.fault(),
+            IndexError::Io { .. } | IndexError::Lexical(_) | IndexError::Moved { .. } => Fault::External,
+            IndexError::UnknownGeneration(_) | IndexError::Spec { .. } => Fault::Internal,
+            IndexError::Full | IndexError::Thread(_) => Fault::Internal,
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            IndexError::Store(error) => error.retry(),
+            // A generation may be about to be opened.
+            IndexError::UnknownGeneration(_) | IndexError::Io { .. } | IndexError::Lexical(_) => Retry::Later,
+            _ => Retry::Never,
+        }
+    }
+}
+
+/// Why a search has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("the plan needs the query's vector, and none was given")]
+    NoVector,
+    #[error("{0} is not in the index")]
+    NotFound(EntityKey),
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+impl Classify for SearchError {
+    fn fault(&self) -> Fault {
+        match self {
+            SearchError::Plan(error) => error.fault(),
+            SearchError::NoVector => Fault::Internal,
+            SearchError::NotFound(_) => Fault::User,
+            SearchError::Index(error) => error.fault(),
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            SearchError::Index(error) => error.retry(),
+            _ => Retry::Never,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! From a request to a plan: what each half brings, and how it is fused.
+
+use carbon_core::{Classify, Fault, Retry};
+use serde::{Deserialize, Serialize};
+
+use crate::filter::Filter;
+use crate::fuse::Fusion;
+
+/// To be settled by evaluation.
+pub const DEFAULT_DENSE_WEIGHT: f32 = 0.7;
+pub const MAX_LIMIT: usize = 1000;
+/// The deepest that a page may reach.
+pub const MAX_WINDOW: usize = 10_000;
+pub const MAX_QUERY_BYTES: usize = 8 * 1024;
+/// Each half brings at least this many candidates.
+const MIN_DEPTH: usize = 100;
+
+/// Which halves take part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    #[default]
+    Hybrid,
+    Dense,
+    Lexical,
+}
+
+impl Mode {
+    pub fn dense(self) -> bool {
+        self != Mode::Lexical
+    }
+
+    pub fn lexical(self) -> bool {
+        self != Mode::Dense
+    }
+}
+
+/// A search as it is asked for.
+#[derive(Clone, Debug)]
+pub struct SearchRequest {
+    pub query: String,
+    /// False means lexical, whatever `mode` says.
+    pub semantic: bool,
+    pub mode: Option<Mode>,
+    pub filter: Filter,
+    pub limit: usize,
+    pub offset: usize,
+    pub similarity_threshold: f32,
+    pub fusion: Option<Fusion>,
+    pub dense_weight: Option<f32>,
+    pub debug: bool,
+}
+
+impl Default for SearchRequest {
+    fn default() -> Self {
+        Self {
+            query: String::new(),
+            semantic: true,
+            mode: None,
+            filter: Filter::default(),
+            limit: 10,
+            offset: 0,
+            similarity_threshold: 0.0,
+            fusion: None,
+            dense_weight: None,
+            debug: false,
+        }
+    }
+}
+
+/// A search that can be run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub query: String,
+    pub mode: Mode,
+    pub filter: Filter,
+    pub limit: usize,
+    pub offset: usize,
+    pub threshold: f32,
+    pub fusion: Fusion,
+    pub dense_weight: f32,
+    /// How many candidates each half brings.
+    pub depth: usize,
+    pub explain: bool,
+}
+
+/// Why a request is not a search.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    #[error("query must not be blank")]
+    BlankQuery,
+    #[error("query has {0} bytes; at most {MAX_QUERY_BYTES} are allowed")]
+    LongQuery(usize),
+    #[error("limit is {0}; it must be from 1 to {MAX_LIMIT}")]
+    Limit(usize),
+    #[error("offset + limit is {0}; at most {MAX_WINDOW} can be reached")]
+    Window(usize),
+    #[error("similarity_threshold must be a finite number")]
+    Threshold,
+    #[error("dense_weight is {0}; it must be from 0 to 1")]
+    DenseWeight(f32),
+}
+
+impl Classify for PlanError {
+    fn fault(&self) -> Fault {
+        Fault::User
+    }
+    fn retry(&self) -> Retry {
+        Retry::Never
+    }
+}
+
+impl SearchRequest {
+    pub fn plan(&self) -> Result<Plan, PlanError> {
+        if self.query.trim().is_empty() {
+            return Err(PlanError::BlankQuery);
+        }
+        if self.query.len() > MAX_QUERY_BYTES {
+            return Err(PlanError::LongQuery(self.query.len()));
+        }
+        let depth = window(self.limit, self.offset)?;
+        if !self.similarity_threshold.is_finite() {
+            return Err(PlanError::Threshold);
+        }
+        let dense_weight = self.dense_weight.unwrap_or(DEFAULT_DENSE_WEIGHT);
+        if !(0.0..=1.0).contains(&dense_weight) {
+            return Err(PlanError::DenseWeight(dense_weight));
+        }
+        Ok(Plan {
+            query: self.query.clone(),
+            mode: if self.semantic { self.mode.unwrap_or_default() } else { Mode::Lexical },
+            filter: self.filter.clone(),
+            limit: self.limit,
+            offset: self.offset,
+            threshold: self.similarity_threshold,
+            fusion: self.fusion.unwrap_or_default(),
+            dense_weight,
+            depth,
+            explain: self.debug,
+        })
+    }
+}
+
+/// Checks a page, and says how many candidates it needs of each half.
+pub(crate) fn window(limit: usize, offset: usize) -> Result<usize, PlanError> {
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(PlanError::Limit(limit));
+    }
+    let end = offset.saturating_add(limit);
+    if end > MAX_WINDOW {
+        return Err(PlanError::Window(end));
+    }
+    Ok(end.max(MIN_DEPTH))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn request(query: &str) -> SearchRequest {
+        SearchRequest { query: query.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn defaults_are_hybrid_and_weighted() {
+        let plan = request("gas").plan().unwrap();
+        assert_eq!((plan.mode, plan.fusion, plan.depth), (Mode::Hybrid, Fusion::Weighted, 100));
+        assert_eq!(plan.dense_weight, DEFAULT_DENSE_WEIGHT);
+        let lexical = SearchRequest { semantic: false, mode: Some(Mode::Dense), ..request("gas") };
+        assert_eq!(lexical.plan().unwrap().mode, Mode::Lexical);
+        assert_eq!(SearchRequest { offset: 500, ..request("gas") }.plan().unwrap().depth, 510);
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_refused() {
+        assert_eq!(request(" \n").plan(), Err(PlanError::BlankQuery));
+        assert_eq!(request(&"x".repeat(8193)).plan(), Err(PlanError::LongQuery(8193)));
+        for limit in [0, 1001] {
+            assert_eq!(SearchRequest { limit, ..request("x") }.plan(), Err(PlanError::Limit(limit)));
+        }
+        assert_eq!(SearchRequest { offset: 9_991, ..request("x") }.plan(), Err(PlanError::Window(10_001)));
+        assert!(SearchRequest { offset: usize::MAX, ..request("x") }.plan().is_err());
+        for weight in [-0.1, 1.1, f32::NAN] {
+            assert!(SearchRequest { dense_weight: Some(weight), ..request("x") }.plan().is_err());
+        }
+        assert!(SearchRequest { similarity_threshold: f32::INFINITY, ..request("x") }.plan().is_err());
+    }
+}

@@ -1,0 +1,25 @@
+//! Where an error knows better than its class which status it has.
+
+use carbon_http::{Code, Problem};
+use carbon_inference::InferenceError;
+use carbon_search::SearchError;
+
+pub(crate) fn inference(error: &InferenceError) -> Problem {
+    match error {
+        InferenceError::UnknownModel { .. } => Problem::of(error, Some(Code::NotFound)),
+        InferenceError::NotEmbeddable { .. } => Problem::of(error, Some(Code::Unprocessable)),
+        InferenceError::Overloaded { retry_after } => Problem::of(error, Some(Code::Overloaded)).retry_after(*retry_after),
+        _ => Problem::of(error, None),
+    }
+}
+
+pub(crate) fn search(error: &SearchError) -> Problem {
+    match error {
+        SearchError::NotFound(key) => Problem::not_found(format!("{}/{} is not in the index", key.entity_type, key.entity_id)),
+        _ => Problem::of(error, None),
+    }
+}
+
+pub(crate) fn late(what: &'static str) -> Problem {
+    Problem::new(Code::DeadlineExceeded, format!("{what} took longer than x-timeout-ms allows"))
+}

@@ -1,0 +1,160 @@
+//! Records for the decoder's tests.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+
+use apache_avro::writer::datum::GenericDatumWriter;
+use carbon_core::{Metadata, MetadataValue, Partitioner, Position, TenantId, Timestamp, TopicName};
+use carbon_schemas::events::{DeadLetter, DeadLetterKind, EmbeddingGenerated, EntityChanged, Source, vector_to_bytes};
+use carbon_schemas::{DecodeError, Decoded, Decoder, Event, Fingerprint, Poison, RawRecord, SchemaId, frame};
+use uuid::Uuid;
+
+pub const PARTITIONS: u32 = 6;
+
+/// A record before it is decoded: each part can be spoilt.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub partition: u32,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Sent {
+    /// The good record of an event, whose limits are not checked.
+    pub fn of<E: Event>(event: &E) -> Self {
+        let key = event.key().unwrap();
+        let mut headers = vec![("event_id".to_owned(), event.event_id().to_string().into_bytes())];
+        headers.extend(event.tenant().map(|tenant| ("tenant_id".to_owned(), tenant.as_str().as_bytes().to_vec())));
+        Self { headers, ..Self::with_body::<E>(&key, &body(event)) }
+    }
+
+    /// A record with a body as our own schema frames it.
+    pub fn with_body<E: Event>(key: &E::Key, body: &[u8]) -> Self {
+        let value = Some(frame(own_id::<E>(), body));
+        let partition = Partitioner::Murmur2.partition(E::partition_key(key).as_bytes(), PARTITIONS);
+        Self { partition, key: Some(key.to_string().into_bytes()), value, headers: vec![] }
+    }
+
+    pub fn header(mut self, name: &str, value: &[u8]) -> Self {
+        self.headers.push((name.to_owned(), value.to_vec()));
+        self
+    }
+
+    pub fn without_headers(self) -> Self {
+        Self { headers: vec![], ..self }
+    }
+
+    pub fn decode_by<E: Event>(&self, decoder: &mut Decoder<E>) -> Result<Decoded<E>, DecodeError> {
+        let position = Position::new(TopicName::parse(E::NAME).unwrap(), self.partition, 42);
+        decoder.decode(&RawRecord {
+            position: &position,
+            timestamp: Timestamp(1),
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            headers: &self.headers,
+        })
+    }
+
+    pub fn decode<E: Event>(&self) -> Result<Decoded<E>, DecodeError> {
+        self.decode_by(&mut decoder())
+    }
+
+    /// The poison of a record that has a readable key in its own partition.
+    pub fn quarantined<E: Event>(&self) -> Poison {
+        match self.decode::<E>().unwrap() {
+            Decoded::Quarantined { key, poison } => {
+                assert_eq!(Some(key.to_string().as_bytes()), self.key.as_deref());
+                poison
+            }
+            other => panic!("it is to be quarantined: {other:?}"),
+        }
+    }
+
+    /// The poison of a record that belongs nowhere.
+    pub fn rejected<E: Event>(&self) -> Poison {
+        match self.decode::<E>().unwrap() {
+            Decoded::Rejected { poison } => poison,
+            other => panic!("it is to be rejected: {other:?}"),
+        }
+    }
+
+    pub fn accepted<E: Event>(&self) -> E {
+        match self.decode::<E>().unwrap() {
+            Decoded::Event { event, .. } => event,
+            other => panic!("it is good: {other:?}"),
+        }
+    }
+}
+
+pub fn decoder<E: Event>() -> Decoder<E> {
+    Decoder::new(PARTITIONS, Partitioner::Murmur2)
+}
+
+pub fn own_id<E: Event>() -> SchemaId {
+    SchemaId::Fingerprint(E::schema().version.fingerprint)
+}
+
+pub const STRANGER: SchemaId = SchemaId::Fingerprint(Fingerprint([0xEE; 8]));
+
+/// Encodes an event as it is, within its limits or not.
+pub fn body<E: Event>(event: &E) -> Vec<u8> {
+    let schema = &E::schema().version.schema;
+    let writer = GenericDatumWriter::builder(schema).validate(false).human_readable(false).build().unwrap();
+    writer.write_ser_to_vec(event).unwrap()
+}
+
+pub fn metadata(value: MetadataValue) -> Metadata {
+    [("key".to_owned(), value)].into()
+}
+
+pub fn entity() -> EntityChanged {
+    EntityChanged {
+        event_id: Uuid::from_u128(0x0190_b2a4_7c1e_7a00_8000_0000_0000_0001),
+        occurred_at: Timestamp(1_767_225_600_123),
+        tenant_id: TenantId::parse("acme").unwrap(),
+        entity_type: "instrument".into(),
+        entity_id: "NG_HH.BALMO-1".into(),
+        text: "Henry Hub".into(),
+        metadata: metadata(MetadataValue::Double(1.5)),
+        tags: vec!["gas".into()],
+        deleted: false,
+    }
+}
+
+pub fn embedding() -> EmbeddingGenerated {
+    let entity = entity();
+    EmbeddingGenerated {
+        event_id: entity.event_id,
+        occurred_at: entity.occurred_at,
+        tenant_id: entity.tenant_id,
+        entity_type: entity.entity_type,
+        entity_id: entity.entity_id,
+        text: entity.text,
+        metadata: entity.metadata,
+        tags: entity.tags,
+        deleted: false,
+        reason: None,
+        text_sha256: "0".repeat(64),
+        model: "m@1@f32".into(),
+        dimension: 2,
+        vector: Some(vector_to_bytes(&[0.6, -0.8])),
+        source: Source { topic: "ml.entity.changed.v1".into(), partition: 3, offset: 9 },
+    }
+}
+
+pub fn dead_letter() -> DeadLetter {
+    DeadLetter {
+        event_id: Uuid::from_u128(7),
+        occurred_at: Timestamp(0),
+        tenant_id: None,
+        kind: DeadLetterKind::Reported,
+        source: Source { topic: "ml.entity.changed.v1".into(), partition: 3, offset: 9 },
+        processor: "embedder".into(),
+        reason: "malformed".into(),
+        message: "it is".into(),
+        key: None,
+        payload: Some(vec![1, 2]),
+        payload_truncated: false,
+        headers: [("a".to_owned(), vec![9].into())].into(),
+    }
+}

@@ -1,0 +1,177 @@
+//! `/status`: how far everything is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use axum::Json;
+use axum::extract::State;
+use carbon_core::{Cleanup, Timestamp};
+use carbon_http::Problem;
+use carbon_log::{EventLog, LogError, TopicDescription};
+use carbon_runtime::Generation;
+use carbon_runtime::consume::{Phase, ProcessorView, Progress};
+use carbon_schemas::events::GenerationState;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::Parts;
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Status {
+    env: String,
+    version: &'static str,
+    log: LogStatus,
+    processors: Vec<ProcessorStatus>,
+    generations: Vec<GenerationStatus>,
+    dead_letters: DeadLetters,
+}
+
+#[derive(Serialize, ToSchema)]
+struct LogStatus {
+    identity: String,
+    /// On disk, where it can be told.
+    bytes: Option<u64>,
+    topics: Vec<TopicStatus>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct TopicStatus {
+    name: String,
+    partitions: u32,
+    /// The offsets between start and end; compaction leaves gaps in them.
+    records: u64,
+    /// `keep`, `compact` or `delete`.
+    cleanup: &'static str,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ProcessorStatus {
+    name: String,
+    group: String,
+    topic: String,
+    /// `starting`, `running`, `retrying` or `stopped`.
+    phase: &'static str,
+    /// What a retry follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// How many offsets are not processed.
+    lag: u64,
+    /// The age of the oldest event that is not processed.
+    oldest_event_age_s: Option<f64>,
+    records: u64,
+    batches: u64,
+    /// Partitions that wait for a newer program, and what it must know.
+    halted: BTreeMap<String, String>,
+    /// Reported since the start, by reason.
+    dead_letters: BTreeMap<&'static str, u64>,
+    /// Why the read model was thrown away and is rebuilt, if it was.
+    rebuilt: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct GenerationStatus {
+    id: String,
+    read_model: String,
+    /// `building`, `ready`, `active`, `standby` or `retired`.
+    state: &'static str,
+    version: u32,
+    model: Option<String>,
+    /// When it came into this state, RFC 3339.
+    since: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct DeadLetters {
+    /// The open ones.
+    by_reason: BTreeMap<String, u64>,
+}
+
+/// How far everything is
+#[utoipa::path(get, path = "/status", tag = "operations", responses(
+    (status = 200, body = Status),
+    (status = 503, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn get_status(State(parts): State<Arc<Parts>>) -> Result<Json<Status>, Problem> {
+    let log = &*parts.log;
+    let views = parts.processors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let now = parts.clock.now();
+    let mut processors = Vec::with_capacity(views.len());
+    for view in &views {
+        processors.push(processor(log, view, now).await?);
+    }
+    let counts = carbon_read_models::deadletters::counts(&parts.deadletters).await?;
+    Ok(Json(Status {
+        env: parts.config.env.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        log: LogStatus {
+            identity: log.identity().to_owned(),
+            bytes: log.size().await?,
+            topics: log.describe().await?.iter().map(topic).collect(),
+        },
+        processors,
+        generations: parts.generations.now().iter().map(generation).collect(),
+        dead_letters: DeadLetters { by_reason: counts.into_iter().collect() },
+    }))
+}
+
+fn topic(topic: &TopicDescription) -> TopicStatus {
+    let records = topic.ends.iter().map(|(at, end)| end.saturating_sub(topic.starts.next(at))).sum();
+    let cleanup = match topic.spec.cleanup {
+        Cleanup::Keep => "keep",
+        Cleanup::Compact => "compact",
+        Cleanup::Delete => "delete",
+    };
+    TopicStatus { name: topic.spec.name.to_string(), partitions: topic.spec.partitions, records, cleanup }
+}
+
+async fn processor(log: &dyn EventLog, view: &ProcessorView, now: Timestamp) -> Result<ProcessorStatus, LogError> {
+    let progress: Progress = view.progress.borrow().clone();
+    let (mut lag, mut oldest) = (0, None);
+    for (at, end) in log.ends(&view.topic).await?.iter() {
+        let behind = progress.lag_of(at, end);
+        lag += behind;
+        if behind > 0
+            && let Some(record) = log.read(at, progress.positions.next(at), 1).await?.first()
+        {
+            oldest = oldest.max(Some(record.timestamp.age_ms(now)));
+        }
+    }
+    let (phase, error) = match progress.phase {
+        Phase::Starting => ("starting", None),
+        Phase::Running => ("running", None),
+        Phase::Retrying { error, .. } => ("retrying", Some(error)),
+        Phase::Stopped => ("stopped", None),
+    };
+    Ok(ProcessorStatus {
+        name: view.name.clone(),
+        group: view.group.to_string(),
+        topic: view.topic.to_string(),
+        phase,
+        error,
+        lag,
+        oldest_event_age_s: oldest.map(|ms| ms as f64 / 1e3),
+        records: progress.records,
+        batches: progress.batches,
+        halted: progress.halted.iter().map(|(at, needs)| (at.to_string(), needs.clone())).collect(),
+        dead_letters: progress.dead_letters,
+        rebuilt: progress.rebuilt,
+    })
+}
+
+fn generation(generation: &Generation) -> GenerationStatus {
+    let state = match generation.state {
+        GenerationState::Unknown => "unknown",
+        GenerationState::Building => "building",
+        GenerationState::Ready => "ready",
+        GenerationState::Active => "active",
+        GenerationState::Standby => "standby",
+        GenerationState::Retired => "retired",
+    };
+    GenerationStatus {
+        id: generation.id.to_string(),
+        read_model: generation.read_model.clone(),
+        state,
+        version: generation.version,
+        model: generation.model.as_ref().map(ToString::to_string),
+        since: generation.since.to_rfc3339(),
+    }
+}

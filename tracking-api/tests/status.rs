@@ -1,0 +1,82 @@
+//! `GET /status`, and what every service has.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use axum::body::Body;
+use axum::http::Request;
+use carbon_core::{Positions, TopicName, TopicPartition};
+use carbon_log::Group;
+use carbon_runtime::consume::{Phase, ProcessorView, Progress};
+use serde_json::json;
+use support::Service;
+use tokio::sync::watch;
+
+fn get(uri: &str) -> Request<Body> {
+    Request::get(uri).body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn status_says_how_far_everything_is() {
+    let service = Service::new().await;
+    let items: Vec<_> =
+        (0..12).map(|n| json!({"entity_type": "curve", "entity_id": format!("E{n}"), "text": "x"})).collect();
+    let answer = service.post("/entities", "application/json", json!(items).to_string()).await;
+    let done = Positions::parse_done(answer.headers["x-log-position"].to_str().unwrap()).unwrap();
+    let topic = TopicName::parse("ml.entity.changed.v1").unwrap();
+    let (at, end) = done.iter().map(|(at, next)| (at.clone(), next)).max_by_key(|(_, next)| *next).unwrap();
+    // Everything but the last record of one partition is processed.
+    let mut positions = done.clone();
+    positions.set(at, end - 1);
+    let progress = Progress {
+        phase: Phase::Retrying { error: "no disk".into(), attempt: 3 },
+        positions,
+        records: 11,
+        batches: 2,
+        halted: [(TopicPartition::new(topic.clone(), 5), "a newer program".to_owned())].into_iter().collect(),
+        ..Progress::default()
+    };
+    let (_keep, progress) = watch::channel(progress);
+    let view = ProcessorView { name: "catalog".into(), group: Group::new("catalog", "g"), topic, progress };
+    service.parts.processors.lock().unwrap().push(view);
+    service.parts.generations.clone().ensure_active("catalog", 1, None).await.unwrap();
+
+    let answer = service.send(get("/status")).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let status = answer.json();
+    assert_eq!((status["env"].as_str(), status["version"].as_str()), (Some("development"), Some(env!("CARGO_PKG_VERSION"))));
+    assert!(status["log"]["bytes"].as_u64().unwrap() > 0);
+    let topics = status["log"]["topics"].as_array().unwrap();
+    let entities = topics.iter().find(|topic| topic["name"] == "ml.entity.changed.v1").unwrap();
+    assert_eq!(*entities, json!({"name": "ml.entity.changed.v1", "partitions": 6, "records": 12, "cleanup": "compact"}));
+    let processor = &status["processors"][0];
+    assert_eq!((processor["phase"].as_str(), processor["error"].as_str()), (Some("retrying"), Some("no disk")));
+    assert_eq!((processor["lag"].as_u64(), processor["group"].as_str()), (Some(1), Some("carbon.catalog.g")));
+    assert!(processor["oldest_event_age_s"].as_f64().unwrap() < 60.0);
+    assert_eq!(processor["halted"], json!({"ml.entity.changed.v1:5": "a newer program"}));
+    let generation = &status["generations"][0];
+    assert_eq!((generation["id"].as_str(), generation["state"].as_str()), (Some("catalog-v1-1"), Some("active")));
+    assert!(generation["since"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(status["dead_letters"], json!({"by_reason": {}}));
+}
+
+#[tokio::test]
+async fn the_reference_lists_every_route() {
+    let service = Service::new().await;
+    let spec = service.send(get("/openapi.json")).await.json();
+    for (path, method) in [
+        ("/entities", "post"),
+        ("/entities/{entity_type}/{entity_id}", "delete"),
+        ("/status", "get"),
+        ("/live", "get"),
+        ("/ready", "get"),
+        ("/health", "get"),
+        ("/metrics", "get"),
+    ] {
+        assert!(spec["paths"][path][method].is_object(), "{method} {path}");
+    }
+    for name in ["EntityInput", "Appended", "Status", "Problem"] {
+        assert!(spec["components"]["schemas"][name].is_object(), "{name}");
+    }
+    assert_eq!(service.send(get("/docs")).await.status, 200);
+}

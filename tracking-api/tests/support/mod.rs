@@ -1,0 +1,200 @@
+//! A service on an embedded log in a folder of its own.
+#![allow(clippy::unwrap_used, dead_code)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use async_trait::async_trait;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use carbon_core::{Position, Positions, SystemClock, Timestamp, TopicName, TopicPartition, TopicSpec};
+use carbon_log::{
+    DataFolder, EmbeddedLog, EventLog, Foreign, Group, LogError, NewRecord, Record, RecordStream, TopicDescription,
+};
+use carbon_read_models::Projection as _;
+use carbon_read_models::deadletters::DeadLetters;
+use carbon_runtime::{Config, GenerationLog, Health, Metrics, Shutdown};
+use carbon_schemas::events::EntityChanged;
+use carbon_schemas::{Decoded, Decoder, Event as _, SchemaId};
+use carbon_store::{Durability, Namespace};
+use carbon_topology::Topology;
+use carbon_tracking_api::{Parts, router};
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+pub struct Service {
+    pub router: axum::Router,
+    pub parts: Arc<Parts>,
+    pub log: Arc<Faulty>,
+    _folder: DataFolder,
+    _dir: tempfile::TempDir,
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+}
+
+impl Service {
+    pub async fn new() -> Self {
+        static METRICS: OnceLock<Metrics> = OnceLock::new();
+        let dir = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open(&dir.path().join("data")).unwrap();
+        let embedded = EmbeddedLog::open(&folder).await.unwrap();
+        let topology = Arc::new(Topology::builtin().unwrap());
+        embedded.ensure_topics(&topology.specs()).await.unwrap();
+        let log = Arc::new(Faulty { log: embedded, appends_left: AtomicUsize::new(usize::MAX) });
+        let shared: Arc<dyn EventLog> = log.clone();
+        let shutdown = Shutdown::new();
+        let generations = GenerationLog::open(shared.clone(), &topology, shutdown.clone()).await.unwrap();
+        let path = dir.path().join("deadletters.db");
+        let deadletters = Namespace::open(&path, Durability::Derived, 1, DeadLetters::DDL).await.unwrap();
+        let (config, _) = Config::load(None).unwrap();
+        let parts = Arc::new(Parts {
+            log: shared,
+            topology,
+            generations,
+            processors: Arc::new(Mutex::new(Vec::new())),
+            deadletters,
+            health: Arc::new(Health::new(&["log"])),
+            metrics: METRICS.get_or_init(Metrics::install).clone(),
+            config: Arc::new(config),
+            clock: Arc::new(SystemClock),
+            shutdown,
+        });
+        Self { router: router(parts.clone()), parts, log, _folder: folder, _dir: dir }
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, 64 << 20).await.unwrap();
+        let body = String::from_utf8(bytes.to_vec()).unwrap();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    pub async fn post(&self, uri: &str, kind: &str, body: impl Into<Body>) -> Answer {
+        self.send(Request::post(uri).header("content-type", kind).body(body.into()).unwrap()).await
+    }
+
+    /// What the log holds, in order within each partition.
+    pub async fn entities(&self) -> Vec<(Record, EntityChanged)> {
+        let topic = &self.parts.topology.topics[EntityChanged::NAME].spec;
+        let mut decoder = Decoder::<EntityChanged>::new(topic.partitions, topic.partitioner);
+        let mut entities = Vec::new();
+        for partition in 0..topic.partitions {
+            let at = TopicPartition::new(topic.name.clone(), partition);
+            let end = self.parts.log.ends(&topic.name).await.unwrap().next(&at);
+            let mut next = 0;
+            while next < end {
+                for record in self.parts.log.read(&at, next, 1000).await.unwrap() {
+                    next = record.position.offset + 1;
+                    let Decoded::Event { event, .. } = decoder.decode(&record.raw()).unwrap() else { panic!("poison") };
+                    entities.push((record, event));
+                }
+            }
+        }
+        entities
+    }
+
+    pub async fn count(&self) -> usize {
+        let topic = TopicName::parse(EntityChanged::NAME).unwrap();
+        self.parts.log.ends(&topic).await.unwrap().iter().map(|(_, end)| end as usize).sum()
+    }
+}
+
+pub fn assert_problem(name: &str, answer: &Answer, status: u16) {
+    assert_eq!(answer.status, status, "{name}: {}", answer.body);
+    assert_eq!(answer.headers["content-type"], "application/problem+json", "{name}");
+    let problem = answer.json();
+    assert_eq!(problem["status"], StatusCode::from_u16(status).unwrap().as_u16(), "{name}");
+    assert_eq!(problem["request_id"].as_str(), answer.headers["x-request-id"].to_str().ok(), "{name}");
+}
+
+/// A log whose appends fail midway after so many of them.
+pub struct Faulty {
+    log: EmbeddedLog,
+    pub appends_left: AtomicUsize,
+}
+
+#[async_trait]
+impl EventLog for Faulty {
+    async fn append(&self, mut records: Vec<NewRecord>) -> Result<Vec<Position>, LogError> {
+        let left = self.appends_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if left.is_ok() {
+            return self.log.append(records).await;
+        }
+        // Half of them are taken.
+        let count = records.len();
+        records.truncate(count / 2);
+        let positions = self.log.append(records).await?;
+        let mut accepted: Vec<_> = positions.into_iter().map(Some).collect();
+        accepted.resize(count, None);
+        Err(LogError::Partial { accepted, message: "the disk is full".into() })
+    }
+
+    async fn append_and_advance(
+        &self,
+        group: &Group,
+        records: Vec<NewRecord>,
+        from: &Positions,
+        upto: &Positions,
+    ) -> Result<Vec<Position>, LogError> {
+        self.log.append_and_advance(group, records, from, upto).await
+    }
+    async fn subscribe(&self, group: &Group, topics: &[TopicName]) -> Result<RecordStream, LogError> {
+        self.log.subscribe(group, topics).await
+    }
+    async fn follow(&self, from: &Positions) -> Result<RecordStream, LogError> {
+        self.log.follow(from).await
+    }
+    async fn read(&self, at: &TopicPartition, from: u64, max: usize) -> Result<Vec<Record>, LogError> {
+        self.log.read(at, from, max).await
+    }
+    async fn commit(&self, group: &Group, positions: &Positions) -> Result<(), LogError> {
+        self.log.commit(group, positions).await
+    }
+    async fn committed(&self, group: &Group) -> Result<Positions, LogError> {
+        self.log.committed(group).await
+    }
+    async fn ends(&self, topic: &TopicName) -> Result<Positions, LogError> {
+        self.log.ends(topic).await
+    }
+    async fn positions_for_time(&self, topic: &TopicName, time: Timestamp) -> Result<Positions, LogError> {
+        self.log.positions_for_time(topic, time).await
+    }
+    async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
+        self.log.ensure_topics(topics).await
+    }
+    async fn describe(&self) -> Result<Vec<TopicDescription>, LogError> {
+        self.log.describe().await
+    }
+    async fn delete_records(&self, before: &Positions) -> Result<(), LogError> {
+        self.log.delete_records(before).await
+    }
+    async fn put_schema(&self, event: &str, json: &str) -> Result<SchemaId, LogError> {
+        self.log.put_schema(event, json).await
+    }
+    async fn schema(&self, id: SchemaId) -> Result<Option<String>, LogError> {
+        self.log.schema(id).await
+    }
+    fn identity(&self) -> &str {
+        self.log.identity()
+    }
+    async fn recognise(&self, log: &str, positions: &Positions) -> Result<Option<Foreign>, LogError> {
+        self.log.recognise(log, positions).await
+    }
+    async fn size(&self) -> Result<Option<u64>, LogError> {
+        self.log.size().await
+    }
+    async fn close(&self) {
+        self.log.close().await;
+    }
+}
