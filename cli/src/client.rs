@@ -150,11 +150,10 @@ impl Service {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 CliError::NotReady { service: self.name, detail }
             }
-            // A route that is not there at all is another server, or another version.
-            StatusCode::NOT_FOUND if problem.code.is_none() => CliError::NotFound(format!(
-                "{} at {} has no such route ({detail}); is {} the address of another service?",
-                self.name, self.url, self.setting
-            )),
+            // A route that is not there at all is another service, another server, or another version.
+            StatusCode::NOT_FOUND if problem.code.is_none() || detail.contains("no route") => {
+                CliError::NotFound(format!("{detail}: {} is not {}; set {}", self.url, self.name, self.setting))
+            }
             StatusCode::NOT_FOUND => CliError::NotFound(detail),
             _ => {
                 let request = problem.request_id.map_or_else(String::new, |id| format!(", request {id}"));

@@ -45,7 +45,9 @@ pub fn table(header: &[&str]) -> Table {
         }
     }
     table.set_header(header.iter().map(|text| Cell::new(text).add_attribute(Attribute::Bold)));
-    table.column_iter_mut().for_each(|column| drop(column.set_padding((0, 2))));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table
 }
 

@@ -59,7 +59,8 @@ async fn stream(tracking: String, http: reqwest::Client, world: World, writer: u
 
 /// Every acknowledged entity is found once, in its last version; no deleted one is. Settles what was unanswered.
 async fn verify(server: &Server, world: &World, round: usize) {
-    let ids: Vec<(String, Known)> = world.lock().unwrap().iter().map(|(id, known)| (id.clone(), known.clone())).collect();
+    let ids: Vec<(String, Known)> =
+        world.lock().unwrap().iter().map(|(id, known)| (id.clone(), known.clone())).collect();
     for (id, known) in ids {
         let query = json!({"query": format!("token{id}"), "mode": "lexical", "limit": 50});
         let answer = server.search("default", query, None).await;

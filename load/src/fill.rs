@@ -25,7 +25,8 @@ pub async fn run(root: &Path, entities: usize, model: &ModelRef, dimension: usiz
     let mut written = 0;
     while written < entities {
         let count = (entities - written).min(500);
-        let batch: Vec<EntityChanged> = (written..written + count).map(|n| entity(&mut random, n)).collect::<Result<_, _>>()?;
+        let batch: Vec<EntityChanged> =
+            (written..written + count).map(|n| entity(&mut random, n)).collect::<Result<_, _>>()?;
         let records = batch.iter().map(NewRecord::event).collect::<Result<Vec<_>, _>>()?;
         let from = log.committed(&group).await?;
         let positions = log.append(records).await?;
@@ -51,7 +52,9 @@ pub async fn run(root: &Path, entities: usize, model: &ModelRef, dimension: usiz
                 vector: Some(vector_to_bytes(&random.unit_vector(dimension))),
                 source: Source::from(position),
             };
-            outputs.push(NewRecord::event(&embedding)?.in_partition(position.partition).with_header("source_position", source));
+            outputs.push(
+                NewRecord::event(&embedding)?.in_partition(position.partition).with_header("source_position", source),
+            );
         }
         log.append_and_advance(&group, outputs, &from, &upto).await?;
         written += count;

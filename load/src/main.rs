@@ -70,6 +70,8 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
+    // The HTTP client brings no TLS provider of its own.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().command {
         Command::Fill { data_dir, entities, model, dimension, seed } => {
             fill::run(&data_dir, entities, &model.parse()?, dimension, seed).await

@@ -116,7 +116,12 @@ impl Embedder {
         }
     }
 
-    fn gone(&self, record: &Recorded<EntityChanged>, key: &EntityKey, reason: DeletedReason) -> Output<EmbeddingGenerated> {
+    fn gone(
+        &self,
+        record: &Recorded<EntityChanged>,
+        key: &EntityKey,
+        reason: DeletedReason,
+    ) -> Output<EmbeddingGenerated> {
         Output::Event(EmbeddingGenerated { reason: Some(reason), ..self.empty(record, key) })
     }
 
@@ -156,7 +161,10 @@ impl Stage for Embedder {
     type In = EntityChanged;
     type Out = EmbeddingGenerated;
 
-    async fn process(&mut self, batch: &[Recorded<EntityChanged>]) -> Result<Vec<Output<EmbeddingGenerated>>, ProcessorError> {
+    async fn process(
+        &mut self,
+        batch: &[Recorded<EntityChanged>],
+    ) -> Result<Vec<Output<EmbeddingGenerated>>, ProcessorError> {
         let texts = batch.iter().filter_map(|record| match &record.body {
             Decoded::Event { event, .. } if !event.deleted => Some((sha256(&event.text), event.text.as_str())),
             _ => None,

@@ -24,7 +24,10 @@ fn recorded(id: u8, offset: u64, what: u8) -> Recorded<EntityChanged> {
             let poison = Poison { reason: PoisonReason::Malformed, message: "bad".into() };
             Decoded::Quarantined { key: key.clone(), poison }
         }
-        _ => Decoded::Event { key: key.clone(), event: EntityChanged { event_id: uuid::Uuid::nil(), ..entity("acme", &format!("E{id}"), &text) } },
+        _ => Decoded::Event {
+            key: key.clone(),
+            event: EntityChanged { event_id: uuid::Uuid::nil(), ..entity("acme", &format!("E{id}"), &text) },
+        },
     };
     let position = Position::new(topic(EntityChanged::NAME), u32::from(id % 3), offset);
     Recorded { position, timestamp: carbon_core::Timestamp(offset as i64), traceparent: None, body }
@@ -107,7 +110,8 @@ async fn law_04_a_zombies_batch_aborts_whole_and_the_loop_joins_again() {
     first.apply("log", &[recorded(1, 0, 3)], &to(0), &to(1)).await.unwrap();
     let late = zombie.apply("log", &[recorded(1, 0, 4), recorded(4, 1, 4)], &to(0), &to(2)).await;
     assert!(matches!(late, Err(SinkError::Moved { ref actual }) if *actual == to(1)), "{late:?}");
-    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM search_items").fetch_one(first.namespace().readers()).await.unwrap();
+    let rows: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM search_items").fetch_one(first.namespace().readers()).await.unwrap();
     assert_eq!(rows, 1);
 }
 

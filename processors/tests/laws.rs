@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 
 use carbon_core::{Positions, derived_id};
 use carbon_log::{EventLog as _, Group, LogError, NewRecord};
-use carbon_schemas::events::{DeletedReason, EmbeddingGenerated, EntityChanged};
 use carbon_schemas::Event as _;
+use carbon_schemas::events::{DeletedReason, EmbeddingGenerated, EntityChanged};
 use rig::{Rig, decode, entity, key, model, topic};
 
 /// Creates, changes, deletes and re-creates, for two tenants.
@@ -100,7 +100,8 @@ async fn law_05_a_stage_without_offsets_resumes_after_its_outputs() {
     let (folder, encoder) = rig.stop().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(log);
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-    let forgotten = sqlx::query("DELETE FROM group_offset WHERE grp LIKE 'carbon.embedder%'").execute(&pool).await.unwrap();
+    let forgotten =
+        sqlx::query("DELETE FROM group_offset WHERE grp LIKE 'carbon.embedder%'").execute(&pool).await.unwrap();
     assert_eq!(forgotten.rows_affected(), 6);
     pool.close().await;
     let rig = Rig::open(folder, encoder).await;
@@ -184,7 +185,8 @@ async fn law_11_event_ids_are_derived_from_what_made_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn law_13_a_newer_kind_halts_its_partition_alone_and_says_what_it_needs() {
     let rig = Rig::new().await;
-    let newer = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/ml.embedding.generated.v1/001.avsc"));
+    let newer =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/ml.embedding.generated.v1/001.avsc"));
     let newer = newer.unwrap().replace("\"not_embeddable\"]", "\"not_embeddable\", \"licence_expired\"]");
     let newer = newer.replace("\"version\": 1", "\"version\": 2");
     let id = rig.log.put_schema(EmbeddingGenerated::NAME, &newer).await.unwrap();
@@ -198,7 +200,8 @@ async fn law_13_a_newer_kind_halts_its_partition_alone_and_says_what_it_needs() 
     (made.metadata, made.tags) = (BTreeMap::new(), Vec::new());
     let body = carbon_schemas::encode(&made).unwrap();
     // `licence_expired` is the symbol after `not_embeddable`; the byte is its index, zigzag.
-    let known = carbon_schemas::encode(&EmbeddingGenerated { reason: Some(DeletedReason::Quarantined), ..made.clone() });
+    let known =
+        carbon_schemas::encode(&EmbeddingGenerated { reason: Some(DeletedReason::Quarantined), ..made.clone() });
     let at = body.iter().zip(&known.unwrap()).position(|(a, b)| a != b).unwrap();
     let mut newer_body = body.clone();
     newer_body[at] += 2;
@@ -218,7 +221,8 @@ async fn law_13_a_newer_kind_halts_its_partition_alone_and_says_what_it_needs() 
     let embedder = rig.handles.iter().map(|handle| handle.view()).find(|view| view.name == "embedder").unwrap();
     assert!(embedder.reached(&ends, rig::PATIENCE).await);
     let ends = rig.log.ends(&topic(EmbeddingGenerated::NAME)).await.unwrap();
-    let rest: Positions = ends.iter().filter(|(at, _)| **at != position.topic_partition()).map(|(at, e)| (at.clone(), e)).collect();
+    let rest: Positions =
+        ends.iter().filter(|(at, _)| **at != position.topic_partition()).map(|(at, e)| (at.clone(), e)).collect();
     assert!(indexer.reached(&rest, rig::PATIENCE).await);
     assert!(rig.indexed_ids().await.len() > 30);
     rig.stop().await;

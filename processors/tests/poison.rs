@@ -107,7 +107,12 @@ async fn law_10_quarantine_takes_the_entity_away_until_its_next_good_version() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn law_10_a_text_that_the_encoder_refuses_is_not_embeddable() {
     let rig = Rig::new().await;
-    rig.produce(&[entity("acme", "E1", "good"), entity("acme", "E2", "this is not embeddable"), entity("acme", "E3", "fine")]).await;
+    rig.produce(&[
+        entity("acme", "E1", "good"),
+        entity("acme", "E2", "this is not embeddable"),
+        entity("acme", "E3", "fine"),
+    ])
+    .await;
     rig.settle().await;
     assert_eq!(rig.indexed_ids().await, ["acme/instrument/E1", "acme/instrument/E3"]);
     let reasons: Vec<_> = rig

@@ -146,6 +146,10 @@ pub(crate) fn known_model(name: &str) -> Result<(), Problem> {
     if name.parse::<ModelRef>().is_ok() {
         return Ok(());
     }
+    // The answer repeats the name.
+    if name.len() > 300 {
+        return Err(Problem::not_found("no model has so long a name"));
+    }
     Catalogue::builtin().find(name).map(drop).map_err(|error| failure::inference(&error))
 }
 

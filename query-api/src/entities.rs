@@ -82,7 +82,8 @@ pub(crate) async fn get_entity(
     let scope = tenant.scope();
     app.check_positions(&read)?;
     let catalog = app.parts.catalog.get();
-    let (namespace, view) = catalog.ok_or_else(|| Problem::unavailable("the catalog is not open yet; /ready says more"))?;
+    let (namespace, view) =
+        catalog.ok_or_else(|| Problem::unavailable("the catalog is not open yet; /ready says more"))?;
     app.catalog_has(view, &read).await?;
     let absent = |why: &str| Problem::not_found(format!("{entity_type}/{entity_id} {why}"));
     let item = match catalog::get(namespace, &scope, &entity_type, &entity_id).await? {

@@ -8,14 +8,18 @@ pub(crate) fn inference(error: &InferenceError) -> Problem {
     match error {
         InferenceError::UnknownModel { .. } => Problem::of(error, Some(Code::NotFound)),
         InferenceError::NotEmbeddable { .. } => Problem::of(error, Some(Code::Unprocessable)),
-        InferenceError::Overloaded { retry_after } => Problem::of(error, Some(Code::Overloaded)).retry_after(*retry_after),
+        InferenceError::Overloaded { retry_after } => {
+            Problem::of(error, Some(Code::Overloaded)).retry_after(*retry_after)
+        }
         _ => Problem::of(error, None),
     }
 }
 
 pub(crate) fn search(error: &SearchError) -> Problem {
     match error {
-        SearchError::NotFound(key) => Problem::not_found(format!("{}/{} is not in the index", key.entity_type, key.entity_id)),
+        SearchError::NotFound(key) => {
+            Problem::not_found(format!("{}/{} is not in the index", key.entity_type, key.entity_id))
+        }
         _ => Problem::of(error, None),
     }
 }

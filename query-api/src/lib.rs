@@ -58,7 +58,8 @@ struct App {
 impl App {
     fn search(&self) -> Result<&SearchParts, Problem> {
         let search = self.parts.search.get();
-        let search = search.ok_or_else(|| Problem::unavailable("the index or its model is not loaded yet; /ready says more"))?;
+        let search =
+            search.ok_or_else(|| Problem::unavailable("the index or its model is not loaded yet; /ready says more"))?;
         // Law 8: whatever else was wired, a query is never embedded by another model.
         if *search.encoder.model() != search.model {
             let (encoder, model) = (search.encoder.model(), &search.model);

@@ -108,6 +108,10 @@ impl HybridIndex for Measured<'_> {
         self.index.view_positions(generation).await
     }
 
+    async fn source_positions(&self, generation: &GenerationId) -> Result<Positions, IndexError> {
+        self.index.source_positions(generation).await
+    }
+
     async fn reached(
         &self,
         generation: &GenerationId,

@@ -14,11 +14,13 @@ fn shown(kind: &Value) -> String {
             Some("map") => format!("map of {}", shown(&object["values"])),
             Some("array") => format!("array of {}", shown(&object["items"])),
             Some("enum") => {
-                let symbols: Vec<_> = object["symbols"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
+                let symbols: Vec<_> =
+                    object["symbols"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
                 format!("enum: {}", symbols.join(", "))
             }
             Some("record") => {
-                let fields: Vec<_> = object["fields"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+                let fields: Vec<_> =
+                    object["fields"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
                 format!("{{{}}}", fields.join(", "))
             }
             Some(base) => object.get("logicalType").and_then(Value::as_str).unwrap_or(base).to_owned(),
@@ -42,7 +44,12 @@ fn the_catalogue_of_events_is_current() {
         let count = versions().iter().filter(|other| other.event == event).count();
         let fingerprint = version.fingerprint;
         writeln!(page, "\n## `{event}`\n\n{}\n", schema["doc"].as_str().unwrap_or_default()).unwrap();
-        writeln!(page, "Version {} of {count}, fingerprint `{fingerprint}`.\n\n| field | type | |\n|---|---|---|", version.number).unwrap();
+        writeln!(
+            page,
+            "Version {} of {count}, fingerprint `{fingerprint}`.\n\n| field | type | |\n|---|---|---|",
+            version.number
+        )
+        .unwrap();
         for field in schema["fields"].as_array().unwrap() {
             let (name, doc) = (field["name"].as_str().unwrap(), field["doc"].as_str().unwrap_or_default());
             writeln!(page, "| `{name}` | {} | {doc} |", shown(&field["type"])).unwrap();

@@ -21,6 +21,8 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 struct Golden {
     name: String,
+    /// The record's key.
+    key: String,
     /// The payload as it is read today, field by field; bytes are lists of numbers.
     event: serde_json::Value,
     /// The Avro body, without a frame.
@@ -70,6 +72,7 @@ fn check<E: Event>() {
         for golden in goldens(version) {
             let at = format!("{}/{:03} {:?}", version.event, version.number, golden.name);
             let event: E = serde_json::from_value(golden.event.clone()).unwrap_or_else(|error| panic!("{at}: {error}"));
+            assert_eq!(event.key().unwrap().to_string(), golden.key, "{at}");
             if version.number == E::schema().version.number {
                 assert_eq!(serde_json::to_value(&event).unwrap(), golden.event, "{at} names every field");
                 assert_eq!(hex(&encode(&event).unwrap()), golden.hex, "{at}");

@@ -24,14 +24,12 @@ async fn law_1_an_entity_becomes_an_event_and_nothing_else() {
     body["metadata"] = json!({"hub": "HH", "strike": 3, "live": true});
     body["tags"] = json!(["gas"]);
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let request = Request::post("/tenants/acme/api/v1/entities").header("content-type", "application/json; charset=utf-8");
+    let request =
+        Request::post("/tenants/acme/api/v1/entities").header("content-type", "application/json; charset=utf-8");
     let answer = service.send(request.header("traceparent", trace).body(Body::from(body.to_string())).unwrap()).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let position = answer.headers["x-log-position"].to_str().unwrap();
-    assert_eq!(
-        answer.json(),
-        json!({"accepted": 1, "rejected": [], "rejected_count": 0, "positions": [position]})
-    );
+    assert_eq!(answer.json(), json!({"accepted": 1, "rejected": [], "rejected_count": 0, "positions": [position]}));
     let entities = service.entities().await;
     let [(record, event)] = entities.as_slice() else { panic!("{} records", entities.len()) };
     assert_eq!(record.position.to_string(), position);

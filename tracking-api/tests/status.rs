@@ -44,11 +44,17 @@ async fn status_says_how_far_everything_is() {
     let answer = service.send(get("/status")).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let status = answer.json();
-    assert_eq!((status["env"].as_str(), status["version"].as_str()), (Some("development"), Some(env!("CARGO_PKG_VERSION"))));
+    assert_eq!(
+        (status["env"].as_str(), status["version"].as_str()),
+        (Some("development"), Some(env!("CARGO_PKG_VERSION")))
+    );
     assert!(status["log"]["bytes"].as_u64().unwrap() > 0);
     let topics = status["log"]["topics"].as_array().unwrap();
     let entities = topics.iter().find(|topic| topic["name"] == "ml.entity.changed.v1").unwrap();
-    assert_eq!(*entities, json!({"name": "ml.entity.changed.v1", "partitions": 6, "records": 12, "cleanup": "compact"}));
+    assert_eq!(
+        *entities,
+        json!({"name": "ml.entity.changed.v1", "partitions": 6, "records": 12, "cleanup": "compact"})
+    );
     let processor = &status["processors"][0];
     assert_eq!((processor["phase"].as_str(), processor["error"].as_str()), (Some("retrying"), Some("no disk")));
     assert_eq!((processor["lag"].as_u64(), processor["group"].as_str()), (Some(1), Some("carbon.catalog.g")));

@@ -60,7 +60,7 @@ Examples:
   carbon-ml search \"henry hub natural gas futures\"
   carbon-ml search NG_HH_BALMO --limit 3
   carbon-ml search \"cold winter\" --type scenario --type backtest
-  carbon-ml search \"gas swap\" --filter exchange=NYMEX --filter 'contract_size>=10000' --tag futures
+  carbon-ml search \"swap\" --filter exchange=NYMEX --filter 'contract_size>=10000' --tag futures
   carbon-ml search \"widow maker\" --mode dense --explain
   carbon-ml search \"gas\" --filter active=true --filter 'code=\"007\"'   quotes keep a text a text
   carbon-ml search \"gas\" --json | jq -r '.results[].entity_id'";
@@ -294,7 +294,7 @@ impl Widths {
             hits.iter().map(|h| term::columns(of(h))).max().unwrap_or(0).max(least)
         };
         let rank = (u64::from(offset) + hits.len() as u64).to_string().len().max(4);
-        // Each column has a space on both sides.
+        // Each column has two spaces behind it.
         let fixed = rank + 6 + widest(|hit| &hit.entity_type, 4) + widest(|hit| &hit.entity_id, 2) + 12;
         let room = width.saturating_sub(fixed);
         let name = widest(name, 4).min(Self::NAME).min((room / 2).max(8));

@@ -42,7 +42,7 @@ Examples:
   carbon-ml tail ml.entity.changed.v1
   carbon-ml tail ml.entity.changed.v1 --from earliest -n 5
   carbon-ml tail ml.deadletter.v1 --no-follow
-  carbon-ml tail ml.embedding.generated.v1 --from 2026-03-01T09:30:00Z --no-follow --json | jq .key
+  carbon-ml tail ml.entity.changed.v1 --from 2026-03-01T09:30:00Z --no-follow --json | jq .key
   carbon-ml tail ml.entity.changed.v1 --from ml.entity.changed.v1:0:41
 
 Topics: ml.entity.changed.v1, ml.embedding.generated.v1, ml.generation.changed.v1,
@@ -164,7 +164,8 @@ impl Tail {
             return Err(CliError::Failed(format!("query-api ended the stream: {detail}")));
         }
         if self.args.json {
-            term::json(&event)?;
+            // One line, in the service's own order of fields.
+            term::line(frame.data.replace('\n', " "))?;
         } else {
             term::line(summary_line(&event, self.width))?;
         }
@@ -213,7 +214,7 @@ fn summary(payload: &Value) -> String {
         return format!("{} {}", text("generation"), text("state"));
     }
     if !payload["upserts"].is_null() {
-        return format!("{}: {} upserts, {} deletes", text("generation"), payload["upserts"], payload["deletes"]);
+        return format!("{} upserts, {} deletes", payload["upserts"], payload["deletes"]);
     }
     match text("text") {
         "" => payload.to_string(),
@@ -264,7 +265,7 @@ mod tests {
                 "embedder field_limit: too long",
             ),
             (json!({"generation": "search-v1-1", "state": "active"}), "search-v1-1 active"),
-            (json!({"generation": "g", "upserts": 3, "deletes": 0}), "g: 3 upserts, 0 deletes"),
+            (json!({"generation": "g", "upserts": 3, "deletes": 0}), "3 upserts, 0 deletes"),
             (json!({"other": 1}), "{\"other\":1}"),
         ] {
             assert_eq!(summary(&payload), expected);

@@ -36,14 +36,22 @@ pub async fn run(platform: &Platform, samples: &str) -> Result<(), CliError> {
     searchable::wait(&query, &outcome.positions, |seen| bar.set_position(seen.min(total))).await?;
     bar.finish_and_clear();
     if let Some(rejected) = outcome.rejected.first() {
-        let what = format!("{} samples were rejected, the first in line {}: {}", outcome.rejected_count, rejected.line, rejected.reason);
+        let what = format!(
+            "{} samples were rejected, the first in line {}: {}",
+            outcome.rejected_count, rejected.line, rejected.reason
+        );
         return Err(CliError::Failed(what));
     }
-    term::line(format_args!("{total} samples went through the log and can be searched\n\n$ carbon-ml search \"{QUERY}\""))?;
-    let Ok(Cli { command: Command::Search(args), .. }) = Cli::try_parse_from(["carbon-ml", "search", QUERY, "--limit", "5"])
+    term::line(format_args!(
+        "{total} samples went through the log and can be searched\n\n$ carbon-ml search \"{QUERY}\""
+    ))?;
+    let Ok(Cli { command: Command::Search(args), .. }) =
+        Cli::try_parse_from(["carbon-ml", "search", QUERY, "--limit", "5"])
     else {
         return Err(CliError::Failed("the demo's own search cannot be read".into()));
     };
     search::run(&global, args).await?;
-    term::line("\nTry, in another terminal:\n  carbon-ml search NG_HH_BALMO --explain\n  carbon-ml tail ml.entity.changed.v1\n  carbon-ml status")
+    term::line(
+        "\nTry, in another terminal:\n  carbon-ml search NG_HH_BALMO --explain\n  carbon-ml tail ml.entity.changed.v1\n  carbon-ml status",
+    )
 }

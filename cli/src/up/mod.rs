@@ -58,7 +58,9 @@ async fn serve(platform: &Platform, samples: Option<&str>, began: Instant) -> Re
     term::line(format_args!("ready after {:.2} s", began.elapsed().as_secs_f64()))?;
     match samples {
         Some(samples) => demo::run(platform, samples).await?,
-        None => term::line("\nTry, in another terminal:\n  carbon-ml produce entities samples/entities.jsonl\n  carbon-ml search \"henry hub natural gas futures\"")?,
+        None => term::line(
+            "\nTry, in another terminal:\n  carbon-ml produce entities samples/entities.jsonl\n  carbon-ml search \"henry hub natural gas futures\"",
+        )?,
     }
     std::future::pending().await
 }
@@ -100,7 +102,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, CliError> {
-        let listen = |kind| signal(kind).map_err(|error| CliError::Failed(format!("signals cannot be caught: {error}")));
+        let listen =
+            |kind| signal(kind).map_err(|error| CliError::Failed(format!("signals cannot be caught: {error}")));
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 

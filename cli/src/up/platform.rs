@@ -120,10 +120,8 @@ impl Platform {
         let generation = active.map_err(|error| failed(&error))?.id;
         let spec = GenerationSpec { id: generation.clone(), model: model.clone(), dimension: entry.dimension };
         // Reading the weights and opening the index each keep one core busy.
-        let (encoder, made) = tokio::join!(
-            load_model(entry, ModelStore::new(folder.models()), start.pull, &health),
-            index.create(&spec)
-        );
+        let (encoder, made) =
+            tokio::join!(load_model(entry, ModelStore::new(folder.models()), start.pull, &health), index.create(&spec));
         let encoder = encoder?;
         made.map_err(|error| failed(&error))?;
         let repairs = index.repairs(&generation).map_err(|error| failed(&error))?;
@@ -140,12 +138,25 @@ impl Platform {
             model,
             encoder: encoder.lane(Lane::Interactive),
         });
-        tokio::spawn(watch_index(log.clone(), embedder, indexer, health.clone()));
+        let watched = (index.clone() as Arc<dyn HybridIndex>, generation.clone());
+        tokio::spawn(watch_index(log.clone(), embedder, indexer, watched, health.clone()));
         tokio::spawn(compaction(embedded.clone(), config.compaction_interval_s, start.shutdown.clone()));
 
         let handles = parts.handles;
         let shutdown = start.shutdown.clone();
-        Ok(Self { query, tracking, health, generation, repairs, log: embedded, index, handles, servers, shutdown, _folder: folder })
+        Ok(Self {
+            query,
+            tracking,
+            health,
+            generation,
+            repairs,
+            log: embedded,
+            index,
+            handles,
+            servers,
+            shutdown,
+            _folder: folder,
+        })
     }
 
     /// Drains: requests under way are answered, batches under way land, and the files are closed.
@@ -185,12 +196,22 @@ impl Parts<'_> {
         Ok((namespace, view))
     }
 
-    fn sink<S: carbon_runtime::consume::Sink>(&mut self, name: &str, sink: S, group: Group) -> Result<ProcessorView, CliError> {
+    fn sink<S: carbon_runtime::consume::Sink>(
+        &mut self,
+        name: &str,
+        sink: S,
+        group: Group,
+    ) -> Result<ProcessorView, CliError> {
         let options = self.options(name, group)?;
         Ok(self.keep(spawn_sink(sink, options)))
     }
 
-    fn stage<S: carbon_runtime::consume::Stage>(&mut self, name: &str, stage: S, group: Group) -> Result<ProcessorView, CliError> {
+    fn stage<S: carbon_runtime::consume::Stage>(
+        &mut self,
+        name: &str,
+        stage: S,
+        group: Group,
+    ) -> Result<ProcessorView, CliError> {
         let options = self.options(name, group)?;
         Ok(self.keep(spawn_stage(stage, options)))
     }
@@ -266,9 +287,23 @@ async fn watch_store(log: Arc<dyn EventLog>, views: [ProcessorView; 2], health: 
     health.set("store", true, "read models follow the log");
 }
 
-async fn watch_index(log: Arc<dyn EventLog>, embedder: ProcessorView, indexer: ProcessorView, health: Arc<Health>) {
+/// The index is ready when queries see what the log held at the start.
+async fn watch_index(
+    log: Arc<dyn EventLog>,
+    embedder: ProcessorView,
+    indexer: ProcessorView,
+    (index, generation): (Arc<dyn HybridIndex>, GenerationId),
+    health: Arc<Health>,
+) {
     catch_up(&log, &embedder, &health, "index").await;
     catch_up(&log, &indexer, &health, "index").await;
+    // What is committed is seen a moment later, with the next view.
+    if let Ok(sources) = index.source_positions(&generation).await {
+        let far = tokio::time::Instant::now() + Duration::from_secs(3600);
+        if let Err(error) = index.reached(&generation, &sources, far).await {
+            tracing::error!(%error, "the index cannot be asked how far it is");
+        }
+    }
     health.set("index", true, "follows the log");
 }
 

@@ -74,6 +74,7 @@ impl Server {
             }
             said.push(line);
         }
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         let server =
             Self { child, query: query.unwrap(), tracking: tracking.unwrap(), http, data: data.to_owned(), output };
@@ -124,13 +125,8 @@ impl Server {
 
     /// POSTs entities; answers the positions header.
     pub async fn produce(&self, tenant: &str, entities: &Value) -> String {
-        let answer = self
-            .http
-            .post(format!("{}/tenants/{tenant}/entities", self.tracking))
-            .json(entities)
-            .send()
-            .await
-            .unwrap();
+        let answer =
+            self.http.post(format!("{}/tenants/{tenant}/entities", self.tracking)).json(entities).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
         answer.headers()["X-Log-Position"].to_str().unwrap().to_owned()
     }

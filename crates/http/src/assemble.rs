@@ -45,9 +45,8 @@ pub fn assemble(service: Service, routes: OpenApiRouter) -> Router {
     // A document of plain data always serialises.
     let json = bytes::Bytes::from(openapi.to_json().unwrap_or_default());
     let page = bytes::Bytes::from(Scalar::new(openapi).custom_html(PAGE).to_html());
-    let serve = |kind: &'static str, body: bytes::Bytes| {
-        get(move || async move { ([(header::CONTENT_TYPE, kind)], body) })
-    };
+    let serve =
+        |kind: &'static str, body: bytes::Bytes| get(move || async move { ([(header::CONTENT_TYPE, kind)], body) });
     let router = router
         .route("/openapi.json", serve("application/json", json))
         .route("/docs", serve("text/html; charset=utf-8", page))

@@ -47,7 +47,9 @@ pub(crate) async fn observe(State(service): State<&'static str>, mut request: Re
         if let Some(cause) = problem.cause() {
             let (status, latency_ms) = (u64::from(code.status().as_u16()), elapsed * 1e3);
             match code {
-                Code::Internal => tracing::error!(route, status, latency_ms, request_id = id, trace_id, cause, "request failed"),
+                Code::Internal => {
+                    tracing::error!(route, status, latency_ms, request_id = id, trace_id, cause, "request failed")
+                }
                 _ => tracing::warn!(route, status, latency_ms, request_id = id, trace_id, cause, "request refused"),
             }
         }

@@ -79,12 +79,16 @@ pub struct Problem {
     #[serde(flatten)]
     #[schema(ignore)]
     extra: Map<String, Value>,
+    #[serde(skip)]
+    #[schema(ignore)]
+    beside: Box<Beside>,
+}
+
+/// What does not go into the body.
+#[derive(Clone, Debug, Default)]
+struct Beside {
     /// For the log alone.
-    #[serde(skip)]
-    #[schema(ignore)]
     cause: Option<String>,
-    #[serde(skip)]
-    #[schema(ignore)]
     headers: HeaderMap,
 }
 
@@ -99,8 +103,7 @@ impl Problem {
             code,
             request_id: None,
             extra: Map::new(),
-            cause: None,
-            headers: HeaderMap::new(),
+            beside: Box::default(),
         }
     }
 
@@ -119,7 +122,7 @@ impl Problem {
     /// An internal error: the cause goes to the log, not to the caller.
     pub fn internal(cause: impl Into<String>) -> Self {
         let detail = "an internal error; the service's log has its cause under this request id";
-        Self { cause: Some(cause.into()), ..Self::new(Code::Internal, detail) }
+        Self::new(Code::Internal, detail).caused_by(cause.into())
     }
 
     /// The mapping. Where an error knows better (404, 413, 422, 429), `code` says so.
@@ -135,7 +138,7 @@ impl Problem {
         let problem = Self::new(code, error.to_string());
         let problem = if error.retry() == Retry::Later { problem.retry_after(Duration::from_secs(1)) } else { problem };
         match code {
-            Code::Unavailable => Self { cause: Some(error.to_string()), ..problem },
+            Code::Unavailable => problem.caused_by(error.to_string()),
             _ => problem,
         }
     }
@@ -149,8 +152,13 @@ impl Problem {
     /// A value that no header can hold is left out.
     pub fn with_header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(name, value);
+            self.beside.headers.insert(name, value);
         }
+        self
+    }
+
+    fn caused_by(mut self, cause: String) -> Self {
+        self.beside.cause = Some(cause);
         self
     }
 
@@ -168,7 +176,7 @@ impl Problem {
     }
 
     pub(crate) fn cause(&self) -> Option<&str> {
-        self.cause.as_deref()
+        self.beside.cause.as_deref()
     }
 
     pub(crate) fn for_request(mut self, id: &str) -> Self {
@@ -188,7 +196,7 @@ impl IntoResponse for Problem {
         // Strings and numbers always serialise.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        let mut response = (self.code.status(), content_type, self.headers.clone(), body).into_response();
+        let mut response = (self.code.status(), content_type, self.beside.headers.clone(), body).into_response();
         // Kept, so that the outer layer can write it again with the request's id.
         response.extensions_mut().insert(self);
         response

@@ -15,7 +15,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Why a service does not listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("port {port} of {host} is in use by another program; stop it, or set {variable} to another port (0 takes a free one)")]
+    #[error(
+        "port {port} of {host} is in use by another program; stop it, or set {variable} to another port (0 takes a free one)"
+    )]
     PortInUse { host: String, port: u16, variable: String },
     #[error("cannot listen on {host}:{port}: {source}")]
     Bind { host: String, port: u16, source: std::io::Error },

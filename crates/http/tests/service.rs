@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use axum::Json;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use carbon_http::{Context, JsonBody, LogPosition, Problem, Service, Tenant, assemble};
 use carbon_core::Positions;
+use carbon_http::{Context, JsonBody, LogPosition, Problem, Service, Tenant, assemble};
 use carbon_runtime::{Health, Metrics};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -140,7 +140,10 @@ async fn every_mistake_is_a_problem() {
 async fn request_ids_and_traces_are_taken_or_made() {
     let with = |name: &str, value: &str| {
         let mut request = post("/echo", r#"{"count":1}"#);
-        request.headers_mut().insert(axum::http::HeaderName::try_from(name).unwrap(), axum::http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        request.headers_mut().insert(
+            axum::http::HeaderName::try_from(name).unwrap(),
+            axum::http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+        );
         request
     };
     assert_eq!(send(with("x-request-id", "abc-1.2:3")).await.header("x-request-id"), "abc-1.2:3");

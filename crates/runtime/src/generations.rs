@@ -136,7 +136,8 @@ impl GenerationLog {
             return Ok(active.clone());
         }
         let number = |n| {
-            GenerationId::derive(read_model, version, model, n).map_err(|error| ProcessorError::internal(error.to_string()))
+            GenerationId::derive(read_model, version, model, n)
+                .map_err(|error| ProcessorError::internal(error.to_string()))
         };
         let mut n = 1;
         while self.now().get(&number(n)?).is_some() {
@@ -158,7 +159,8 @@ impl GenerationLog {
         };
         let positions = self.log.append(vec![NewRecord::event(&event)?]).await?;
         let end = positions.last().map_or(0, |position| position.offset + 1);
-        let waited = tokio::time::timeout(Duration::from_secs(10), self.folded.wait_for(|(next, _)| *next >= end)).await;
+        let waited =
+            tokio::time::timeout(Duration::from_secs(10), self.folded.wait_for(|(next, _)| *next >= end)).await;
         drop(waited.map_err(|_| LogError::Unavailable("the generation was not folded within 10 s".into()))?);
         tracing::info!(read_model, generation = %id, "generation made");
         let made = self.now().get(&id).cloned();

@@ -5,14 +5,14 @@ use std::io::IsTerminal as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::Subscriber;
 use tracing::field::{Field, Visit};
+use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, ConfigError};
 use crate::config::LogFormat;
+use crate::config::{Config, ConfigError};
 
 /// Sets up logs on standard error. Called once, by the binary.
 pub fn init_logs(config: &Config) -> Result<(), ConfigError> {
@@ -61,7 +61,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &tracing::Event<'_>) -> std::fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
         use carbon_core::Clock as _;
         let mut fields = Fields(serde_json::Map::new());
         fields.0.insert("ts".into(), carbon_core::SystemClock.now().to_rfc3339().into());

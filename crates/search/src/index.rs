@@ -138,6 +138,9 @@ pub trait HybridIndex: Send + Sync {
     /// The source positions that queries see: everything below them is in.
     async fn view_positions(&self, generation: &GenerationId) -> Result<Positions, IndexError>;
 
+    /// The source positions that are committed, whether queries see them yet or not.
+    async fn source_positions(&self, generation: &GenerationId) -> Result<Positions, IndexError>;
+
     /// Waits until queries see everything below `sources`; false if the deadline comes first.
     async fn reached(
         &self,

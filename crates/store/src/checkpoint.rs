@@ -61,11 +61,13 @@ impl Tables<'_> {
         });
         insert.push(" ON CONFLICT (topic, partition) DO UPDATE SET next = excluded.next");
         insert.build().execute(self.connection()).await.map_err(StoreError::from)?;
-        sqlx::query("INSERT INTO checkpoint_log (id, log) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET log = excluded.log")
-            .bind(log)
-            .execute(self.connection())
-            .await
-            .map_err(StoreError::from)?;
+        sqlx::query(
+            "INSERT INTO checkpoint_log (id, log) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET log = excluded.log",
+        )
+        .bind(log)
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::from)?;
         Ok(())
     }
 }

@@ -133,7 +133,10 @@ fn check_read_models(file: &File, mistakes: &mut Mistakes) {
             let Some(retention) = file.topics.get(topic).and_then(|topic| topic.retention) else { continue };
             if read_model.horizon.is_none_or(|horizon| horizon > retention) {
                 let kept = humantime::format_duration(retention);
-                mistakes.add(&at, format!("{topic} is kept {kept} only: truth would be lost; say horizon: {kept} if that is meant"));
+                mistakes.add(
+                    &at,
+                    format!("{topic} is kept {kept} only: truth would be lost; say horizon: {kept} if that is meant"),
+                );
             }
         }
         match (read_model.kind, &read_model.model) {
@@ -141,7 +144,9 @@ fn check_read_models(file: &File, mistakes: &mut Mistakes) {
             (ReadModelKind::Relational, Some(_)) => mistakes.add(&at, "only an index has a model"),
             _ => {}
         }
-        if read_model.kind == ReadModelKind::Relational && (read_model.distance.is_some() || read_model.backend.is_some()) {
+        if read_model.kind == ReadModelKind::Relational
+            && (read_model.distance.is_some() || read_model.backend.is_some())
+        {
             mistakes.add(&at, "only an index has a distance and a backend");
         }
     }
@@ -221,8 +226,15 @@ mod tests {
 
     #[test]
     fn circles_are_named() {
-        let broken = BUILTIN.replace("produces: [search.index.updated.v1]", "produces: [search.index.updated.v1, ml.entity.changed.v1]");
-        assert!(mistakes(&broken).iter().any(|text| text.contains("embedder -> indexer -> embedder")), "{:?}", mistakes(&broken));
+        let broken = BUILTIN.replace(
+            "produces: [search.index.updated.v1]",
+            "produces: [search.index.updated.v1, ml.entity.changed.v1]",
+        );
+        assert!(
+            mistakes(&broken).iter().any(|text| text.contains("embedder -> indexer -> embedder")),
+            "{:?}",
+            mistakes(&broken)
+        );
     }
 
     #[test]

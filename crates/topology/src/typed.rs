@@ -95,8 +95,7 @@ impl Topology {
     fn typed(file: File) -> Result<Self, TopologyError> {
         let name = |text: &str| TopicName::parse(text).map_err(|error| TopologyError::Syntax(error.to_string()));
         let names = |list: &[String]| list.iter().map(|text| name(text)).collect::<Result<Vec<_>, _>>();
-        let mut topology =
-            Self { topics: BTreeMap::new(), processors: BTreeMap::new(), read_models: BTreeMap::new() };
+        let mut topology = Self { topics: BTreeMap::new(), processors: BTreeMap::new(), read_models: BTreeMap::new() };
         for (topic, declared) in file.topics {
             let spec = spec(name(&topic)?, &declared);
             let partition_key = declared.partition_key.unwrap_or_else(|| declared.key.clone());

@@ -205,7 +205,7 @@ impl Rig {
             let ends = self.log.ends(&view.topic).await.unwrap();
             assert!(view.reached(&ends, PATIENCE).await, "{} stands at {:?}", view.name, view.progress.borrow());
         }
-        let rows = self.index.view_positions(&search_generation()).await.unwrap();
+        let rows = self.index.source_positions(&search_generation()).await.unwrap();
         let deadline = tokio::time::Instant::now() + PATIENCE;
         assert!(self.index.reached(&search_generation(), &rows, deadline).await.unwrap());
     }

@@ -126,7 +126,9 @@ impl<E: Event> Show for Typed<E> {
                 data(to_json(&Head::of(record).with_headers(record)).map(|head| joined(head, "null")))
             }
             Ok(Decoded::Null { .. }) => Shown::Hidden,
-            Ok(Decoded::Quarantined { poison, .. } | Decoded::Rejected { poison }) => self.poison(record, tenant, &poison),
+            Ok(Decoded::Quarantined { poison, .. } | Decoded::Rejected { poison }) => {
+                self.poison(record, tenant, &poison)
+            }
             Err(DecodeError::NeedSchema(id)) => Shown::NeedSchema(id),
             Err(DecodeError::Newer { needs, .. }) if !self.tenant_in_key || self.key_is_of(record, tenant) => {
                 data(to_json(&Head { needs: Some(needs), ..Head::of(record) }))

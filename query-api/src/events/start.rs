@@ -1,7 +1,7 @@
 //! Where a stream of events begins.
 
 use axum::http::HeaderMap;
-use carbon_core::{Positions, Position, Timestamp, TopicPartition, TopicSpec, parse_rfc3339};
+use carbon_core::{Position, Positions, Timestamp, TopicPartition, TopicSpec, parse_rfc3339};
 use carbon_http::Problem;
 use carbon_log::{EventLog, LogError};
 
@@ -119,7 +119,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_refused() {
-        for bad in ["", "now", "t", "t:0", "t:2:0", "u:0:0", "t:0:-1", "t:0:0,", "2000-02-29", "t:0:99999999999999999999"] {
+        for bad in
+            ["", "now", "t", "t:0", "t:2:0", "u:0:0", "t:0:-1", "t:0:0,", "2000-02-29", "t:0:99999999999999999999"]
+        {
             assert!(From::parse(bad, &topic()).is_err(), "{bad}");
         }
         let id = |text: &str| {

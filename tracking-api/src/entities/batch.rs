@@ -20,7 +20,8 @@ pub(super) fn records(writer: &Writer, body: &[u8]) -> Result<Vec<NewRecord>, Pr
 fn array(writer: &Writer, body: &[u8]) -> Result<Vec<NewRecord>, Problem> {
     let items: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| Problem::invalid(error.to_string()))?;
     if items.len() > MAX_ITEMS {
-        let detail = format!("{} items, at most {MAX_ITEMS} are taken; stream more as application/x-ndjson", items.len());
+        let detail =
+            format!("{} items, at most {MAX_ITEMS} are taken; stream more as application/x-ndjson", items.len());
         return Err(Problem::new(Code::TooLarge, detail));
     }
     let record = |(index, item): (usize, &&RawValue)| {

@@ -70,8 +70,9 @@ pub struct EvalArgs {
 
 const HELP: &str = "\
 Examples:
-  carbon-ml eval --corpus samples/entities.jsonl --queries samples/queries.jsonl --qrels samples/qrels/test.tsv
-  carbon-ml eval --corpus c.jsonl --queries q.jsonl --qrels test.tsv --dense-weights 0.3,0.5,0.7,0.9
+  carbon-ml eval --corpus samples/entities.jsonl \\
+    --queries samples/queries.jsonl --qrels samples/qrels/test.tsv
+  carbon-ml eval --corpus c.jsonl --queries q.jsonl --qrels q.tsv --dense-weights 0.3,0.5,0.7
   carbon-ml eval … --modes hybrid --fusions weighted --at-least hybrid.ndcg@10=0.40
   carbon-ml eval … --no-load --json
 
@@ -83,12 +84,13 @@ Metrics, as trec_eval defines them:
 Each is the mean over the queries that have a relevant document; what is not judged has grade 0.
 
 Latencies are what this client saw, one query at a time; the settings are asked in the table's order.
-A setting is named hybrid.weighted, hybrid.weighted@0.7, hybrid.rrf, dense or lexical. --at-least takes
-[SETTING.]METRIC=VALUE; a name that means several settings (hybrid, or none) demands it of each.
+A setting is named hybrid.weighted, hybrid.weighted@0.7, hybrid.rrf, dense or lexical. --at-least
+takes [SETTING.]METRIC=VALUE; a name that means several settings (hybrid, or none) demands it of
+each.
 
-A document's text is its title, \". \" and its text. A document id that is no entity id is escaped and
-comes back. Without --tenant the tenant is eval-<hash of the corpus>, so that nothing else disturbs it and
-the same corpus meets what is there already.";
+A document's text is its title, \". \" and its text. A document id that is no entity id is escaped
+and comes back. Without --tenant the tenant is eval-<hash of the corpus>, so that nothing else
+disturbs it and the same corpus meets what is there already.";
 
 #[derive(Debug, Deserialize)]
 struct Answer {

@@ -64,7 +64,9 @@ fn named(parts: &Parts) -> Result<Vec<String>, Problem> {
     #[serde(transparent)]
     struct Pairs(Vec<(String, String)>);
     match axum::extract::Query::<Pairs>::try_from_uri(&parts.uri) {
-        Ok(query) => Ok(query.0.0.into_iter().filter(|(name, _)| name == "tenant_id").map(|(_, value)| value).collect()),
+        Ok(query) => {
+            Ok(query.0.0.into_iter().filter(|(name, _)| name == "tenant_id").map(|(_, value)| value).collect())
+        }
         Err(rejection) => Err(Problem::invalid(rejection.body_text())),
     }
 }

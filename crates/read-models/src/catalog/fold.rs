@@ -58,7 +58,11 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn of(key: &'a EntityKey, record: &'a Recorded<EntityChanged>, event: &'a EntityChanged) -> Result<Self, FoldError> {
+    fn of(
+        key: &'a EntityKey,
+        record: &'a Recorded<EntityChanged>,
+        event: &'a EntityChanged,
+    ) -> Result<Self, FoldError> {
         if event.deleted {
             return Ok(Self::empty(key, record, ItemState::Deleted));
         }
@@ -101,8 +105,7 @@ async fn write(tables: &mut Tables<'_>, rows: &[Row<'_>]) -> Result<(), FoldErro
 
 async fn erase(tables: &mut Tables<'_>, keys: &[&EntityKey]) -> Result<(), FoldError> {
     for chunk in keys.chunks(500) {
-        let mut delete =
-            QueryBuilder::new("DELETE FROM search_items WHERE (tenant_id, entity_type, entity_id) IN (");
+        let mut delete = QueryBuilder::new("DELETE FROM search_items WHERE (tenant_id, entity_type, entity_id) IN (");
         delete.push_values(chunk, |mut bind, key| {
             bind.push_bind(key.tenant.as_str()).push_bind(key.entity_type.as_str()).push_bind(key.entity_id.as_str());
         });

@@ -69,12 +69,18 @@ async fn report(tables: &mut Tables<'_>, run: &[(&Recorded<DeadLetter>, &DeadLet
 }
 
 /// A redrive or a drop is final for its position.
-async fn close(tables: &mut Tables<'_>, run: &[(&Recorded<DeadLetter>, &DeadLetter)], state: &str) -> Result<(), FoldError> {
+async fn close(
+    tables: &mut Tables<'_>,
+    run: &[(&Recorded<DeadLetter>, &DeadLetter)],
+    state: &str,
+) -> Result<(), FoldError> {
     for chunk in run.chunks(500) {
         let mut update = QueryBuilder::new("UPDATE dead_letters SET state = ");
         update.push_bind(state).push(" WHERE state = 'open' AND (topic, partition, \"offset\") IN (");
         update.push_values(chunk, |mut bind, (_, letter)| {
-            bind.push_bind(letter.source.topic.as_str()).push_bind(letter.source.partition).push_bind(letter.source.offset);
+            bind.push_bind(letter.source.topic.as_str())
+                .push_bind(letter.source.partition)
+                .push_bind(letter.source.offset);
         });
         update.push(")").build().execute(tables.connection()).await?;
     }

@@ -18,7 +18,9 @@ pub enum ConfigError {
     File { path: String, message: String },
     #[error("{name} is set, but this version does not support it: {instead}")]
     Unsupported { name: String, instead: &'static str },
-    #[error("listening on {listen} without authentication is open to everybody who can reach it; pass --insecure-listen if that is meant")]
+    #[error(
+        "listening on {listen} without authentication is open to everybody who can reach it; pass --insecure-listen if that is meant"
+    )]
     InsecureListen { listen: String },
 }
 
@@ -53,7 +55,8 @@ impl Config {
     /// Reads the process's environment, and `carbon-ml.toml` from `file` or the working folder.
     /// Answers the warnings beside the configuration, since logs are not set up yet.
     pub fn load(file: Option<&Path>) -> Result<(Self, Vec<String>), ConfigError> {
-        let environment: BTreeMap<String, String> = std::env::vars().filter(|(name, _)| name.starts_with("ML_")).collect();
+        let environment: BTreeMap<String, String> =
+            std::env::vars().filter(|(name, _)| name.starts_with("ML_")).collect();
         let path = file.map_or_else(|| PathBuf::from("carbon-ml.toml"), Path::to_owned);
         let shown = path.display().to_string();
         let fault = |message: String| ConfigError::File { path: shown.clone(), message };
@@ -65,7 +68,10 @@ impl Config {
         Self::from_sources(&environment, &table)
     }
 
-    fn from_sources(environment: &BTreeMap<String, String>, file: &toml::Table) -> Result<(Self, Vec<String>), ConfigError> {
+    fn from_sources(
+        environment: &BTreeMap<String, String>,
+        file: &toml::Table,
+    ) -> Result<(Self, Vec<String>), ConfigError> {
         let mut warnings = Vec::new();
         let mut values = BTreeMap::new();
         for (key, value) in file {

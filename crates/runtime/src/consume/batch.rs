@@ -16,7 +16,9 @@ pub(super) struct Committed {
 #[derive(Debug)]
 pub(super) enum WorkerError {
     /// The partitions are somebody else's now.
-    Lost { actual: Positions },
+    Lost {
+        actual: Positions,
+    },
     Failed(ProcessorError),
 }
 

@@ -14,7 +14,10 @@ pub enum Phase {
     Starting,
     Running,
     /// An attempt failed and will be made again.
-    Retrying { error: String, attempt: u32 },
+    Retrying {
+        error: String,
+        attempt: u32,
+    },
     Stopped,
 }
 

@@ -44,7 +44,17 @@ fn spawn<W: Worker>(worker: W, options: Options) -> ProcessorHandle {
     let (name, group, topic) = (options.name.clone(), options.group.clone(), options.topic.spec.name.clone());
     let view = ProcessorView { name, group, topic, progress };
     let decoder = Decoder::new(options.topic.spec.partitions, options.topic.spec.partitioner);
-    let run = Loop { worker, options, decoder, progress: sender, pending: Vec::new(), letters: Vec::new(), committed: Positions::new(), advice_due: None, attempt: 0 };
+    let run = Loop {
+        worker,
+        options,
+        decoder,
+        progress: sender,
+        pending: Vec::new(),
+        letters: Vec::new(),
+        committed: Positions::new(),
+        advice_due: None,
+        attempt: 0,
+    };
     ProcessorHandle { view, task: tokio::spawn(run.run()) }
 }
 
@@ -118,7 +128,8 @@ impl<W: Worker> Loop<W> {
                     return Ok(Left::Rejoin);
                 }
                 // Under load a batch fills up to N records or T; an empty queue commits at once.
-                let full = self.pending.len() >= self.options.batch.records || began.elapsed() >= self.options.batch.linger;
+                let full =
+                    self.pending.len() >= self.options.batch.records || began.elapsed() >= self.options.batch.linger;
                 match stream.try_next() {
                     Some(next) if !full => delivery = next?,
                     Some(next) => {
@@ -212,7 +223,8 @@ impl<W: Worker> Loop<W> {
         {
             let (reason, position) = (poison.reason.as_str(), &record.position);
             tracing::warn!(processor = %self.options.name, %position, reason, message = %poison.message, "dead letter");
-            metrics::counter!("dead_letters_total", "processor" => self.options.name.clone(), "reason" => reason).increment(1);
+            metrics::counter!("dead_letters_total", "processor" => self.options.name.clone(), "reason" => reason)
+                .increment(1);
             // A poisonous dead letter ends here: reporting it would go in a circle.
             if W::In::NAME != carbon_schemas::events::DeadLetter::NAME {
                 self.letters.push(dead_letter(&self.options.name, &record, poison)?);
@@ -249,7 +261,8 @@ impl<W: Worker> Loop<W> {
             match self.worker.commit(batch, &letters, &from, &upto).await {
                 Ok(committed) => {
                     let seconds = began.elapsed().as_secs_f64();
-                    metrics::histogram!("processor_commit_seconds", "processor" => self.options.name.clone()).record(seconds);
+                    metrics::histogram!("processor_commit_seconds", "processor" => self.options.name.clone())
+                        .record(seconds);
                     break committed;
                 }
                 Err(WorkerError::Lost { actual }) => {
@@ -272,7 +285,8 @@ impl<W: Worker> Loop<W> {
             now.records += batch.len() as u64;
             now.batches += 1;
         });
-        metrics::histogram!("processor_batch_size", "processor" => self.options.name.clone()).record(batch.len() as f64);
+        metrics::histogram!("processor_batch_size", "processor" => self.options.name.clone())
+            .record(batch.len() as f64);
         self.advice_due.get_or_insert_with(|| tokio::time::Instant::now() + ADVICE);
         self.worker.after_commit(committed).await?;
         Ok(true)
@@ -300,4 +314,3 @@ impl<W: Worker> Loop<W> {
         }
     }
 }
-

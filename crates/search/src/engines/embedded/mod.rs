@@ -226,6 +226,10 @@ impl HybridIndex for EmbeddedIndex {
         Ok(self.view(generation)?.data.sources.clone())
     }
 
+    async fn source_positions(&self, generation: &GenerationId) -> Result<Positions, IndexError> {
+        Ok(self.generation(generation)?.shared.state().data.sources.clone())
+    }
+
     async fn reached(
         &self,
         generation: &GenerationId,

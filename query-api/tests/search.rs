@@ -1,0 +1,190 @@
+//! `/search`, `/index/stats`, `/entities/…/similar`.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Fate, Fated, Service, assert_problem, entity, hashing, json_request};
+
+fn ids(answer: &Value) -> Vec<&str> {
+    answer["results"].as_array().unwrap().iter().map(|result| result["entity_id"].as_str().unwrap()).collect()
+}
+
+async fn filled() -> Service {
+    let service = Service::new().await;
+    let mut crude = entity("default", "WTI", "West Texas crude oil");
+    crude.entity_type = "instrument".into();
+    crude.tags = vec!["oil".into()];
+    service
+        .put(&[
+            entity("default", "NG_HH", "Henry Hub natural gas"),
+            entity("default", "NG_TTF", "Dutch natural gas at the title transfer facility"),
+            crude,
+            entity("acme", "SECRET", "Henry Hub natural gas of another tenant"),
+        ])
+        .await;
+    service
+}
+
+#[tokio::test]
+async fn a_search_answers_in_the_contracts_shape() {
+    let service = filled().await;
+    let answer = service.post("/search", &json!({"query": "henry hub gas"})).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let json = answer.json();
+    assert_eq!(ids(&json)[0], "NG_HH");
+    assert_eq!((json["query"].as_str(), json["semantic"].as_bool()), (Some("henry hub gas"), Some(true)));
+    assert_eq!(json["generation"], "search-v1-feature-hashing@1@f32-1");
+    assert!(json["latency_ms"].as_f64().unwrap() > 0.0 && json["total"].as_u64().unwrap() >= 1);
+    let first = &json["results"][0];
+    assert_eq!((first["entity_type"].as_str(), &first["metadata"]), (Some("curve"), &json!({"hub": "HH"})));
+    assert!(first.get("explain").is_none());
+
+    let debug = service.post("/search", &json!({"query": "henry hub", "debug": true})).await.json();
+    let explain = &debug["results"][0]["explain"];
+    for field in [
+        "semantic_rank",
+        "lexical_rank",
+        "semantic_score",
+        "lexical_score",
+        "fused_score",
+        "fusion",
+        "k",
+        "boosts",
+        "positions",
+    ] {
+        assert!(explain.get(field).is_some(), "{field}: {explain}");
+    }
+    assert_eq!(explain["fusion"], "weighted", "the configuration's default");
+    assert!(explain["positions"]["entity"].as_str().unwrap().starts_with("ml.entity.changed.v1:"));
+    let rrf = service.post("/search", &json!({"query": "henry hub", "debug": true, "fusion": "rrf"})).await.json();
+    assert_eq!(rrf["results"][0]["explain"]["k"], 60);
+}
+
+#[tokio::test]
+async fn filters_pages_and_modes() {
+    let service = filled().await;
+    let oil = service.post("/search", &json!({"query": "gas oil", "filters": {"type": "instrument"}})).await.json();
+    assert_eq!(ids(&oil), ["WTI"]);
+    let gas = service.post("/search", &json!({"query": "gas", "filters": {"tags": ["gas"], "hub": ["HH", "X"]}})).await;
+    assert_eq!(ids(&gas.json()).len(), 2);
+    let page = service.post("/search", &json!({"query": "gas", "limit": 1, "offset": 1})).await.json();
+    assert_eq!(ids(&page).len(), 1);
+    for body in
+        [json!({"query": "crude", "mode": "lexical"}), json!({"query": "crude", "semantic": false, "mode": "dense"})]
+    {
+        let lexical = service.post("/search", &body).await.json();
+        assert_eq!((ids(&lexical), lexical["semantic"].as_bool()), (vec!["WTI"], Some(false)));
+    }
+}
+
+#[tokio::test]
+async fn law_12_a_tenant_finds_its_own_alone() {
+    let service = filled().await;
+    let query = json!({"query": "henry hub natural gas"});
+    for answer in [
+        service.post("/tenants/acme/search", &query).await,
+        service.post("/search?tenant_id=acme", &query).await,
+        service.post("/search", &json!({"query": "henry hub natural gas", "tenant_id": "acme"})).await,
+        service.post("/search", &json!({"query": "henry hub natural gas", "filters": {"tenant_id": "acme"}})).await,
+    ] {
+        assert_eq!(ids(&answer.json()), ["SECRET"]);
+    }
+    assert!(!service.post("/search", &query).await.body.contains("SECRET"));
+    assert_eq!(ids(&service.post("/tenants/nobody/search", &query).await.json()), Vec::<&str>::new());
+    for body in [json!({"query": "x", "tenant_id": "b"}), json!({"query": "x", "filters": {"tenant_id": "b"}})] {
+        assert_problem("mismatch", &service.post("/tenants/acme/search", &body).await, 400);
+    }
+}
+
+#[tokio::test]
+async fn a_search_waits_for_what_the_caller_wrote() {
+    let service = filled().await;
+    let done = service.append(&[entity("default", "NEW", "Brent crude")]).await.to_done_string();
+    let search = |timeout: &'static str, done: String| {
+        let body = json!({"query": "brent", "mode": "lexical"}).to_string();
+        service.send(json_request("/search", body, &[("x-min-position", &done), ("x-timeout-ms", timeout)]))
+    };
+    let late = search("50", done.clone()).await;
+    assert_problem("behind", &late, 503);
+    assert_eq!(
+        (late.json()["code"].as_str(), late.headers["retry-after"].to_str().ok()),
+        (Some("unavailable"), Some("1"))
+    );
+    let (answer, ()) = tokio::join!(search("10000", done.clone()), service.fold());
+    assert_eq!(ids(&answer.json()), ["NEW"]);
+    assert_eq!(service.get_with("/index/stats", &[("x-min-position", &done)]).await.status, 200);
+}
+
+#[tokio::test]
+async fn law_8_a_query_is_embedded_by_the_generations_model_or_not_at_all() {
+    let service = Service::with(Fated::encoder(Fate::OtherModel)).await;
+    assert_problem("another model", &service.post("/search", &json!({"query": "x"})).await, 500);
+}
+
+#[tokio::test]
+async fn what_an_encoder_comes_to_has_its_status() {
+    for (fate, status, code) in [
+        (Fate::Never, 504, "deadline_exceeded"),
+        (Fate::Overloaded, 429, "overloaded"),
+        (Fate::NotEmbeddable, 422, "unprocessable"),
+    ] {
+        let service = Service::with(Fated::encoder(fate)).await;
+        let request = json_request("/search", json!({"query": "x"}).to_string(), &[("x-timeout-ms", "50")]);
+        let answer = service.send(request).await;
+        assert_problem(code, &answer, status);
+        assert_eq!(answer.json()["code"], code);
+        assert_eq!(answer.headers.get("retry-after").map(|v| v.to_str().unwrap()), (status == 429).then_some("3"));
+        // The lexical half needs no encoder.
+        assert_eq!(service.post("/search", &json!({"query": "x", "mode": "lexical"})).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_loaded_yet_is_unavailable() {
+    let service = Service::unset(hashing().await).await;
+    for answer in [
+        service.post("/search", &json!({"query": "x"})).await,
+        service.post("/embed", &json!({"items": [{"text": "x"}]})).await,
+        service.get("/index/stats").await,
+        service.get("/entities/curve/x").await,
+        service.get("/entities/curve/x/similar").await,
+    ] {
+        assert_problem("unset", &answer, 503);
+    }
+    // The caller's mistakes are told all the same.
+    assert_problem("unset", &service.post("/search", &json!({"query": ""})).await, 400);
+    assert_problem("unset", &service.post("/embed", &json!({"items": [{"text": "x"}], "model": "no"})).await, 404);
+    assert_eq!(service.get("/live").await.status, 200);
+}
+
+#[tokio::test]
+async fn neighbours_are_of_the_same_tenant_and_without_itself() {
+    let service = filled().await;
+    let near = service.get("/entities/curve/NG_HH/similar?limit=2").await.json();
+    assert_eq!(ids(&near)[0], "NG_TTF");
+    assert!(!near.to_string().contains("SECRET") && !ids(&near).contains(&"NG_HH"));
+    assert_problem("absent", &service.get("/entities/curve/SECRET/similar").await, 404);
+    assert_eq!(service.get("/tenants/acme/entities/curve/SECRET/similar").await.json()["results"], json!([]));
+}
+
+#[tokio::test]
+async fn stats_are_the_tenants_own() {
+    let service = filled().await;
+    let stats = service.get("/index/stats").await.json();
+    assert_eq!(stats["total_entities"], 3);
+    assert_eq!(stats["by_entity_type"], json!({"curve": 2, "instrument": 1}));
+    assert_eq!((stats["model"].as_str(), stats["lag"].as_u64()), (Some("feature-hashing@1@f32"), Some(0)));
+    assert_eq!(service.get("/tenants/acme/index/stats").await.json()["total_entities"], 1);
+}
+
+#[tokio::test]
+async fn searches_are_measured() {
+    let service = filled().await;
+    service.post("/search", &json!({"query": "gas"})).await;
+    let metrics = service.get("/metrics").await.body;
+    for name in ["search_query_latency_ms", "hybrid_merge_time_ms", "vector_hits_per_query", "http_requests_total"] {
+        assert!(metrics.contains(name), "{name}");
+    }
+    assert!(metrics.contains("route=\"/search\""));
+}
