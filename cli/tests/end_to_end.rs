@@ -63,7 +63,7 @@ async fn from_an_entity_event_to_a_search_hit_and_back() {
         .unwrap();
     assert_eq!(far.status(), 503);
     assert_eq!(far.json::<Value>().await.unwrap()["code"], "unavailable");
-    assert!(server.interrupt().success());
+    assert!(server.interrupt().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,7 +75,7 @@ async fn law_01_everything_but_the_log_can_be_deleted() {
     let position = server.produce("default", &json!(entities)).await;
     let query = json!({"query": "power contract hub 3", "limit": 100});
     let before = server.search("default", query.clone(), Some(&position)).await;
-    assert!(server.interrupt().success());
+    assert!(server.interrupt().await.success());
     std::fs::remove_dir_all(data.path().join("read-models")).unwrap();
     let server = Server::start(data.path()).await;
     let after = server.search("default", query, None).await;
@@ -149,7 +149,7 @@ async fn law_04_what_is_damaged_is_mended_at_start_and_said() {
     let query = json!({"query": "contract number7", "mode": "lexical", "limit": 60});
     let before = server.search("default", query.clone(), Some(&position)).await;
     let generation = before["generation"].as_str().unwrap().to_owned();
-    assert!(server.interrupt().success());
+    assert!(server.interrupt().await.success());
     let tantivy = data.path().join("read-models").join(&generation).join("tantivy");
     let (log, log_copy) = (data.path().join("log.db"), std::fs::read(data.path().join("log.db")).unwrap());
     let older = tempfile::tempdir().unwrap();
@@ -164,7 +164,7 @@ async fn law_04_what_is_damaged_is_mended_at_start_and_said() {
     let position = server.produce("default", &instrument("LATER", "contract number7 later")).await;
     let after = server.search("default", query.clone(), Some(&position)).await;
     assert_eq!(results(&after).len(), 51);
-    assert!(server.interrupt().success());
+    assert!(server.interrupt().await.success());
 
     // Older than the rows.
     std::fs::remove_dir_all(&tantivy).unwrap();
@@ -172,7 +172,7 @@ async fn law_04_what_is_damaged_is_mended_at_start_and_said() {
     let server = Server::start(data.path()).await;
     assert!(!server.said().is_empty(), "nothing is said of the mend");
     assert_eq!(results(&server.search("default", query.clone(), None).await), results(&after));
-    assert!(server.interrupt().success());
+    assert!(server.interrupt().await.success());
 
     // A log put back from an older copy: what is derived follows it back.
     std::fs::write(&log, log_copy).unwrap();

@@ -125,16 +125,7 @@ fn topic(topic: &TopicDescription) -> TopicStatus {
 
 async fn processor(log: &dyn EventLog, view: &ProcessorView, now: Timestamp) -> Result<ProcessorStatus, LogError> {
     let progress: Progress = view.progress.borrow().clone();
-    let (mut lag, mut oldest) = (0, None);
-    for (at, end) in log.ends(&view.topic).await?.iter() {
-        let behind = progress.lag_of(at, end);
-        lag += behind;
-        if behind > 0
-            && let Some(record) = log.read(at, progress.positions.next(at), 1).await?.first()
-        {
-            oldest = oldest.max(Some(record.timestamp.age_ms(now)));
-        }
-    }
+    let lag = view.lag(log, now).await?;
     let (phase, error) = match progress.phase {
         Phase::Starting => ("starting", None),
         Phase::Running => ("running", None),
@@ -147,8 +138,8 @@ async fn processor(log: &dyn EventLog, view: &ProcessorView, now: Timestamp) -> 
         topic: view.topic.to_string(),
         phase,
         error,
-        lag,
-        oldest_event_age_s: oldest.map(|ms| ms as f64 / 1e3),
+        lag: lag.records,
+        oldest_event_age_s: lag.oldest_event_age_s,
         records: progress.records,
         batches: progress.batches,
         halted: progress.halted.iter().map(|(at, needs)| (at.to_string(), needs.clone())).collect(),

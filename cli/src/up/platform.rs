@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use carbon_core::{Classify as _, GenerationId, SystemClock};
+use carbon_core::{Classify as _, Clock as _, GenerationId, SystemClock};
 use carbon_inference::{Catalogue, EncodeQueue, EncoderOptions, Lane, ModelEntry, ModelStore, Progress, load_encoder};
 use carbon_log::{DataFolder, EmbeddedLog, EventLog, Group};
 use carbon_processors::{Embedder, Indexer, ProjectionSink};
@@ -141,6 +141,8 @@ impl Platform {
         let watched = (index.clone() as Arc<dyn HybridIndex>, generation.clone());
         tokio::spawn(watch_index(log.clone(), embedder, indexer, watched, health.clone()));
         tokio::spawn(compaction(embedded.clone(), config.compaction_interval_s, start.shutdown.clone()));
+
+        tokio::spawn(gauges(log.clone(), parts.views.clone(), start.shutdown.clone()));
 
         let handles = parts.handles;
         let shutdown = start.shutdown.clone();
@@ -317,6 +319,24 @@ async fn catch_up(log: &Arc<dyn EventLog>, view: &ProcessorView, health: &Health
         let now = view.progress.borrow().clone();
         let left: u64 = ends.iter().map(|(at, end)| now.lag_of(at, end)).sum();
         health.set(part, false, format!("{}: {left} records to go", view.name));
+    }
+}
+
+/// Keeps the gauges of lag and age current for whoever scrapes them.
+async fn gauges(log: Arc<dyn EventLog>, views: Arc<Mutex<Vec<ProcessorView>>>, shutdown: Shutdown) {
+    const EVERY: Duration = Duration::from_secs(5);
+    while tokio::time::timeout(EVERY, shutdown.cancelled()).await.is_err() {
+        let views = views.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for view in views {
+            match view.lag(&*log, SystemClock.now()).await {
+                Ok(lag) => {
+                    metrics::gauge!("processor_lag", "processor" => view.name.clone()).set(lag.records as f64);
+                    let age = lag.oldest_event_age_s.unwrap_or(0.0);
+                    metrics::gauge!("processor_event_age_seconds", "processor" => view.name).set(age);
+                }
+                Err(error) => tracing::warn!(processor = %view.name, %error, "lag cannot be told"),
+            }
+        }
     }
 }
 

@@ -110,7 +110,7 @@ impl Server {
     }
 
     /// Ctrl-C, and the exit status after the drain.
-    pub fn interrupt(mut self) -> std::process::ExitStatus {
+    pub async fn interrupt(mut self) -> std::process::ExitStatus {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
         let deadline = Instant::now() + PATIENCE;
@@ -119,7 +119,7 @@ impl Server {
                 return status;
             }
             assert!(Instant::now() < deadline, "it does not drain: {:?}", self.said());
-            std::thread::sleep(Duration::from_millis(10));
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 

@@ -3,7 +3,7 @@
 use carbon_core::{TenantId, derived_id};
 use carbon_log::{NewRecord, Record};
 use carbon_schemas::events::{DeadLetter, DeadLetterKind, Source};
-use carbon_schemas::{CodecError, MAX_RECORD_BYTES, Poison};
+use carbon_schemas::{CodecError, MAX_RECORD_BYTES, Poison, PoisonReason};
 
 /// Room for the fields beside the payload.
 const OVERHEAD: usize = 256 * 1024;
@@ -14,13 +14,19 @@ pub fn dead_letter(processor: &str, record: &Record, poison: &Poison) -> Result<
     let reason = poison.reason.as_str();
     let cut = |bytes: &[u8], max: usize| bytes[..bytes.len().min(max)].to_vec();
     let max = MAX_RECORD_BYTES - OVERHEAD;
+    let key_tenant = record.key.as_deref().and_then(tenant_of_key);
     let header_tenant = record.headers.iter().find(|(name, _)| name == "tenant_id");
-    let tenant = header_tenant.and_then(|(_, value)| TenantId::parse(std::str::from_utf8(value).ok()?).ok());
-    let key_tenant = || TenantId::parse(std::str::from_utf8(record.key.as_ref()?).ok()?.split('/').next()?).ok();
+    let header_tenant = header_tenant.and_then(|(_, value)| TenantId::parse(std::str::from_utf8(value).ok()?).ok());
+    let tenant = match poison.reason {
+        // Whose it is, is what is wrong with it: no tenant is shown its bytes.
+        PoisonReason::KeyMismatch | PoisonReason::HeaderMismatch => None,
+        _ if header_tenant.is_some() && header_tenant != key_tenant => None,
+        _ => key_tenant,
+    };
     let letter = DeadLetter {
         event_id: derived_id(&[&record.position.to_string(), reason]),
         occurred_at: record.timestamp,
-        tenant_id: tenant.or_else(key_tenant),
+        tenant_id: tenant,
         kind: DeadLetterKind::Reported,
         source: Source::from(&record.position),
         processor: processor.to_owned(),
@@ -37,4 +43,8 @@ pub fn dead_letter(processor: &str, record: &Record, poison: &Poison) -> Result<
             .collect(),
     };
     NewRecord::event(&letter)
+}
+
+fn tenant_of_key(key: &[u8]) -> Option<TenantId> {
+    TenantId::parse(std::str::from_utf8(key).ok()?.split('/').next()?).ok()
 }

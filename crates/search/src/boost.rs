@@ -18,12 +18,11 @@ pub struct Boosts {
 
 impl Boosts {
     pub fn of(query: &str) -> Self {
-        let query = query.to_lowercase();
         // Cut at all that an id cannot hold; and without the punctuation that a sentence adds.
         let tokens = query.split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.' | '-')));
-        let tokens = tokens.flat_map(|token| [token, token.trim_matches(['.', '-'])]);
-        let mut identifiers: HashSet<String> = tokens.filter(|t| !t.is_empty()).map(str::to_owned).collect();
-        identifiers.insert(query.trim().to_owned());
+        let tokens = tokens.map(|token| token.trim_matches(['.', '-'])).filter(|token| names_something(token));
+        let mut identifiers: HashSet<String> = tokens.map(str::to_lowercase).collect();
+        identifiers.insert(query.trim().to_lowercase());
         Self { identifiers }
     }
 
@@ -36,6 +35,13 @@ impl Boosts {
         }
         boosted
     }
+}
+
+/// Whether a word within a sentence is meant as an id: tickers such as `OIL` are words as well, so
+/// a word of letters alone must be written in capitals.
+fn names_something(token: &str) -> bool {
+    let letters_alone = token.chars().all(char::is_alphabetic);
+    !token.is_empty() && (!letters_alone || !token.chars().any(char::is_lowercase))
 }
 
 #[cfg(test)]
@@ -52,6 +58,18 @@ mod tests {
             assert!(boosts(query), "{query}");
         }
         for query in ["ng hh balmo", "NG_HH", "XNG_HH_BALMO", "NG_HH_BALMO_2"] {
+            assert!(!boosts(query), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_ticker_that_is_a_word_is_meant_when_it_is_written_as_one() {
+        let document = hit("OIL", None, None).document;
+        let boosts = |query: &str| !Boosts::of(query).for_document(&document).is_empty();
+        for query in ["OIL", "oil", "price of OIL today"] {
+            assert!(boosts(query), "{query}");
+        }
+        for query in ["crude oil etf", "Oil majors"] {
             assert!(!boosts(query), "{query}");
         }
     }

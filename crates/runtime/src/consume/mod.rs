@@ -9,7 +9,7 @@ mod sink;
 mod stage;
 
 pub use error::ProcessorError;
-pub use progress::{Phase, ProcessorHandle, ProcessorView, Progress};
+pub use progress::{Lag, Phase, ProcessorHandle, ProcessorView, Progress};
 pub use run::{Options, spawn_sink, spawn_stage};
 pub use sink::{Sink, SinkError};
 pub use stage::{Output, SOURCE_HEADER, Stage};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use carbon_core::{Positions, TopicName, TopicPartition};
-use carbon_log::{Group, LogError};
+use carbon_core::{Positions, Timestamp, TopicName, TopicPartition};
+use carbon_log::{EventLog, Group, LogError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -76,7 +76,31 @@ pub struct ProcessorView {
     pub progress: watch::Receiver<Progress>,
 }
 
+/// How far a processor is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Lag {
+    pub records: u64,
+    /// The age of the oldest record that is not processed.
+    pub oldest_event_age_s: Option<f64>,
+}
+
 impl ProcessorView {
+    /// Compares the positions with the log's ends.
+    pub async fn lag(&self, log: &dyn EventLog, now: Timestamp) -> Result<Lag, LogError> {
+        let progress = self.progress.borrow().clone();
+        let (mut records, mut oldest) = (0, None);
+        for (at, end) in log.ends(&self.topic).await?.iter() {
+            let behind = progress.lag_of(at, end);
+            records += behind;
+            if behind > 0
+                && let Some(record) = log.read(at, progress.positions.next(at), 1).await?.first()
+            {
+                oldest = oldest.max(Some(record.timestamp.age_ms(now)));
+            }
+        }
+        Ok(Lag { records, oldest_event_age_s: oldest.map(|ms| ms as f64 / 1e3) })
+    }
+
     /// Waits until everything below `ends` is processed; false when the time is over, or the processor.
     pub async fn reached(&self, ends: &Positions, within: Duration) -> bool {
         let mut progress = self.progress.clone();
