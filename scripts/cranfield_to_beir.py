@@ -21,11 +21,9 @@ them: it numbers the queries by position. The _id is that ordinal, 1 to 225.
 Grades. cranqrel codes run from 1, a complete answer, to 4, of minimum
 interest; they become gains 4, 3, 2, 1. Code 5, of no interest, gets no line
 (this distribution has none). Code -1 stands on exactly one document of each
-query, is undocumented, and is no verdict of irrelevance: it marks what looks
-like the paper the question was drawn from (neighbouring queries share it, and
-its title is nearer the query than those of documents coded 1). Being relevant
-without a degree, it gets the lowest gain, 1; --source-gain sets another, and 0
-drops it.
+query, is undocumented, and marks what looks like the paper that the question
+was drawn from (neighbouring queries share it). Published figures leave it out,
+since every method finds it: it gets no line, unless --source-gain gives it one.
 """
 
 import argparse
@@ -149,7 +147,7 @@ def main():
     parser.add_argument("src", metavar="SRC", type=Path, help="folder with cran.all.1400, cran.qry and cranqrel")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write, made if it is missing")
     parser.add_argument(
-        "--source-gain", type=int, choices=range(5), default=1, help="gain of code -1; 0 drops it (default: 1)"
+        "--source-gain", type=int, choices=range(5), default=0, help="gain of code -1; 0 drops it (default: 0)"
     )
     options = parser.parse_args()
     try:

@@ -49,13 +49,13 @@ export ML_URL ML_TRACKING_URL
 
 echo "-- samples"
 "$bin" eval --corpus samples/entities.jsonl --queries samples/queries.jsonl --qrels samples/qrels/test.tsv \
-    --at-least hybrid.success@3=0.9
+    --at-least hybrid.weighted.success@3=0.9
 
 if [ -n "${CARBON_TEST_DATA:-}" ] && [ -d "$CARBON_TEST_DATA/cranfield" ]; then
     echo "-- cranfield"
     python3 scripts/cranfield_to_beir.py "$CARBON_TEST_DATA/cranfield" "$work/cranfield"
     "$bin" eval --corpus "$work/cranfield/corpus.jsonl" --queries "$work/cranfield/queries.jsonl" \
-        --qrels "$work/cranfield/qrels/test.tsv" --at-least hybrid.ndcg@10=0.40
+        --qrels "$work/cranfield/qrels/test.tsv" --at-least hybrid.weighted.ndcg@10=0.40
 else
     echo "-- cranfield: skipped, CARBON_TEST_DATA names no folder that holds it"
 fi

@@ -50,6 +50,15 @@ async fn law_02_a_rebuild_calls_no_model_and_reads_no_other_topic() {
     rig.settle().await;
     let (rows, encoded) = (rig.indexed().await, rig.encoder.texts.load(Ordering::SeqCst));
     assert!(encoded > 0);
+    // The vector travels with the entity's snapshot.
+    let snapshot = entity("acme", "E7", "natural gas contract 14 version 3");
+    let row = rows.iter().find(|row| row.document.key == key("acme", "E7")).unwrap();
+    assert_eq!((&row.document.text, &row.document.metadata), (&snapshot.text, &snapshot.metadata));
+    assert_eq!(row.document.tags, snapshot.tags);
+    let rig = rig.rebuild().await;
+    rig.settle().await;
+    assert_eq!(rig.indexed().await, rows);
+    assert_eq!(rig.encoder.texts.load(Ordering::SeqCst), encoded);
     // The entities themselves are gone: the embeddings' topic alone must be enough.
     let ends = rig.log.ends(&topic(EntityChanged::NAME)).await.unwrap();
     rig.log.delete_records(&ends).await.unwrap();
