@@ -201,8 +201,7 @@ async fn a_second_process_on_the_same_folder_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn law_08_another_model_is_another_generation_and_embeds_its_own_queries() {
-    // Needs weights, so it speaks of what can be seen without: the generation names its model, and so does every answer.
+async fn law_08_answers_name_the_generation_and_its_model() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path()).await;
     let position = server.produce("default", &instrument("E1", "some text")).await;

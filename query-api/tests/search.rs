@@ -117,7 +117,7 @@ async fn a_search_waits_for_what_the_caller_wrote() {
 }
 
 #[tokio::test]
-async fn law_8_a_query_is_embedded_by_the_generations_model_or_not_at_all() {
+async fn law_08_a_query_is_embedded_by_the_generations_model_or_not_at_all() {
     let service = Service::with(Fated::encoder(Fate::OtherModel)).await;
     assert_problem("another model", &service.post("/search", &json!({"query": "x"})).await, 500);
 }

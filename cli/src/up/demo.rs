@@ -21,6 +21,12 @@ pub async fn run(platform: &Platform, samples: &str) -> Result<(), CliError> {
     };
     let (config, _) = global.load()?;
     let (tracking, query) = (Service::tracking(&config, &global)?, Service::query(&config, &global)?);
+    let stats: serde_json::Value = query.json(query.get("/index/stats")).await?;
+    let there = stats["total_entities"].as_u64().unwrap_or(0);
+    if there > 0 {
+        term::line(format_args!("{there} entities are here already; the samples are not appended again"))?;
+        return show(&global).await;
+    }
     let lines: Vec<Bytes> = samples.lines().map(|line| Bytes::from(format!("{line}\n"))).collect();
     let total = lines.len() as u64;
     let bar = term::bar(Some(total), "{msg} {bar:30} {pos}/{len}");
@@ -50,7 +56,7 @@ pub async fn run(platform: &Platform, samples: &str) -> Result<(), CliError> {
     else {
         return Err(CliError::Failed("the demo's own search cannot be read".into()));
     };
-    search::run(&global, args).await?;
+    search::run(global, args).await?;
     term::line(
         "\nTry, in another terminal:\n  carbon-ml search NG_HH_BALMO --explain\n  carbon-ml tail ml.entity.changed.v1\n  carbon-ml status",
     )

@@ -65,11 +65,19 @@ fn failed(error: &impl carbon_core::Classify) -> CliError {
 impl Platform {
     pub async fn start(start: Start<'_>) -> Result<Self, CliError> {
         let (config, topology) = (start.config.clone(), start.topology.clone());
+        let entry = model_entry(&config, &topology)?;
         let query_listener = bind(&config.listen, config.query_port, "ML_QUERY_PORT").await?;
         let tracking_listener = bind(&config.listen, config.tracking_port, "ML_TRACKING_PORT").await?;
         let (query, tracking) = (local(&query_listener)?, local(&tracking_listener)?);
 
         let folder = DataFolder::open(config.data_dir.path()).map_err(|error| failed(&error))?;
+        let models = ModelStore::new(folder.models());
+        if start.pull.is_none() && !models.missing(entry).is_empty() {
+            let model = &entry.model;
+            return Err(CliError::Failed(format!(
+                "the weights of {model} are not here: run `carbon-ml models pull {model}`, or start without --no-pull"
+            )));
+        }
         let health = Arc::new(Health::new(&["log", "store", "index", "model"]));
         let embedded = Arc::new(EmbeddedLog::open(&folder).await.map_err(|error| failed(&error))?);
         let log: Arc<dyn EventLog> = embedded.clone();
@@ -113,15 +121,13 @@ impl Platform {
             serve(tracking_listener, tracking_router, start.shutdown.clone()),
         ];
 
-        let entry = model_entry(&config, &topology)?;
         let index = Arc::new(EmbeddedIndex::new(folder.read_models()));
         let model = entry.model.clone();
         let active = generations.ensure_active("search", INDEX_VERSION, Some(&model)).await;
         let generation = active.map_err(|error| failed(&error))?.id;
         let spec = GenerationSpec { id: generation.clone(), model: model.clone(), dimension: entry.dimension };
         // Reading the weights and opening the index each keep one core busy.
-        let (encoder, made) =
-            tokio::join!(load_model(entry, ModelStore::new(folder.models()), start.pull, &health), index.create(&spec));
+        let (encoder, made) = tokio::join!(load_model(entry, models, start.pull, &health), index.create(&spec));
         let encoder = encoder?;
         made.map_err(|error| failed(&error))?;
         let repairs = index.repairs(&generation).map_err(|error| failed(&error))?;
@@ -278,6 +284,8 @@ async fn load_model(
     health.set("model", false, format!("loading {}", entry.model));
     let encoder = load_encoder(entry, &store, EncoderOptions::default()).await.map_err(|error| failed(&error))?;
     health.set("model", true, entry.model.to_string());
+    let labels = [("model", entry.model.name().to_owned()), ("version", entry.model.version().to_owned())];
+    metrics::gauge!("model_version_loaded", &labels).set(1.0);
     Ok(encoder)
 }
 

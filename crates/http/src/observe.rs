@@ -62,6 +62,9 @@ pub(crate) async fn observe(State(service): State<&'static str>, mut request: Re
         }
         response.extensions_mut().remove::<Problem>();
     }
+    let (code, latency_ms) = (u64::from(response.status().as_u16()), elapsed * 1e3);
+    let trace_id = trace::trace_id(&context.traceparent);
+    tracing::debug!(api = service, method, route, status = code, latency_ms, request_id = id, trace_id, "request");
     let status = response.status().as_str().to_owned();
     metrics::counter!("http_requests_total", "service" => service, "method" => method.clone(), "route" => route.clone(), "status" => status.clone()).increment(1);
     metrics::histogram!("http_request_duration_seconds", "service" => service, "method" => method, "route" => route, "status" => status).record(elapsed);

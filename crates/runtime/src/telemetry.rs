@@ -16,16 +16,23 @@ use crate::config::{Config, ConfigError};
 
 /// Sets up logs on standard error. Called once, by the binary.
 pub fn init_logs(config: &Config) -> Result<(), ConfigError> {
-    let filter = EnvFilter::try_new(&config.log_level).map_err(|error| ConfigError::Value {
+    // The statements of the stores are of use only to who asks for them by name.
+    let level = match config.log_level.contains("sqlx") {
+        true => config.log_level.clone(),
+        false => format!("sqlx=warn,{}", config.log_level),
+    };
+    let filter = EnvFilter::try_new(level).map_err(|error| ConfigError::Value {
         name: "ML_LOG_LEVEL".into(),
         value: config.log_level.clone(),
         message: error.to_string(),
     })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call, as in tests, changes nothing.
+    let terminal = std::io::stderr().is_terminal();
     let _ = match config.log_format {
-        LogFormat::Json => builder.event_format(JsonLines).finish().try_init(),
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).finish().try_init(),
+        LogFormat::Auto if terminal => builder.with_ansi(true).finish().try_init(),
+        LogFormat::Auto | LogFormat::Json => builder.event_format(JsonLines).finish().try_init(),
+        LogFormat::Text => builder.with_ansi(terminal).finish().try_init(),
     };
     Ok(())
 }

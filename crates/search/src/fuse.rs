@@ -1,7 +1,7 @@
 //! One score from two.
 //!
-//! *Weighted* is a convex combination: each half's scores are divided by the best of that half,
-//! and a document's true score counts in both halves, whichever brought it. *Reciprocal rank
+//! *Weighted* is a convex combination: each half's scores are divided by the best of that half
+//! (the dense half's by at least [`DENSE_FLOOR`]), and a document's true score counts in both halves, whichever brought it. *Reciprocal rank
 //! fusion* (Cormack, Clarke and Büttcher 2009, k = 60) uses ranks alone; it is scaled so that
 //! rank 1 in every half that takes part is 1. A search of one half uses that half alone: dense
 //! is the cosine itself, lexical is BM25 divided by the best.
@@ -23,9 +23,13 @@ pub enum Fusion {
     Rrf,
 }
 
+/// The cosine below which a list's best is no match, and is not stretched to 1: the nearest of
+/// many texts to an identifier or to nonsense has a cosine of 0.2, and would drown the lexical half.
+pub const DENSE_FLOOR: f32 = 0.5;
+
 /// The fused score of each hit, in their order. Never NaN.
 pub fn fuse(plan: &Plan, hits: &[Hit]) -> Vec<f32> {
-    let best_dense = best(hits.iter().map(|hit| clamped(hit.dense)));
+    let best_dense = best(hits.iter().map(|hit| clamped(hit.dense))).max(DENSE_FLOOR);
     let best_lexical = best(hits.iter().map(|hit| clamped(hit.lexical)));
     let lexical = |hit: &Hit| share(clamped(hit.lexical), best_lexical);
     let fused = |hit: &Hit| match (plan.mode, plan.fusion) {
@@ -85,6 +89,14 @@ mod tests {
         assert_eq!(fused, [0.75 + 0.25 * 0.25, 0.75 * 0.5 + 0.25, 0.0]);
         assert_eq!(fuse(&plan(Fusion::Weighted, Mode::Dense), &hits), [0.8, 0.4, -0.3]);
         assert_eq!(fuse(&plan(Fusion::Weighted, Mode::Lexical), &hits), [0.25, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_list_of_strangers_does_not_drown_an_exact_word() {
+        let hits = [hit("stranger", Some(0.22), None), hit("balmo", Some(0.12), Some(9.0))];
+        let request = SearchRequest { query: "balmo".into(), ..Default::default() };
+        let fused = fuse(&request.plan().unwrap(), &hits);
+        assert!(fused[1] > fused[0], "{fused:?}");
     }
 
     #[test]

@@ -172,6 +172,10 @@ mod tests {
         for (name, why) in IGNORED {
             page.push_str(&format!("- `{name}`: {why}\n"));
         }
+        page.push_str(
+            "\nWhere weights come from: `HF_ENDPOINT` names another model hub, `PIP_INDEX_URL` another package index, and\n\
+             `SSL_CERT_FILE` further root certificates.\n",
+        );
         page.push_str("\nAn unknown `ML_` variable is a warning that names the nearest known one.\n");
         if std::env::var_os("CARBON_WRITE_DOCS").is_some() {
             std::fs::write(path, &page).unwrap();

@@ -62,8 +62,8 @@ declare! {
     max_batch_size: usize = "ML_MAX_BATCH_SIZE", "512";
     /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,carbon_log=debug`.
     log_level: String = "ML_LOG_LEVEL", "info";
-    /// `json`, or `text` for people.
-    log_format: LogFormat = "ML_LOG_FORMAT", "json";
+    /// `json`, `text` for people, or `auto`: text on a terminal, else json.
+    log_format: LogFormat = "ML_LOG_FORMAT", "auto";
     /// How often the embedded log is compacted, in seconds; 0 never.
     compaction_interval_s: u64 = "ML_COMPACTION_INTERVAL_S", "3600";
 }
@@ -98,6 +98,7 @@ impl FromStr for DataDir {
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
+    Auto,
     Json,
     Text,
 }
@@ -107,9 +108,10 @@ impl FromStr for LogFormat {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "auto" => Ok(Self::Auto),
             "json" => Ok(Self::Json),
             "text" => Ok(Self::Text),
-            _ => Err("expected json or text".into()),
+            _ => Err("expected auto, json or text".into()),
         }
     }
 }

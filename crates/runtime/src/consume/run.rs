@@ -160,7 +160,7 @@ impl<W: Worker> Loop<W> {
                     now.halted.clear();
                     now.rebuilt = rebuilt.or(now.rebuilt.take());
                 });
-                tracing::info!(processor = %self.options.name, group = %self.options.group, %positions, "assigned");
+                tracing::debug!(processor = %self.options.name, group = %self.options.group, %positions, "assigned");
                 let _ = start.send(positions);
             }
             Delivery::Records(records) => {
