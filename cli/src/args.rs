@@ -60,6 +60,9 @@ impl Global {
     /// The configuration, with the options over it, and what is doubtful in it.
     pub fn load(&self) -> Result<(Config, Vec<String>), CliError> {
         let (mut config, warnings) = Config::load(self.config.as_deref())?;
+        if self.data_dir.as_ref().is_some_and(String::is_empty) {
+            return Err(CliError::Usage("--data-dir is empty; name a folder, or leave the option out".into()));
+        }
         if let Some(folder) = &self.data_dir {
             config.data_dir = folder.parse().map_err(CliError::Usage)?;
         }

@@ -37,6 +37,17 @@ struct Problem {
     accepted: Option<serde_json::Value>,
 }
 
+/// An address as it may be shown.
+fn without_password(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(mut parsed) if parsed.password().is_some() => {
+            let _ = parsed.set_password(Some("***"));
+            parsed.to_string()
+        }
+        _ => url.to_owned(),
+    }
+}
+
 impl Service {
     pub fn query(config: &Config, global: &Global) -> Result<Self, CliError> {
         Self::new("query-api", &config.url, "ML_URL", global.tenant.clone())
@@ -132,7 +143,7 @@ impl Service {
             }
             reason = format!(" as it should ({cause})");
         }
-        CliError::Unreachable { service: self.name, url: self.url.clone(), setting: self.setting, reason }
+        CliError::Unreachable { service: self.name, url: without_password(&self.url), setting: self.setting, reason }
     }
 
     fn refusal(&self, status: StatusCode, body: &str) -> CliError {

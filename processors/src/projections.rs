@@ -20,7 +20,16 @@ impl<P: Projection> ProjectionSink<P> {
     /// Opens the generation's file in `folder`.
     pub async fn open(projection: P, folder: PathBuf) -> Result<Self, StoreError> {
         let path = folder.join("rows.db");
-        let namespace = Namespace::open(&path, Durability::Derived, i64::from(P::VERSION), P::DDL).await?;
+        let open = || Namespace::open(&path, Durability::Derived, i64::from(P::VERSION), P::DDL);
+        let namespace = match open().await {
+            Err(error) if error.is_damaged() => {
+                tracing::warn!(read_model = P::NAME, %error, "rows cannot be read; the read model is rebuilt");
+                std::fs::remove_dir_all(&folder)
+                    .map_err(|source| StoreError::Io { path: folder.display().to_string(), source })?;
+                open().await?
+            }
+            opened => opened?,
+        };
         Ok(Self { projection, namespace })
     }
 

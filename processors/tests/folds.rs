@@ -177,3 +177,13 @@ async fn law_04_another_log_is_told_from_ones_own() {
     assert!(log.recognise(log.identity(), &Positions::new()).await.unwrap().is_none());
     log.close().await;
 }
+
+#[tokio::test]
+async fn law_01_a_read_model_whose_file_is_ruined_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog-v1-1");
+    std::fs::create_dir_all(&path).unwrap();
+    std::fs::write(path.join("rows.db"), "this is no database".repeat(500)).unwrap();
+    let mut sink = ProjectionSink::open(Catalog, path).await.unwrap();
+    assert!(sink.checkpoint().await.unwrap().positions.is_empty());
+}

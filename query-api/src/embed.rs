@@ -80,9 +80,9 @@ pub(crate) async fn post_embed(
     JsonBody(body): JsonBody<EmbedBody, BODY_LIMIT>,
 ) -> Result<Json<EmbedAnswer>, Problem> {
     let began = Instant::now();
-    let most = app.parts.config.max_batch_size;
+    let most = app.parts.config.max_batch_size.get();
     check_count(body.items.len(), most)?;
-    let batch_size = body.batch_size.unwrap_or(ENCODE_AT_ONCE);
+    let batch_size = body.batch_size.unwrap_or(ENCODE_AT_ONCE.min(most));
     if !(1..=most).contains(&batch_size) {
         return Err(Problem::invalid(format!("batch_size is {batch_size}; it must be from 1 to {most}")));
     }

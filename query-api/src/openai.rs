@@ -94,7 +94,7 @@ pub(crate) async fn post_embeddings(
         Input::One(text) => vec![text],
         Input::Many(texts) => texts,
     };
-    check_count(texts.len(), app.parts.config.max_batch_size)?;
+    check_count(texts.len(), app.parts.config.max_batch_size.get())?;
     for (index, text) in texts.iter().enumerate() {
         check_text(text).map_err(|reason| Problem::invalid(format!("input {index}: {reason}")))?;
     }

@@ -48,9 +48,13 @@ pub async fn run(platform: &Platform, samples: &str) -> Result<(), CliError> {
         );
         return Err(CliError::Failed(what));
     }
-    term::line(format_args!(
-        "{total} samples went through the log and can be searched\n\n$ carbon-ml search \"{QUERY}\""
-    ))?;
+    term::line(format_args!("{total} samples went through the log and can be searched"))?;
+    show(&global).await
+}
+
+/// One search, and what to try next.
+async fn show(global: &Global) -> Result<(), CliError> {
+    term::line(format_args!("\n$ carbon-ml search \"{QUERY}\""))?;
     let Ok(Cli { command: Command::Search(args), .. }) =
         Cli::try_parse_from(["carbon-ml", "search", QUERY, "--limit", "5"])
     else {

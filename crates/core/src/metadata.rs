@@ -26,6 +26,17 @@ impl fmt::Display for MetadataValue {
     }
 }
 
+/// The largest whole number up to which every one has a double of its own.
+const EXACT: u64 = 1 << 53;
+
+/// A whole number as a double, where it is the same number.
+fn exact<E: serde::de::Error>(size: u64, value: f64) -> Result<MetadataValue, E> {
+    match size <= EXACT {
+        true => Ok(MetadataValue::Double(value)),
+        false => Err(E::custom("a whole number beyond 2^53 cannot be kept exactly; send it as a string")),
+    }
+}
+
 // Written by hand so that the error names what is allowed, and so that no value is buffered.
 impl<'de> Deserialize<'de> for MetadataValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -41,11 +52,11 @@ impl<'de> Deserialize<'de> for MetadataValue {
             fn visit_f64<E>(self, value: f64) -> Result<MetadataValue, E> {
                 Ok(MetadataValue::Double(value))
             }
-            fn visit_i64<E>(self, value: i64) -> Result<MetadataValue, E> {
-                Ok(MetadataValue::Double(value as f64))
+            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<MetadataValue, E> {
+                exact(value.unsigned_abs(), value as f64)
             }
-            fn visit_u64<E>(self, value: u64) -> Result<MetadataValue, E> {
-                Ok(MetadataValue::Double(value as f64))
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<MetadataValue, E> {
+                exact(value, value as f64)
             }
             fn visit_str<E>(self, value: &str) -> Result<MetadataValue, E> {
                 Ok(MetadataValue::String(value.to_owned()))
@@ -55,5 +66,28 @@ impl<'de> Deserialize<'de> for MetadataValue {
             }
         }
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_kept_exactly_or_refused() {
+        let read = |json: &str| serde_json::from_str::<MetadataValue>(json);
+        assert_eq!(read("9007199254740992").unwrap(), MetadataValue::Double(9_007_199_254_740_992.0));
+        assert!(read("9007199254740993").unwrap_err().to_string().contains("2^53"));
+        assert!(read("-9007199254740993").is_err() && read("null").is_err() && read("[1]").is_err());
+    }
+
+    proptest::proptest! {
+        /// What is written and read again is the same number, or derived data would drift.
+        #[test]
+        fn any_double_survives_json(value in proptest::num::f64::NORMAL) {
+            let json = serde_json::to_string(&MetadataValue::Double(value)).unwrap();
+            proptest::prop_assert_eq!(serde_json::from_str::<MetadataValue>(&json).unwrap(), MetadataValue::Double(value));
+        }
     }
 }

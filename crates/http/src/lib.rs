@@ -10,7 +10,10 @@ mod server;
 mod trace;
 
 pub use assemble::{Service, assemble};
-pub use extract::{DEFAULT_BODY_LIMIT, JsonBody, LogPosition, Path, Query, ReadAfter, Tenant, content_type, read_body};
+pub use extract::{
+    DEFAULT_BODY_LIMIT, JsonBody, LogPosition, Path, Query, ReadAfter, Tenant, content_type, from_json_object,
+    read_body,
+};
 pub use observe::Context;
-pub use problem::{Code, Problem};
+pub use problem::{Code, Problem, shorten};
 pub use server::{ServeError, bind, serve};

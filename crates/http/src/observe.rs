@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use carbon_core::RequestId;
@@ -27,7 +27,10 @@ pub struct Context {
 pub(crate) async fn observe(State(service): State<&'static str>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let context = context(&request);
-    let method = request.method().as_str().to_owned();
+    // The caller chooses the method too: what is not standard is one label.
+    let standard =
+        [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::HEAD, Method::OPTIONS, Method::PATCH];
+    let method = if standard.contains(request.method()) { request.method().as_str() } else { "other" }.to_owned();
     // Only matched routes are labels: paths are the caller's to choose.
     let matched = request.extensions().get::<MatchedPath>();
     let route = matched.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());

@@ -92,6 +92,18 @@ struct Beside {
     headers: HeaderMap,
 }
 
+/// Details repeat what the caller sent; nobody is answered megabytes of it.
+const DETAIL_CHARS: usize = 1000;
+
+/// Cuts a text that holds something of the caller's.
+pub fn shorten(text: impl Into<Cow<'static, str>>, chars: usize) -> Cow<'static, str> {
+    let text = text.into();
+    match text.char_indices().nth(chars) {
+        Some((cut, _)) => Cow::Owned(format!("{}…", &text[..cut])),
+        None => text,
+    }
+}
+
 impl Problem {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         let (kind, title) = code.names();
@@ -99,7 +111,7 @@ impl Problem {
             kind,
             title,
             status: code.status().as_u16(),
-            detail: detail.into(),
+            detail: shorten(detail.into(), DETAIL_CHARS),
             code,
             request_id: None,
             extra: Map::new(),

@@ -10,7 +10,7 @@ use carbon_runtime::Shutdown;
 use tokio::net::TcpListener;
 
 /// How long requests under way may take once the shutdown was asked for.
-const DRAIN: Duration = Duration::from_secs(30);
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// Why a service does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub async fn bind(host: &str, port: u16, variable: &str) -> Result<TcpListener, 
     })
 }
 
-/// Serves until the shutdown; then answers what is under way, for at most 30 s.
+/// Serves until the shutdown; then answers what is under way, for at most 10 s.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) -> Result<(), ServeError> {
     let listener = listener.tap_io(|connection| {
         // Answers are small and whole: waiting for more to send only delays them.

@@ -21,6 +21,10 @@ pub enum LogError {
     Locked { path: String, pid: String },
     #[error("{path} was written by {writer} in format {found}, this program reads up to format {known}; upgrade it")]
     NewerFormat { path: String, writer: String, found: u32, known: u32 },
+    #[error(
+        "{path} is missing or empty, but read-models/ beside it is not: put the log back, or delete read-models/ to begin a new one"
+    )]
+    Lost { path: String },
     #[error("the log is shutting down")]
     Closed,
     #[error("the log is unavailable: {0}")]

@@ -4,7 +4,7 @@ use carbon_core::{Classify, Fault, Retry};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("store: {0}")]
-    Sql(#[from] sqlx::Error),
+    Sql(sqlx::Error),
     #[error("store: {path}: {source}")]
     Open { path: String, source: sqlx::Error },
     #[error("store: {path}: {source}")]
@@ -13,6 +13,34 @@ pub enum StoreError {
     Layout { path: String, found: i64, expected: i64 },
     #[error("store: {0}")]
     Corrupt(String),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match is_damage(&error) {
+            true => Self::Corrupt(format!(
+                "{error}: stop, delete the read model's folder below read-models/ and start again; it is rebuilt from the log"
+            )),
+            false => Self::Sql(error),
+        }
+    }
+}
+
+/// SQLITE_CORRUPT and SQLITE_NOTADB, with their extended codes.
+pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
+}
+
+impl StoreError {
+    /// Whether the file is no database any more: what is derived is then made anew.
+    pub fn is_damaged(&self) -> bool {
+        match self {
+            StoreError::Corrupt(_) => true,
+            StoreError::Open { source, .. } | StoreError::Sql(source) => is_damage(source),
+            StoreError::Layout { .. } | StoreError::Io { .. } => false,
+        }
+    }
 }
 
 impl Classify for StoreError {

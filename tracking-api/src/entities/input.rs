@@ -46,7 +46,7 @@ pub(super) struct Writer {
 impl Writer {
     /// The record of an entity as JSON; or why there is none.
     pub fn record(&self, json: &[u8]) -> Result<NewRecord, String> {
-        let input: EntityInput = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let input: EntityInput = carbon_http::from_json_object(json)?;
         let scope = self.tenant.resolve([input.tenant_id.as_deref()]).map_err(|problem| problem.detail().to_owned())?;
         // Checked here, so that the message names the field.
         let entity_type = EntityType::parse(&input.entity_type).map_err(|error| error.to_string())?;

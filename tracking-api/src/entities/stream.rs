@@ -14,6 +14,8 @@ use tokio::time::Instant;
 use super::answer::{Appended, Rejected, failure, ranges, taken};
 use super::input::Writer;
 
+/// A reason may repeat what the line held.
+const REASON_CHARS: usize = 300;
 const CHUNK_LINES: usize = 500;
 const CHUNK_BYTES: usize = 1024 * 1024;
 const LINE_BYTES: usize = 2 * 1024 * 1024;
@@ -132,6 +134,7 @@ impl Ingest {
     fn reject(&mut self, line: u64, reason: String) {
         self.answer.rejected_count += 1;
         if self.answer.rejected.len() < REJECTED_SHOWN {
+            let reason = carbon_http::shorten(reason, REASON_CHARS).into_owned();
             self.answer.rejected.push(Rejected { line, reason });
         }
     }

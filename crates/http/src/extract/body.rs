@@ -27,10 +27,16 @@ impl<S: Send + Sync, T: DeserializeOwned, const LIMIT: usize> FromRequest<S> for
             return Err(Problem::invalid(format!("content-type is {kind:?}; this route takes application/json")));
         }
         let bytes = read_body(&parts.headers, body, LIMIT).await?;
-        match axum::Json::from_bytes(&bytes) {
-            Ok(axum::Json(value)) => Ok(Self(value)),
-            Err(rejection) => Err(Problem::invalid(rejection.body_text())),
-        }
+        from_json_object(&bytes).map(Self).map_err(Problem::invalid)
+    }
+}
+
+/// Reads a JSON object. Serde would also take an array of the fields in the order of the code.
+pub fn from_json_object<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
+    match json.trim_ascii_start().first() {
+        Some(b'{') => serde_json::from_slice(json).map_err(|error| error.to_string()),
+        Some(_) => Err("expected a JSON object".into()),
+        None => Err("the body is empty; expected a JSON object".into()),
     }
 }
 

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
 
-pub use body::{DEFAULT_BODY_LIMIT, JsonBody, content_type, read_body};
+pub use body::{DEFAULT_BODY_LIMIT, JsonBody, content_type, from_json_object, read_body};
 pub use read_after::{LogPosition, ReadAfter};
 pub use tenant::Tenant;
 

@@ -65,7 +65,15 @@ fn named(parts: &Parts) -> Result<Vec<String>, Problem> {
     struct Pairs(Vec<(String, String)>);
     match axum::extract::Query::<Pairs>::try_from_uri(&parts.uri) {
         Ok(query) => {
-            Ok(query.0.0.into_iter().filter(|(name, _)| name == "tenant_id").map(|(_, value)| value).collect())
+            let pairs = query.0.0.into_iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with("tenant"));
+            let exact = |(name, value): (String, String)| match name == "tenant_id" {
+                true => Ok(value),
+                // A slip must not answer for another tenant.
+                false => {
+                    Err(Problem::invalid(format!("the query parameter {name:?} is not known; did you mean tenant_id?")))
+                }
+            };
+            pairs.map(exact).collect()
         }
         Err(rejection) => Err(Problem::invalid(rejection.body_text())),
     }
@@ -95,7 +103,14 @@ mod tests {
         }
         assert_eq!(tenant("/x").await.unwrap().resolve([Some("b")]).unwrap().tenant().as_str(), "b");
         assert!(tenant("/x").await.unwrap().resolve([Some("b"), Some("c")]).is_err());
-        for uri in ["/tenants/acme/x?tenant_id=b", "/x?tenant_id=a.b", "/x?tenant_id=", "/x?tenant_id=a&tenant_id=b"] {
+        for uri in [
+            "/tenants/acme/x?tenant_id=b",
+            "/x?tenant_id=a.b",
+            "/x?tenant_id=",
+            "/x?tenant_id=a&tenant_id=b",
+            "/x?TENANT_ID=a",
+            "/x?tenant_id[]=a",
+        ] {
             assert_eq!(tenant(uri).await.unwrap_err().code(), Code::InvalidInput, "{uri}");
         }
     }

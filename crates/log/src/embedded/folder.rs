@@ -23,6 +23,10 @@ impl DataFolder {
             let path = path.display().to_string();
             move |source| LogError::Io { path, source }
         };
+        if root.exists() && !root.is_dir() {
+            let source = std::io::Error::from(std::io::ErrorKind::NotADirectory);
+            return Err(io(root)(source));
+        }
         std::fs::create_dir_all(root).map_err(io(root))?;
         let path = root.join("lock");
         let mut lock =
@@ -69,6 +73,16 @@ impl DataFolder {
         }
     }
 
+    /// A missing log beside read models is a loss, not a beginning: a new log would wipe what is left.
+    pub(super) fn refuse_lost_log(&self) -> Result<(), LogError> {
+        let there = std::fs::metadata(self.log_file()).is_ok_and(|file| file.len() > 0);
+        let derived = std::fs::read_dir(self.read_models()).is_ok_and(|mut entries| entries.next().is_some());
+        match !there && derived {
+            true => Err(LogError::Lost { path: self.log_file().display().to_string() }),
+            false => Ok(()),
+        }
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -90,6 +104,18 @@ impl DataFolder {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_log_is_refused_beside_read_models() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open(root.path()).unwrap();
+        assert!(folder.refuse_lost_log().is_ok());
+        std::fs::create_dir_all(folder.read_models().join("catalog-v1-1")).unwrap();
+        let error = folder.refuse_lost_log().unwrap_err().to_string();
+        assert!(error.contains("read-models"), "{error}");
+        std::fs::write(folder.log_file(), "log").unwrap();
+        assert!(folder.refuse_lost_log().is_ok());
+    }
 
     #[test]
     fn a_second_holder_is_refused_and_a_newer_format_named() {

@@ -82,6 +82,7 @@ impl EmbeddedLog {
     /// Opens or creates `log.db`, taking the records' times from `clock`.
     pub async fn open_with_clock(folder: &DataFolder, clock: Arc<dyn Clock>) -> Result<Self, LogError> {
         let path = folder.log_file();
+        folder.refuse_lost_log()?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .create_if_missing(true)

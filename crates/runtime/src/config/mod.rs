@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn environment_goes_over_file_over_defaults() {
         let (config, warnings) = from(&[("ML_QUERY_PORT", "7001")], "query_port = 7000\ntracking_port = 7002").unwrap();
-        assert_eq!((config.query_port, config.tracking_port, config.max_batch_size), (7001, 7002, 512));
+        assert_eq!((config.query_port, config.tracking_port, config.max_batch_size.get()), (7001, 7002, 512));
         assert!(warnings.is_empty());
     }
 

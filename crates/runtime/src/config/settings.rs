@@ -1,6 +1,7 @@
 //! Every setting, declared once: its variable, its default, and what its documentation says.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -59,7 +60,7 @@ declare! {
     /// The weight of the dense half in weighted fusion, 0 to 1.
     search_dense_weight: f32 = "ML_SEARCH_DENSE_WEIGHT", "0.7";
     /// The most items that one /embed request may hold.
-    max_batch_size: usize = "ML_MAX_BATCH_SIZE", "512";
+    max_batch_size: NonZeroUsize = "ML_MAX_BATCH_SIZE", "512";
     /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,carbon_log=debug`.
     log_level: String = "ML_LOG_LEVEL", "info";
     /// `json`, `text` for people, or `auto`: text on a terminal, else json.
