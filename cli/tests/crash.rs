@@ -104,8 +104,8 @@ async fn law_14_kill_9_at_random_moments_loses_and_doubles_nothing() {
             // A kill during the start, too.
             let mut child = support::spawn(data.path(), &[]);
             tokio::time::sleep(Duration::from_millis(random.below(150))).await;
-            child.kill().unwrap();
-            child.wait().unwrap();
+            child.0.kill().unwrap();
+            child.0.wait().unwrap();
             killed_while_starting += 1;
         }
         let server = Server::start(data.path()).await;

@@ -194,9 +194,11 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 async fn a_second_process_on_the_same_folder_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path()).await;
-    let second = support::spawn(data.path(), &[]).wait_with_output().unwrap();
-    let message = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert_eq!(second.status.code(), Some(1), "{message}");
+    let mut second = support::spawn(data.path(), &[]);
+    let status = second.0.wait().unwrap();
+    let mut message = String::new();
+    std::io::Read::read_to_string(&mut second.0.stderr.take().unwrap(), &mut message).unwrap();
+    assert_eq!(status.code(), Some(1), "{message}");
     assert!(message.contains(&server.pid().to_string()), "{message}");
 }
 

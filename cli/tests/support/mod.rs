@@ -11,9 +11,19 @@ use serde_json::{Value, json};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running `carbon-ml up`. Killed when dropped.
+/// A child process that does not outlive the test, however it ends.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A running `carbon-ml up`.
 pub struct Server {
-    child: Child,
+    child: Running,
     pub query: String,
     pub tracking: String,
     pub http: reqwest::Client,
@@ -22,12 +32,12 @@ pub struct Server {
 }
 
 /// Starts the binary without waiting for anything.
-pub fn spawn(data: &Path, settings: &[(&str, &str)]) -> Child {
+pub fn spawn(data: &Path, settings: &[(&str, &str)]) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carbon-ml"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ML_")) {
         command.env_remove(name);
     }
-    command
+    let child = command
         .arg("up")
         .env("ML_DATA_DIR", data)
         .env("ML_QUERY_PORT", "0")
@@ -38,8 +48,8 @@ pub fn spawn(data: &Path, settings: &[(&str, &str)]) -> Child {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+        .spawn();
+    Running(child.unwrap())
 }
 
 impl Server {
@@ -51,8 +61,8 @@ impl Server {
     pub async fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
         let mut child = spawn(data, settings);
         let (lines, output) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let stdout = BufReader::new(child.0.stdout.take().unwrap());
+        let stderr = BufReader::new(child.0.stderr.take().unwrap());
         for reader in [Box::new(stdout) as Box<dyn std::io::BufRead + Send>, Box::new(stderr)] {
             let lines = lines.clone();
             std::thread::spawn(move || {
@@ -100,22 +110,22 @@ impl Server {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// `kill -9`.
     pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.0.kill().unwrap();
+        self.child.0.wait().unwrap();
     }
 
     /// Ctrl-C, and the exit status after the drain.
     pub async fn interrupt(mut self) -> std::process::ExitStatus {
-        let pid = self.child.id().to_string();
+        let pid = self.child.0.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.child.0.try_wait().unwrap() {
                 return status;
             }
             assert!(Instant::now() < deadline, "it does not drain: {:?}", self.said());
@@ -154,13 +164,6 @@ impl Server {
     pub async fn get(&self, path: &str) -> (u16, Value) {
         let answer = self.http.get(format!("{}{path}", self.query)).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
