@@ -257,11 +257,7 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, CliError> {
 }
 
 fn serve(listener: TcpListener, router: axum::Router, shutdown: Shutdown) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        if let Err(error) = carbon_http::serve(listener, router, shutdown).await {
-            tracing::error!(%error, "server ended");
-        }
-    })
+    tokio::spawn(carbon_http::serve(listener, router, shutdown))
 }
 
 /// The model that the configuration names, or else the topology.

@@ -4,10 +4,19 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt as _;
 use carbon_core::{Classify, Fault, Retry};
 use carbon_runtime::Shutdown;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+
+/// How long a client may take to send the head of a request, and a connection may be idle.
+const HEADERS: Duration = Duration::from_secs(30);
+
+/// How long nothing is accepted after a failure to accept.
+const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
 /// How long requests under way may take once the shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -21,16 +30,11 @@ pub enum ServeError {
     PortInUse { host: String, port: u16, variable: String },
     #[error("cannot listen on {host}:{port}: {source}")]
     Bind { host: String, port: u16, source: std::io::Error },
-    #[error("the server ended: {0}")]
-    Ended(std::io::Error),
 }
 
 impl Classify for ServeError {
     fn fault(&self) -> Fault {
-        match self {
-            ServeError::PortInUse { .. } | ServeError::Bind { .. } => Fault::User,
-            ServeError::Ended(_) => Fault::External,
-        }
+        Fault::User
     }
 
     fn retry(&self) -> Retry {
@@ -47,22 +51,37 @@ pub async fn bind(host: &str, port: u16, variable: &str) -> Result<TcpListener, 
 }
 
 /// Serves until the shutdown; then answers what is under way, for at most 10 s.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) -> Result<(), ServeError> {
-    let listener = listener.tap_io(|connection| {
+pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let connection = match accepted {
+            Ok((connection, _)) => connection,
+            // A peer that left at once, or too many open files: neither ends the service.
+            Err(error) => {
+                tracing::warn!(%error, "connection was not accepted");
+                tokio::time::sleep(AFTER_FAILURE).await;
+                continue;
+            }
+        };
         // Answers are small and whole: waiting for more to send only delays them.
         let _ = connection.set_nodelay(true);
-    });
-    let stop = shutdown.clone();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
-    tokio::select! {
-        ended = async { serving.await } => ended.map_err(ServeError::Ended),
-        () = async {
-            shutdown.cancelled().await;
-            tokio::time::sleep(DRAIN).await;
-        } => {
-            tracing::warn!(drain_s = DRAIN.as_secs(), "requests were still under way at the end of the drain");
-            Ok(())
-        }
+        let service = TowerToHyperService::new(router.clone());
+        let serving = connections.watch(http.serve_connection(TokioIo::new(connection), service));
+        tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN, connections.shutdown()).await.is_err() {
+        tracing::warn!(drain_s = DRAIN.as_secs(), "requests were still under way at the end of the drain");
     }
 }
 
@@ -85,6 +104,29 @@ mod tests {
         let (listener, shutdown) = (bind("127.0.0.1", 0, "X").await.unwrap(), Shutdown::new());
         let serving = tokio::spawn(serve(listener, Router::new(), shutdown.clone()));
         shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_is_answered_and_half_a_request_is_not_waited_for_long() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (listener, shutdown) = (bind("127.0.0.1", 0, "X").await.unwrap(), Shutdown::new());
+        let address = listener.local_addr().unwrap();
+        let stop = shutdown.clone();
+        let slow = axum::routing::get(move || async move {
+            // The shutdown comes while this is under way.
+            stop.cancel();
+            stop.cancelled().await;
+            "answered"
+        });
+        let serving = tokio::spawn(serve(listener, Router::new().route("/", slow), shutdown));
+        let mut half = tokio::net::TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET / HT").await.unwrap();
+        let mut whole = tokio::net::TcpStream::connect(address).await.unwrap();
+        whole.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        whole.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("answered"), "{answer}");
+        tokio::time::timeout(DRAIN + Duration::from_secs(5), serving).await.unwrap().unwrap();
     }
 }

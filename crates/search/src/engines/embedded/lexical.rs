@@ -93,6 +93,8 @@ impl Lexical {
             .num_merge_threads(1)
             .build();
         let writer = index.writer_with_options(options)?;
+        // Files of a commit that a kill cut short: the next commit would give its own the same names.
+        writer.garbage_collect_files().wait()?;
         let mut policy = LogMergePolicy::default();
         policy.set_del_docs_ratio_before_merge(MAX_REPLACED);
         policy.set_min_layer_size(SMALL_SEGMENT);

@@ -62,7 +62,13 @@ pub(super) fn open(folder: &Path, incarnation: Uuid, data: &Data) -> Result<Open
         (Some(behind), count) => format!("{behind}; {count} changes were caught up"),
         (None, count) => format!("the text index differed from the rows; {count} changes mended it"),
     };
-    finish(lexical, wanted, &changes, data, vec![repair])
+    match finish(lexical, wanted, &changes, data, vec![repair]) {
+        // A process that was killed may have left files of a commit that never was, in this one's way.
+        Err(IndexError::Lexical(error)) => {
+            anew(folder, incarnation, data, Some(format!("could not catch up: {error}")))
+        }
+        finished => finished,
+    }
 }
 
 fn anew(folder: &Path, incarnation: Uuid, data: &Data, reason: Option<String>) -> Result<Opened, IndexError> {
