@@ -16,6 +16,9 @@ use crate::error::IndexError;
 use crate::filter::{Condition, Filter};
 use crate::index::{Hit, Retrieval, Retrieved};
 
+/// From so many rows on the halves are worth a thread each.
+const MANY_ROWS: u64 = 8192;
+
 /// So few rows are scored one by one, rather than searched for.
 const FEW_ROWS: u64 = 512;
 
@@ -35,14 +38,27 @@ pub(super) fn run(view: &View, tenant: &TenantId, retrieval: &Retrieval) -> Resu
         return Ok(Retrieved::default());
     }
     let depth = retrieval.depth.max(1);
-    let dense = vector.as_ref().map_or_else(Vec::new, |vector| nearest(data, rows, vector, depth));
-
-    let lexical = if retrieval.lexical { LexicalQuery::new(view, tenant, &retrieval.text)? } else { None };
-    let proposed = match &lexical {
-        Some(_) if rows.len() <= FEW_ROWS => rows.iter().collect(),
-        Some(lexical) => lexical.candidates(view, filtered.as_ref(), depth)?,
-        None => Vec::new(),
+    let scan = || vector.as_ref().map_or_else(Vec::new, |vector| nearest(data, rows, vector, depth));
+    let propose = || -> Result<(Option<LexicalQuery>, Vec<u32>), IndexError> {
+        let lexical = if retrieval.lexical { LexicalQuery::new(view, tenant, &retrieval.text)? } else { None };
+        let proposed = match &lexical {
+            Some(_) if rows.len() <= FEW_ROWS => rows.iter().collect(),
+            Some(lexical) => lexical.candidates(view, filtered.as_ref(), depth)?,
+            None => Vec::new(),
+        };
+        Ok((lexical, proposed))
     };
+    let (dense, proposed) = if vector.is_some() && retrieval.lexical && rows.len() >= MANY_ROWS {
+        std::thread::scope(|scope| {
+            let scanning = scope.spawn(scan);
+            let proposed = propose();
+            let dense = scanning.join().map_err(|_| IndexError::Thread("the scan panicked".to_owned()));
+            dense.map(|dense| (dense, proposed))
+        })?
+    } else {
+        (scan(), propose())
+    };
+    let (lexical, proposed) = proposed?;
     // What the lexical half proposes comes first, what only the dense half brings after it.
     let mut numbers = proposed;
     let lexical_count = numbers.len();
