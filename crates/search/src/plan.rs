@@ -13,7 +13,7 @@ pub const MAX_LIMIT: usize = 1000;
 pub const MAX_WINDOW: usize = 10_000;
 pub const MAX_QUERY_BYTES: usize = 8 * 1024;
 /// Each half brings at least this many candidates.
-const MIN_DEPTH: usize = 256;
+const MIN_DEPTH: usize = 128;
 
 /// Which halves take part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn defaults_are_hybrid_and_weighted() {
         let plan = request("gas").plan().unwrap();
-        assert_eq!((plan.mode, plan.fusion, plan.depth), (Mode::Hybrid, Fusion::Weighted, 256));
+        assert_eq!((plan.mode, plan.fusion, plan.depth), (Mode::Hybrid, Fusion::Weighted, 128));
         assert_eq!(plan.dense_weight, DEFAULT_DENSE_WEIGHT);
         let lexical = SearchRequest { semantic: false, mode: Some(Mode::Dense), ..request("gas") };
         assert_eq!(lexical.plan().unwrap().mode, Mode::Lexical);
