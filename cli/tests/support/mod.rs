@@ -29,6 +29,7 @@ pub struct Server {
     pub http: reqwest::Client,
     pub data: PathBuf,
     output: mpsc::Receiver<String>,
+    lines: Vec<String>,
 }
 
 /// Starts the binary without waiting for anything.
@@ -86,13 +87,13 @@ impl Server {
         }
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        let server =
-            Self { child, query: query.unwrap(), tracking: tracking.unwrap(), http, data: data.to_owned(), output };
+        let (query, tracking) = (query.unwrap(), tracking.unwrap());
+        let mut server = Self { child, query, tracking, http, data: data.to_owned(), output, lines: said };
         server.wait_ready().await;
         server
     }
 
-    pub async fn wait_ready(&self) {
+    pub async fn wait_ready(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let answer = self.http.get(format!("{}/ready", self.query)).send().await;
@@ -104,9 +105,23 @@ impl Server {
         }
     }
 
-    /// What it has said since this was asked last.
-    pub fn said(&self) -> Vec<String> {
-        self.output.try_iter().collect()
+    /// All that it has said.
+    pub fn said(&mut self) -> String {
+        self.lines.extend(self.output.try_iter());
+        self.lines.join("\n")
+    }
+
+    /// Waits until it has said one of these; its two streams arrive in no order.
+    pub async fn says(&mut self, any: &[&str]) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let said = self.said();
+            if any.iter().any(|part| said.contains(part)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "none of {any:?} is said in:\n{said}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub fn pid(&self) -> u32 {
