@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use carbon_core::{Classify as _, EntityKey, Metadata, ModelRef, Retry, derived_id};
-use carbon_inference::{Encoder, InferenceError};
+use carbon_inference::Encoder;
 use carbon_runtime::consume::{Output, ProcessorError, Stage};
 use carbon_schemas::events::{DeletedReason, EmbeddingGenerated, EmbeddingKey, EntityChanged, Source, vector_to_bytes};
 use carbon_schemas::{Decoded, Recorded};
@@ -69,7 +69,7 @@ impl Embedder {
                         Err(error) if error.retry() == Retry::Later => return Err(ProcessorError::of(&error)),
                         Ok(_) => return Err(ProcessorError::internal("the encoder gave another number of vectors")),
                         Err(error) => {
-                            refuse(&error);
+                            tracing::warn!(%error, "text is not embeddable");
                             encoded.insert(hash, Encoded::Refused);
                         }
                     }
@@ -150,10 +150,6 @@ impl Embedder {
 
 fn sha256(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
-}
-
-fn refuse(error: &InferenceError) {
-    tracing::warn!(%error, "text is not embeddable");
 }
 
 #[async_trait]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use carbon_core::{Classify as _, Clock, Positions, SystemClock, derived_id};
+use carbon_core::{Clock, Positions, SystemClock, derived_id};
 use carbon_log::NewRecord;
 use carbon_runtime::consume::{ProcessorError, Sink, SinkError};
 use carbon_schemas::events::{EmbeddingGenerated, IndexUpdated, Reached, vector_from_bytes};
@@ -58,10 +58,7 @@ impl Indexer {
 fn failed(error: IndexError) -> SinkError {
     match error {
         IndexError::Moved { actual } => SinkError::Moved { actual },
-        other => {
-            tracing::error!(error = %other, retry = ?other.retry(), "index refused a batch");
-            SinkError::Failed(ProcessorError::of(&other))
-        }
+        other => SinkError::Failed(ProcessorError::of(&other)),
     }
 }
 

@@ -202,7 +202,6 @@ async fn law_13_a_newer_kind_halts_its_partition_alone_and_says_what_it_needs() 
     let newer = newer.unwrap().replace("\"not_embeddable\"]", "\"not_embeddable\", \"licence_expired\"]");
     let newer = newer.replace("\"version\": 1", "\"version\": 2");
     let id = rig.log.put_schema(EmbeddingGenerated::NAME, &newer).await.unwrap();
-    let schema = carbon_schemas::parse(&newer).unwrap();
     rig.produce(&[entity("acme", "E0", "text"), entity("acme", "E1", "text")]).await;
     rig.settle().await;
     let mut made: EmbeddingGenerated = decode(&rig.all(EmbeddingGenerated::NAME).await[0]);
@@ -217,7 +216,6 @@ async fn law_13_a_newer_kind_halts_its_partition_alone_and_says_what_it_needs() 
     let at = body.iter().zip(&known.unwrap()).position(|(a, b)| a != b).unwrap();
     let mut newer_body = body.clone();
     newer_body[at] += 2;
-    let _ = schema;
     let value = carbon_schemas::frame(id, &newer_body);
     let position =
         rig.append(vec![rig::raw::<EmbeddingGenerated>(&made.key().unwrap().to_string(), Some(value))]).await.remove(0);

@@ -4,7 +4,6 @@ mod embed;
 mod entities;
 mod events;
 mod failure;
-mod measured;
 mod openai;
 mod search;
 mod stats;

@@ -14,7 +14,6 @@ use serde_json::{Map, Value};
 use tokio::time::timeout_at;
 use utoipa::ToSchema;
 
-use crate::measured::Measured;
 use crate::{App, failure};
 
 /// What the configuration says where a request says nothing.
@@ -191,17 +190,12 @@ pub(crate) async fn post_search(
         true => Some(app.vectors.of(search, &scope, &plan.query, read.deadline()).await?),
         false => None,
     };
-    let measured = Measured::new(&*search.index);
-    let searching = Instant::now();
-    let running = carbon_search::search(&measured, &search.generation, &scope, &plan, vector);
+    let running = carbon_search::search(&*search.index, &search.generation, &scope, &plan, vector);
     let found = match timeout_at(read.deadline(), running).await {
         Ok(found) => found.map_err(|error| failure::search(&error))?,
         Err(_) => return Err(failure::late("the search")),
     };
-    let merge_ms = (searching.elapsed().as_secs_f64() * 1e3 - measured.query_ms()).max(0.0);
     let latency_ms = began.elapsed().as_secs_f64() * 1e3;
-    metrics::histogram!("hybrid_merge_time_ms").record(merge_ms);
-    metrics::histogram!("vector_hits_per_query").record(measured.dense_hits() as f64);
     metrics::histogram!("search_query_latency_ms").record(latency_ms);
     Ok(Json(SearchAnswer {
         results: found.results.into_iter().map(Found::from).collect(),

@@ -1,5 +1,7 @@
 //! The whole of a search: plan, query, fuse, boost, order, threshold, page.
 
+use std::time::Instant;
+
 use carbon_core::{EntityKey, GenerationId, Metadata, TenantScope};
 use serde::Serialize;
 
@@ -49,13 +51,19 @@ pub async fn search(
         depth: plan.depth,
     };
     let retrieved = index.query(generation, scope, &retrieval).await?;
+    let merging = Instant::now();
+    let dense_hits = retrieved.hits.iter().filter(|hit| hit.dense_rank.is_some()).count();
+    metrics::histogram!("vector_hits_per_query").record(dense_hits as f64);
     let boosts = Boosts::of(&plan.query);
     let fused = fuse(plan, &retrieved.hits);
     let ranked = retrieved.hits.into_iter().zip(fused).map(|(hit, fused)| {
         let boosted = boosts.for_document(&hit.document);
         Ranked { score: fused + boosted.values().sum::<f32>(), fused, boosted, hit }
     });
-    Ok(page(ranked.collect(), plan.threshold, plan.offset, plan.limit, plan.explain.then_some(plan.fusion)))
+    let explain = plan.explain.then_some(plan.fusion);
+    let results = page(ranked.collect(), plan.threshold, plan.offset, plan.limit, explain);
+    metrics::histogram!("hybrid_merge_time_ms").record(merging.elapsed().as_secs_f64() * 1e3);
+    Ok(results)
 }
 
 /// The nearest neighbours of a stored entity, by its own vector and without itself.

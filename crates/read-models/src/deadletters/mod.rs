@@ -5,4 +5,4 @@ mod queries;
 mod tables;
 
 pub use fold::DeadLetters;
-pub use queries::{Letter, counts, list};
+pub use queries::counts;

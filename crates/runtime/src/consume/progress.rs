@@ -27,8 +27,6 @@ pub struct Progress {
     pub phase: Phase,
     /// Everything below is processed.
     pub positions: Positions,
-    /// Where the ends of partitions were seen (law 4).
-    pub ended: BTreeMap<TopicPartition, u64>,
     /// Partitions that wait for a newer program (law 13), and what it must know.
     pub halted: BTreeMap<TopicPartition, String>,
     pub records: u64,
@@ -43,7 +41,6 @@ impl Default for Progress {
         Self {
             phase: Phase::Starting,
             positions: Positions::new(),
-            ended: BTreeMap::new(),
             halted: BTreeMap::new(),
             records: 0,
             batches: 0,

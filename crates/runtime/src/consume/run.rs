@@ -156,7 +156,6 @@ impl<W: Worker> Loop<W> {
                 self.progress.send_modify(|now| {
                     now.positions = positions.clone();
                     now.phase = Phase::Running;
-                    now.ended.clear();
                     now.halted.clear();
                     now.rebuilt = rebuilt.or(now.rebuilt.take());
                 });
@@ -177,7 +176,6 @@ impl<W: Worker> Loop<W> {
                     if !now.halted.contains_key(&at) && now.positions.next(&at) < next {
                         now.positions.set(at.clone(), next);
                     }
-                    now.ended.insert(at, next);
                 });
             }
             Delivery::Revoked { done, .. } => {
