@@ -25,6 +25,14 @@ pub enum LogError {
         "{path} is missing or empty, but read-models/ beside it is not: put the log back, or delete read-models/ to begin a new one"
     )]
     Lost { path: String },
+    #[error("{0}")]
+    Options(String),
+    #[error(
+        "the schema registry has no {subject} with the schema of version {version:03}; run `carbon-ml topology apply`"
+    )]
+    SchemaMissing { subject: String, version: u32 },
+    #[error("the schema of {subject} is refused: {message}")]
+    SchemaRefused { subject: String, message: String },
     #[error("the log is shutting down")]
     Closed,
     #[error("the log is unavailable: {0}")]
@@ -48,7 +56,7 @@ impl From<sqlx::Error> for LogError {
 impl Classify for LogError {
     fn fault(&self) -> Fault {
         match self {
-            LogError::TooLarge { .. } => Fault::User,
+            LogError::TooLarge { .. } | LogError::Options(_) => Fault::User,
             LogError::UnknownTopic(_)
             | LogError::NoPartition { .. }
             | LogError::Fenced { .. }
@@ -59,7 +67,11 @@ impl Classify for LogError {
 
     fn retry(&self) -> Retry {
         match self {
-            LogError::Unavailable(_) | LogError::Partial { .. } | LogError::Io { .. } => Retry::Later,
+            LogError::Unavailable(_)
+            | LogError::Partial { .. }
+            | LogError::Io { .. }
+            // Somebody runs `topology apply`, and it is there.
+            | LogError::SchemaMissing { .. } => Retry::Later,
             _ => Retry::Never,
         }
     }

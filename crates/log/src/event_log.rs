@@ -10,13 +10,29 @@ use crate::error::LogError;
 use crate::record::{NewRecord, Record};
 use crate::stream::RecordStream;
 
-/// The name of a consumer group: `carbon.<processor>.<generation or model>`.
+/// The name of a consumer group: `carbon.<processor>.<generation or model>[.<instance>]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Group(String);
 
 impl Group {
     pub fn new(processor: &str, of: impl fmt::Display) -> Self {
         Self(format!("carbon.{processor}.{of}"))
+    }
+
+    /// A group of one instance: each process that holds a full copy reads everything.
+    pub fn of_instance(processor: &str, of: impl fmt::Display, instance: impl fmt::Display) -> Self {
+        Self(format!("carbon.{processor}.{of}.{instance}"))
+    }
+
+    /// A name that was told by the log; `None` where the group is no processor's.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (processor, of) = name.strip_prefix("carbon.")?.split_once('.')?;
+        (!processor.is_empty() && !of.is_empty()).then(|| Self(name.to_owned()))
+    }
+
+    /// The processor in the name.
+    pub fn processor(&self) -> &str {
+        self.0.split('.').nth(1).unwrap_or_default()
     }
 
     pub fn as_str(&self) -> &str {
@@ -28,6 +44,16 @@ impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// A group as the log knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupDescription {
+    pub group: Group,
+    /// How many members read at present, in all processes.
+    pub members: usize,
+    /// What was committed.
+    pub positions: Positions,
 }
 
 /// Why a checkpoint is not of this log (law 4).
@@ -77,6 +103,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// Commits a group's offsets: for sinks only advice (law 4).
     async fn commit(&self, group: &Group, positions: &Positions) -> Result<(), LogError>;
     async fn committed(&self, group: &Group) -> Result<Positions, LogError>;
+    /// The groups that have members, or have committed something.
+    async fn groups(&self) -> Result<Vec<GroupDescription>, LogError>;
 
     /// The next offset of each partition of a topic.
     async fn ends(&self, topic: &TopicName) -> Result<Positions, LogError>;

@@ -3,11 +3,15 @@
 mod embedded;
 mod error;
 mod event_log;
+mod kafka;
+mod place;
 mod record;
 mod stream;
+mod topics;
 
 pub use embedded::{CompactionReport, DataFolder, EmbeddedLog};
 pub use error::LogError;
-pub use event_log::{EventLog, Foreign, Group, TopicDescription};
+pub use event_log::{EventLog, Foreign, Group, GroupDescription, TopicDescription};
+pub use kafka::{KafkaLog, KafkaOptions, Registration};
 pub use record::{NewRecord, Placement, Record, Value};
 pub use stream::{Delivery, RecordStream};

@@ -10,6 +10,7 @@ mod conformance {
     pub mod append;
     pub mod compaction;
     pub mod embedded;
+    pub mod kafka;
     pub mod lifecycle;
     pub mod stage;
     pub mod subscribe;
@@ -18,14 +19,16 @@ mod conformance {
 }
 
 use conformance::embedded::Embedded;
+use conformance::kafka::Kafka;
 
 /// Makes a test of each function, on a fresh cluster.
 macro_rules! suite {
-    ($name:ident, $factory:expr, [$($module:ident::$test:ident,)*]) => {
+    ($name:ident, $factory:expr, $ignored:meta, [$($module:ident::$test:ident,)*]) => {
         mod $name {
             use super::*;
             $(
                 #[tokio::test(flavor = "multi_thread")]
+                #[$ignored]
                 async fn $test() {
                     conformance::$module::$test(&$factory).await;
                 }
@@ -36,10 +39,11 @@ macro_rules! suite {
 
 /// What holds on every log.
 macro_rules! every_log {
-    ($name:ident, $factory:expr) => {
+    ($name:ident, $factory:expr, $ignored:meta) => {
         suite!(
             $name,
             $factory,
+            $ignored,
             [
                 append::positions_are_answered_in_order_and_offsets_are_dense,
                 append::a_key_goes_to_its_partition_as_kafkas_clients_compute_it,
@@ -83,6 +87,7 @@ macro_rules! timed_log {
         suite!(
             $name,
             $factory,
+            cfg(all()),
             [
                 time::log_append_time_never_goes_back,
                 time::positions_for_a_time_are_the_first_not_older,
@@ -97,5 +102,6 @@ macro_rules! timed_log {
     };
 }
 
-every_log!(embedded, Embedded::new());
+every_log!(embedded, Embedded::new(), cfg(all()));
+every_log!(kafka, Kafka::new(), ignore = "needs a broker and a registry: scripts/services.sh up, and its env");
 timed_log!(embedded_timed, Embedded::new());

@@ -20,7 +20,7 @@ use sqlx::{ConnectOptions, Row};
 use uuid::Uuid;
 
 use crate::error::LogError;
-use crate::event_log::{EventLog, Foreign, Group, TopicDescription};
+use crate::event_log::{EventLog, Foreign, Group, GroupDescription, TopicDescription};
 use crate::record::{NewRecord, Record};
 use crate::stream::RecordStream;
 use state::State;
@@ -176,6 +176,21 @@ impl EventLog for EmbeddedLog {
 
     async fn committed(&self, group: &Group) -> Result<Positions, LogError> {
         reader::committed(&self.readers, &self.state, group).await
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupDescription>, LogError> {
+        let names: Vec<String> =
+            sqlx::query_scalar("SELECT DISTINCT grp FROM group_offset").fetch_all(&self.readers).await?;
+        let members = |group: &Group| usize::from(self.state.members().get(group).is_some_and(|one| !one.is_closed()));
+        let mut groups: std::collections::BTreeSet<Group> =
+            names.iter().filter_map(|name| Group::parse(name)).collect();
+        groups.extend(self.state.members().keys().cloned());
+        let mut found = Vec::with_capacity(groups.len());
+        for group in groups {
+            let positions = self.committed(&group).await?;
+            found.push(GroupDescription { members: members(&group), positions, group });
+        }
+        Ok(found)
     }
 
     async fn ends(&self, topic: &TopicName) -> Result<Positions, LogError> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use carbon_core::{Cleanup, Partitioner, Positions, Retention, TopicName, TopicPartition, TopicSpec};
-use carbon_schemas::{MAX_RECORD_BYTES, SchemaId, frame};
+use carbon_schemas::{SchemaId, frame};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio::sync::watch;
@@ -13,7 +13,9 @@ use super::headers;
 use super::text;
 use crate::error::LogError;
 use crate::event_log::{Group, TopicDescription};
-use crate::record::{NewRecord, Placement, Value};
+use crate::place;
+use crate::record::{NewRecord, Value};
+use crate::topics::cleanup_name;
 
 /// A topic and its row id.
 #[derive(Clone, Debug)]
@@ -176,26 +178,14 @@ impl State {
 
     fn place_one(&self, record: NewRecord) -> Result<Placed, LogError> {
         let spec = self.topic(&record.topic)?.spec;
-        let partition = match &record.placement {
-            Placement::ByKey(key) => spec.partitioner.partition(key, spec.partitions),
-            Placement::Partition(partition) if *partition < spec.partitions => *partition,
-            Placement::Partition(partition) => {
-                let partitions = spec.partitions;
-                return Err(LogError::NoPartition { topic: record.topic, partition: *partition, partitions });
-            }
-        };
+        let partition = place::partition(&record, spec.partitioner, spec.partitions)?;
         let value = match record.value {
             Value::Null => None,
             Value::Body { schema, avro } => Some(frame(SchemaId::Fingerprint(schema), &avro)),
             Value::Raw(bytes) => Some(bytes),
         };
         let headers = headers::pack(&record.headers);
-        let bytes = record.key.as_ref().map_or(0, Vec::len) + value.as_ref().map_or(0, Vec::len) + headers.len();
-        // The key and headers have some room of their own, so that a value at its limit passes.
-        let max = MAX_RECORD_BYTES + 64 * 1024;
-        if value.as_ref().is_some_and(|value| value.len() > MAX_RECORD_BYTES) || bytes > max {
-            return Err(LogError::TooLarge { topic: record.topic, bytes, max: MAX_RECORD_BYTES });
-        }
+        place::check_size(&record.topic, record.key.as_deref(), value.as_deref(), headers.len())?;
         Ok(Placed { at: TopicPartition::new(record.topic, partition), key: record.key, value, headers })
     }
 }
@@ -219,21 +209,6 @@ fn read_topic(row: &SqliteRow) -> Result<Topic, LogError> {
     Ok(Topic { id: row.try_get(0)?, spec })
 }
 
-pub(super) fn cleanup_name(cleanup: Cleanup) -> &'static str {
-    match cleanup {
-        Cleanup::Keep => "keep",
-        Cleanup::Compact => "compact",
-        Cleanup::Delete => "delete",
-    }
-}
-
 fn cleanup_of(name: &str) -> Option<Cleanup> {
     [Cleanup::Keep, Cleanup::Compact, Cleanup::Delete].into_iter().find(|cleanup| cleanup_name(*cleanup) == name)
-}
-
-pub(super) fn partitioner_name(partitioner: Partitioner) -> &'static str {
-    match partitioner {
-        Partitioner::Murmur2 => "murmur2",
-        Partitioner::Crc32 => "crc32",
-    }
 }

@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 
 use super::compact::{self, CompactionReport};
 use super::row_id;
-use super::state::{Partition, Placed, State, Topic, cleanup_name, partitioner_name};
+use super::state::{Partition, Placed, State, Topic};
 use crate::error::LogError;
 use crate::event_log::Group;
+use crate::topics::{cleanup_name, partitioner_name, refuse_difference};
 
 /// What one commit takes at the most.
 const GROUP_RECORDS: usize = 4096;
@@ -382,19 +383,4 @@ async fn put_schema(connection: &mut SqliteConnection, event: &str, json: &str) 
         .execute(connection)
         .await?;
     Ok(SchemaId::Fingerprint(fingerprint))
-}
-
-fn refuse_difference(known: &TopicSpec, wanted: &TopicSpec) -> Result<(), LogError> {
-    let differs = |what, found: String, wanted_text: String, hint| {
-        Err(LogError::TopicDiffers { topic: known.name.clone(), what, found, wanted: wanted_text, hint })
-    };
-    if known.partitions != wanted.partitions {
-        let hint = "a keyed topic's partition count cannot change";
-        return differs("the number of partitions", known.partitions.to_string(), wanted.partitions.to_string(), hint);
-    }
-    if known.partitioner != wanted.partitioner {
-        let (found, wanted) = (partitioner_name(known.partitioner), partitioner_name(wanted.partitioner));
-        return differs("the partitioner", found.into(), wanted.into(), "keys would change their partition");
-    }
-    Ok(())
 }

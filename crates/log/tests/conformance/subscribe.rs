@@ -73,28 +73,44 @@ pub async fn committed_offsets_survive_and_serve_where_no_start_is_given(cluster
     assert_eq!(reader.texts_of(2), ["2", "5", "8"]);
 }
 
+/// Whether a log gives the second member all partitions or a share of them is its own affair.
 pub async fn a_second_member_waits_until_the_first_acknowledges(cluster: &impl Cluster) {
     let (log, topic) = with_topic(cluster, 2).await;
     let group = cluster.group("g");
     let mut first = Reader::join(&*log, &group, &topic, Positions::new()).await;
     first.until(&positions(&topic, [(0, 0), (1, 0)])).await;
     let mut second = Reader::new(log.subscribe(&group, std::slice::from_ref(&topic)).await.unwrap());
-    let (mut lost, done) = match next(&mut first.stream).await {
+    let (lost, done) = match next(&mut first.stream).await {
         Delivery::Revoked { partitions, done } => (partitions, done),
         other => panic!("the first is revoked, not {other:?}"),
     };
-    lost.sort();
-    assert_eq!(lost, [at(&topic, 0), at(&topic, 1)]);
+    let moved = lost[0].partition;
     // What the first still does happens before the second begins.
-    log.append(vec![text(&topic, 0, "a"), text(&topic, 0, "b")]).await.unwrap();
+    log.append(vec![text(&topic, moved, "a"), text(&topic, moved, "b")]).await.unwrap();
     assert!(second.stream.try_next().is_none(), "the second was served before the first had finished");
-    log.commit(&group, &positions(&topic, [(0, 1)])).await.unwrap();
+    log.commit(&group, &positions(&topic, [(moved, 1)])).await.unwrap();
     assert!(second.stream.try_next().is_none(), "the second was served before the first had finished");
     done.send(()).unwrap();
     second.take_assignment(Positions::new()).await;
-    second.until(&positions(&topic, [(0, 2), (1, 0)])).await;
+    assert_eq!(second.assigned, lost);
+    second.until(&positions(&topic, [(moved, 2)])).await;
     assert_eq!(texts(&second.records), ["b"]);
-    assert!(soon("the end of the first", first.stream.next()).await.is_none());
+    if lost.len() == 2 {
+        assert!(soon("the end of the first", first.stream.next()).await.is_none());
+        return;
+    }
+    // The first goes on with what it kept, and with that alone.
+    let kept = 1 - moved;
+    log.append(vec![text(&topic, moved, "c"), text(&topic, kept, "d")]).await.unwrap();
+    first.until(&positions(&topic, [(kept, 1)])).await;
+    second.until(&positions(&topic, [(moved, 3)])).await;
+    assert_eq!((texts(&first.records), texts(&second.records)), (vec!["d".into()], vec!["b".into(), "c".into()]));
+    // It takes back what the second leaves, from where it is told to.
+    drop(second);
+    first.take_assignment(positions(&topic, [(moved, 2)])).await;
+    assert_eq!(first.assigned, lost);
+    first.until(&positions(&topic, [(moved, 3)])).await;
+    assert_eq!(texts(&first.records), ["d", "c"]);
 }
 
 pub async fn a_second_member_takes_over_from_one_that_is_dropped(cluster: &impl Cluster) {
@@ -109,7 +125,10 @@ pub async fn a_second_member_takes_over_from_one_that_is_dropped(cluster: &impl 
     let mut revoked = Reader::join(&*log, &group, &topic, Positions::new()).await;
     revoked.until(&positions(&topic, [(0, 1)])).await;
     let mut last = Reader::new(log.subscribe(&group, std::slice::from_ref(&topic)).await.unwrap());
-    assert!(matches!(next(&mut revoked.stream).await, Delivery::Revoked { .. }));
+    // A log that shares the partitions has nothing to share here: then it is dropped while it reads.
+    let revocation = tokio::time::timeout(Duration::from_secs(1), next(&mut revoked.stream)).await;
+    assert!(matches!(revocation, Err(_) | Ok(Delivery::Revoked { .. })), "{revocation:?}");
+    drop(revocation);
     drop(revoked);
     last.take_assignment(Positions::new()).await;
     last.until(&positions(&topic, [(0, 1)])).await;

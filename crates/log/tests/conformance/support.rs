@@ -83,6 +83,20 @@ pub async fn all(log: &dyn EventLog, topic: &TopicName, partition: u32) -> Vec<R
     log.read(&at(topic, partition), 0, usize::MAX >> 1).await.unwrap()
 }
 
+/// The texts of a partition, once it has as many: what a stage appended is durable at its answer, and visible soon.
+pub async fn soon_texts(log: &dyn EventLog, topic: &TopicName, partition: u32, count: usize) -> Vec<String> {
+    let enough = async {
+        loop {
+            let found = all(log, topic, partition).await;
+            if found.len() >= count {
+                return texts(&found);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("a stage's outputs", enough).await
+}
+
 /// Waits for something, but not for ever.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     within(HUNG, what, future).await

@@ -1,0 +1,356 @@
+//! Subscriptions: one thread polls each consumer, off the async threads. Rebalances become messages; the thread
+//! waits for their answers.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use carbon_core::{Positions, TopicPartition};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::client::{PATIENCE, list, log_line, partitions, positions, reason, unavailable};
+use super::ends::Ends;
+use super::reader::record;
+use crate::error::LogError;
+use crate::event_log::Group;
+use crate::record::Record;
+use crate::stream::{Delivery, RecordStream};
+
+/// What one delivery holds at the most.
+const BATCH_RECORDS: usize = 1000;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// How long the thread sleeps where nothing comes; also how soon it sees that nobody listens any more.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// What a member may do in the group's name.
+#[derive(Default)]
+pub(super) struct Grant {
+    /// Counts the rebalances.
+    pub epoch: u64,
+    pub owned: BTreeSet<TopicPartition>,
+    /// The member's id and generation, as of the last rebalance; `None` while it has none.
+    pub metadata: Option<Arc<ConsumerGroupMetadata>>,
+}
+
+/// A member of a group, seen by those who commit in its name.
+#[derive(Default)]
+pub(super) struct Member {
+    consumer: Mutex<Weak<BaseConsumer<Context>>>,
+    grant: Mutex<Grant>,
+}
+
+impl Member {
+    pub fn grant(&self) -> MutexGuard<'_, Grant> {
+        self.grant.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn consumer(&self) -> MutexGuard<'_, Weak<BaseConsumer<Context>>> {
+        self.consumer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn is_alive(&self) -> bool {
+        self.consumer().strong_count() > 0
+    }
+
+    pub fn commit(&self, list: &TopicPartitionList) -> KafkaResult<()> {
+        let consumer = self.consumer().upgrade().ok_or(KafkaError::Canceled)?;
+        consumer.commit(list, CommitMode::Sync)
+    }
+}
+
+/// What the thread and the library's callbacks share.
+pub(super) struct Context {
+    sender: mpsc::Sender<Result<Delivery, LogError>>,
+    handle: Handle,
+    closed: CancellationToken,
+    member: Arc<Member>,
+    pending: Mutex<Vec<Record>>,
+    ends: Mutex<Ends>,
+    /// Counts the callbacks: a poll that served one says nothing about the queue.
+    served: AtomicU64,
+    /// Nobody listens any more.
+    gone: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Context {
+    fn new(sender: mpsc::Sender<Result<Delivery, LogError>>, closed: CancellationToken, member: Arc<Member>) -> Self {
+        Self {
+            sender,
+            handle: Handle::current(),
+            closed,
+            member,
+            pending: Mutex::default(),
+            ends: Mutex::default(),
+            served: AtomicU64::new(0),
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed) || self.closed.is_cancelled() || self.sender.is_closed()
+    }
+
+    /// Waits for something of the async side, or for the close.
+    fn wait<T>(&self, what: impl Future<Output = Option<T>>) -> Option<T> {
+        let answer = self.handle.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.closed.cancelled() => None,
+                answer = what => answer,
+            }
+        });
+        if answer.is_none() {
+            self.gone.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    fn give(&self, delivery: Result<Delivery, LogError>) -> Option<()> {
+        self.wait(async { self.sender.send(delivery).await.ok() })
+    }
+
+    /// Hands on what was polled.
+    fn flush(&self) {
+        let records = std::mem::take(&mut *lock(&self.pending));
+        if !records.is_empty() && !self.is_gone() {
+            self.give(Ok(Delivery::Records(records)));
+        }
+    }
+
+    fn tell_ends(&self, ends: impl IntoIterator<Item = (TopicPartition, u64)>) {
+        for (at, next) in ends {
+            self.flush();
+            self.give(Ok(Delivery::Ended { at, next }));
+        }
+    }
+
+    fn assigned(&self, consumer: &BaseConsumer<Self>, tpl: &mut TopicPartitionList) -> Result<(), LogError> {
+        let added = partitions(tpl);
+        let start = if added.is_empty() || self.is_gone() { None } else { self.start(consumer, &added)? };
+        if let Some(start) = start {
+            for at in &added {
+                let next = start.next(at);
+                lock(&self.ends).begin(at.clone(), next);
+                let offset = Offset::Offset(i64::try_from(next).unwrap_or(i64::MAX));
+                tpl.set_partition_offset(at.topic.as_str(), super::client::number(at.partition), offset)
+                    .map_err(|error| unavailable("an offset cannot be set", &error))?;
+            }
+        }
+        consumer.incremental_assign(tpl).map_err(|error| unavailable("partitions cannot be assigned", &error))?;
+        let mut grant = self.member.grant();
+        grant.epoch += 1;
+        grant.owned.extend(added);
+        grant.metadata = consumer.group_metadata().map(Arc::new);
+        Ok(())
+    }
+
+    /// Where to start: by the answer, else by the group's offsets, else at the beginning.
+    fn start(&self, consumer: &BaseConsumer<Self>, added: &[TopicPartition]) -> Result<Option<Positions>, LogError> {
+        let (start, answer) = oneshot::channel();
+        self.flush();
+        if self.give(Ok(Delivery::Assigned { partitions: added.to_vec(), start })).is_none() {
+            return Ok(None);
+        }
+        let Some(mut start) = self.wait(async { answer.await.ok() }) else { return Ok(None) };
+        let unknown: Positions = added.iter().filter(|at| start.get(at).is_none()).map(|at| (at.clone(), 0)).collect();
+        if !unknown.is_empty() {
+            let committed = consumer.committed_offsets(list(&unknown)?, PATIENCE);
+            let committed = committed.map_err(|error| unavailable("a group's offsets cannot be read", &error))?;
+            start.merge(&positions(&committed, |_| Some(0)));
+        }
+        Ok(Some(start))
+    }
+
+    fn revoked(&self, consumer: &BaseConsumer<Self>, tpl: &TopicPartitionList) -> Result<(), LogError> {
+        let removed = partitions(tpl);
+        let lost = consumer.assignment_lost();
+        if lost {
+            // Somebody else may have them already: nothing is committed for them from here on.
+            let mut grant = self.member.grant();
+            grant.metadata = None;
+            grant.owned.retain(|at| !removed.contains(at));
+        }
+        self.flush();
+        if !removed.is_empty() && !self.is_gone() {
+            let (done, acknowledged) = oneshot::channel();
+            if self.give(Ok(Delivery::Revoked { partitions: removed.clone(), done })).is_some() {
+                self.wait(async { acknowledged.await.ok() });
+            }
+        }
+        {
+            let mut grant = self.member.grant();
+            grant.epoch += 1;
+            grant.owned.retain(|at| !removed.contains(at));
+            if !lost {
+                grant.metadata = consumer.group_metadata().map(Arc::new);
+            }
+        }
+        removed.iter().for_each(|at| lock(&self.ends).forget(at));
+        consumer.incremental_unassign(tpl).map_err(|error| unavailable("partitions cannot be given up", &error))
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        log_line(level, fac, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka client");
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        lock(&self.ends).statistics(statistics);
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, tpl: &mut TopicPartitionList) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        let outcome = match kind {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, tpl),
+            _ => self.revoked(consumer, tpl),
+        };
+        if let Err(error) = outcome {
+            // The stream ends; whoever reads joins again.
+            self.give(Err(error));
+            self.gone.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn commit_callback(&self, _: KafkaResult<()>, _: &TopicPartitionList) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl super::Inner {
+    pub(super) fn subscribe(&self, group: &Group, topics: &[&str]) -> Result<RecordStream, LogError> {
+        let (sender, deliveries) = mpsc::channel(2);
+        let member = Arc::new(Member::default());
+        let context = Context::new(sender, self.closed.clone(), member.clone());
+        let consumer: BaseConsumer<Context> = self
+            .options
+            .member(group)
+            .create_with_context(context)
+            .map_err(|error| unavailable("a member cannot be made", &error))?;
+        let consumer = Arc::new(consumer);
+        *member.consumer() = Arc::downgrade(&consumer);
+        consumer.subscribe(topics).map_err(|error| unavailable("topics cannot be subscribed to", &error))?;
+        self.add_member(group, member);
+        self.poll(consumer)?;
+        Ok(RecordStream::new(deliveries))
+    }
+
+    pub(super) fn follow(&self, from: &Positions) -> Result<RecordStream, LogError> {
+        let (sender, deliveries) = mpsc::channel(2);
+        let context = Context::new(sender, self.closed.clone(), Arc::default());
+        for (at, next) in from.iter() {
+            lock(&context.ends).begin(at.clone(), next);
+        }
+        let consumer: BaseConsumer<Context> = self
+            .options
+            .consumer(super::group_of_readers())
+            .create_with_context(context)
+            .map_err(|error| unavailable("a follower cannot be made", &error))?;
+        consumer.assign(&list(from)?).map_err(|error| unavailable("partitions cannot be followed", &error))?;
+        self.poll(Arc::new(consumer))?;
+        Ok(RecordStream::new(deliveries))
+    }
+
+    fn poll(&self, consumer: Arc<BaseConsumer<Context>>) -> Result<(), LogError> {
+        let token = self.threads.token();
+        let run = move || {
+            run(&consumer);
+            consumer.context().gone.store(true, Ordering::Relaxed);
+            // Leaves the group.
+            drop(consumer);
+            drop(token);
+        };
+        let thread = std::thread::Builder::new().name("kafka-poll".into()).spawn(run);
+        thread.map(drop).map_err(|source| LogError::Io { path: "a thread for the kafka client".into(), source })
+    }
+}
+
+fn run(consumer: &BaseConsumer<Context>) {
+    let context = consumer.context();
+    let mut bytes = 0;
+    let mut began = Instant::now();
+    let mut wait = IDLE;
+    while !context.is_gone() {
+        let served = context.served.load(Ordering::Relaxed);
+        match consumer.poll(wait) {
+            Some(Ok(message)) => {
+                wait = Duration::ZERO;
+                let Some(record) = record(&message) else { continue };
+                lock(&context.ends).delivered(&record.position);
+                bytes += record.bytes();
+                let mut pending = lock(&context.pending);
+                if pending.is_empty() {
+                    began = Instant::now();
+                }
+                pending.push(record);
+                let full = pending.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES || began.elapsed() >= IDLE;
+                drop(pending);
+                if full {
+                    context.flush();
+                    bytes = 0;
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                context.flush();
+                bytes = 0;
+                let ended = lock(&context.ends).ended(partition);
+                context.tell_ends(ended);
+            }
+            Some(Err(error)) => {
+                if let Some(error) = fatal(&error) {
+                    context.flush();
+                    context.give(Err(error));
+                    return;
+                }
+                tracing::debug!(%error, "kafka poll");
+            }
+            None => {
+                context.flush();
+                bytes = 0;
+                // A poll that served a callback may have come back with something left in the queue.
+                wait = if context.served.load(Ordering::Relaxed) == served {
+                    let ended = lock(&context.ends).drained();
+                    context.tell_ends(ended);
+                    IDLE
+                } else {
+                    Duration::ZERO
+                };
+            }
+        }
+    }
+}
+
+/// What does not mend itself by polling on.
+fn fatal(error: &KafkaError) -> Option<LogError> {
+    let unreadable = matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::UnknownTopic
+                | Code::UnknownTopicOrPartition
+                | Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+        )
+    );
+    let ended = unreadable || matches!(error, KafkaError::MessageConsumptionFatal(_));
+    ended.then(|| LogError::Unavailable(format!("kafka: records cannot be read: {}", reason(error))))
+}
