@@ -83,6 +83,11 @@ port_of() { # SERVICE
     else echo "$default"; fi
 }
 
+controller_port() { # KAFKA-PORT
+    local asked="${KAFKA_CONTROLLER_PORT:-0}"
+    [[ $asked != 0 ]] && echo "$asked" || echo $(($1 + 1))
+}
+
 exports() { # SERVICE...
     local service port
     for service; do
@@ -96,7 +101,7 @@ exports() { # SERVICE...
 }
 
 up() { # SERVICE...
-    local service port asked failed=0
+    local service port asked wanted wait waits=() failed=0
     declare -A since=() was_up=() broken=()
     for service; do
         port="$(port_of "$service")"
@@ -112,6 +117,9 @@ up() { # SERVICE...
         if [[ -z $port ]]; then
             port="$(python3 "$here/ports.py" pick 2 "$dir/$service" "$claims")" || die "no free port for $service"
         fi
+        wanted=("$port")
+        [[ $service != kafka ]] || wanted+=("$(controller_port "$port")")
+        python3 "$here/ports.py" free "${wanted[@]}" || die "$service was not started"
         echo "$port" >"$dir/$service/port"
     done
     # Waiting comes after all are launched, so that they start at the same time.
@@ -124,11 +132,15 @@ up() { # SERVICE...
         [[ ! -e $dir/$service/log ]] || mv -f "$dir/$service/log" "$dir/$service/log.1"
         : >"$dir/$service/log"
         rm -rf "$dir/$service/tmp" && mkdir "$dir/$service/tmp"
-        "launch_$service" "$(<"$dir/$service/port")" || { broken[$service]=yes failed=1; note "$service was not started"; show_log "$service"; }
+        "launch_$service" "$(<"$dir/$service/port")" ||
+            { broken[$service]=yes failed=1; note "$service was not started"; show_log "$service"; }
     done
     for service; do
-        [[ -n ${broken[$service]:-} ]] || await_ready "$service" "${was_up[$service]:+already }up" "${since[$service]}" || failed=1
+        [[ -z ${broken[$service]:-} ]] || continue
+        await_ready "$service" "${was_up[$service]:+already }up" "${since[$service]}" &
+        waits+=($!)
     done
+    for wait in "${waits[@]}"; do wait "$wait" || failed=1; done
     [[ $failed == 0 ]] || exit 1
     exports "$@"
 }

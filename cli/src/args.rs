@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::{completions, eval, models, produce, search, status, tail, topology};
 use crate::error::CliError;
 use crate::term;
+use crate::up::roles::Role;
 
 /// A machine-learning platform whose only truth is an event log.
 #[derive(Debug, Parser)]
@@ -28,6 +29,7 @@ Examples:
   carbon-ml search \"henry hub gas\" --limit 5   search what was appended
   carbon-ml tail ml.entity.changed.v1          watch the events
   carbon-ml status                             see how far every processor is
+  carbon-ml serve embedder                     run one role of it, against Kafka
 
 Settings come from ML_ environment variables over carbon-ml.toml over defaults;
 docs/configuration.md lists them. Options go over all of them.
@@ -88,6 +90,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Up(UpArgs),
+    Serve(ServeArgs),
     Topology(topology::TopologyArgs),
     Produce(produce::ProduceArgs),
     Search(search::SearchArgs),
@@ -101,8 +104,9 @@ pub enum Command {
 /// Run the whole platform in this process
 ///
 /// Log, processors, read models, search index, query-api and tracking-api, all embedded: no server is
-/// needed beside it. Everything lies in the data folder and is there again after a restart. Ends on
-/// Ctrl-C or SIGTERM, after what was accepted is durable.
+/// needed beside it. Everything lies in the data folder and is there again after a restart. With
+/// ML_KAFKA_BROKERS the log lies on that cluster instead. Ends on Ctrl-C or SIGTERM, after what was
+/// accepted is durable.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = UP_HELP)]
 pub struct UpArgs {
@@ -127,10 +131,40 @@ Examples:
   carbon-ml up --demo --samples mine.jsonl      with entities of your own
   ML_QUERY_PORT=0 ML_DATA_DIR=./data carbon-ml up
   ML_LISTEN=0.0.0.0 carbon-ml up --insecure-listen
+  ML_KAFKA_BROKERS=localhost:9092 ML_SCHEMA_REGISTRY_URL=http://localhost:8081 carbon-ml up
 
 Then, in another terminal:
   carbon-ml search \"henry hub natural gas futures\"
   carbon-ml status --watch";
+
+/// Run some of the roles in this process, against a Kafka cluster
+///
+/// query-api, indexer and projections share the files of a data folder and run together; each process that
+/// runs them keeps a full copy, so that reads scale with their number. Embedders and tracking-apis run alone
+/// or beside them; embedders share the partitions among themselves. A process without an API answers /health,
+/// /ready and /metrics on ML_OPERATIONS_PORT.
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = SERVE_HELP)]
+pub struct ServeArgs {
+    /// What this process does
+    #[arg(required = true, value_name = "ROLE")]
+    pub roles: Vec<Role>,
+    /// Do not download the weights of the embedding model; without them on this machine it does not start
+    #[arg(long)]
+    pub no_pull: bool,
+    /// Listen beyond loopback although there is no authentication
+    #[arg(long)]
+    pub insecure_listen: bool,
+}
+
+const SERVE_HELP: &str = "\
+Examples:
+  export ML_KAFKA_BROKERS=localhost:9092 ML_SCHEMA_REGISTRY_URL=http://localhost:8081
+  carbon-ml topology apply                              once: topics and schemas
+  carbon-ml serve query-api indexer projections         reads, with a copy of its own
+  carbon-ml serve embedder                              as many as the texts need
+  carbon-ml serve tracking-api                          writes
+  carbon-ml status                                      all of them, by what the brokers know";
 
 impl UpArgs {
     /// The sample entities, one a line.

@@ -37,6 +37,9 @@ pub enum CliError {
     Inference(#[from] InferenceError),
     #[error("the output cannot be written: {0}")]
     Output(std::io::Error),
+    /// What `topology apply` would make.
+    #[error("the cluster is not as the topology wants it; `carbon-ml topology apply` makes what is missing:\n  {}", .0.join("\n  "))]
+    NotApplied(Vec<String>),
     #[error("{0}")]
     Failed(String),
 }
@@ -61,7 +64,7 @@ impl CliError {
             Self::NotFound(_) | Self::Inference(InferenceError::UnknownModel { .. }) => 4,
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 4,
             Self::File { .. } | Self::Inference(_) => 1,
-            Self::CheckFailed(_) => 5,
+            Self::CheckFailed(_) | Self::NotApplied(_) => 5,
         }
     }
 

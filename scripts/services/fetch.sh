@@ -10,16 +10,17 @@ whole_registry() { [[ -s $registry_home/apicurio-registry-app-$registry_version-
 
 fetch() { # SERVICE
     "whole_$1" && return
-    command -v mvn >/dev/null || die "mvn is missing: install Maven (Debian and Ubuntu: apt-get install maven) to fetch $1"
+    command -v mvn >/dev/null ||
+        die "mvn is missing: install Maven (Debian and Ubuntu: apt-get install maven), to fetch $1"
     mkdir -p "$cache"
     exec 8>"$cache/lock"
     flock 8 # of two starts at once, one fetches
     if ! "whole_$1"; then
         note "fetching $1 from Maven Central"
         rm -rf "$cache"/.part-* # of a fetch that was killed
-        local part home
+        local part home said
         part="$(mktemp -d "$cache/.part-XXXXXX")"
-        "fetch_$1" "$part" </dev/null >&2 || { rm -rf "$part"; die "fetching $1 failed"; }
+        said="$("fetch_$1" "$part" 2>&1 </dev/null)" || { rm -rf "$part"; echo "$said" >&2; die "fetching $1 failed"; }
         home="$1_home"
         rm -rf "${!home}"
         mv -T "$part" "${!home}"
@@ -38,7 +39,8 @@ fetch_kafka() { # FOLDER
   </dependencies>
 </project>
 POM
-    mvn -B -q -C -f "$1/pom.xml" "$maven_dependency:copy-dependencies" -DoutputDirectory="$1/libs" -DincludeScope=runtime
+    mvn -B -q -C -f "$1/pom.xml" "$maven_dependency:copy-dependencies" \
+        -DoutputDirectory="$1/libs" -DincludeScope=runtime
 }
 
 fetch_registry() { # FOLDER

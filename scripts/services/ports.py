@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Free ports on loopback.
 
-ports.py free PORT...             exit 1, naming them, if any is taken
+ports.py free PORT...             exit 1, naming them, if any is still taken after a moment
 ports.py pick COUNT OWNER CLAIMS  prints the first of COUNT consecutive free ports, and claims them for OWNER
 
 Picked ports lie below the kernel's range for outgoing connections: a client that retries a stopped service on a
@@ -14,6 +14,7 @@ import os
 import random
 import socket
 import sys
+import time
 
 
 def free(port):
@@ -51,8 +52,13 @@ def pick(count, owner, claims):
 
 
 if sys.argv[1] == "free":
-    taken = [port for port in sys.argv[2:] if not free(int(port))]
-    if taken:
+    taken = sys.argv[2:]
+    for _ in range(20):  # a process that was just killed holds its ports a little longer
+        taken = [port for port in taken if not free(int(port))]
+        if not taken:
+            break
+        time.sleep(0.1)
+    else:
         sys.exit("taken by another process: port " + ", ".join(taken))
 else:
     pick(int(sys.argv[2]), sys.argv[3], sys.argv[4])

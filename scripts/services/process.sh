@@ -9,11 +9,12 @@ running() { # SERVICE; sets pid
 paused() { grep -q '^State:[[:space:]]*T' "/proc/$pid/status" 2>/dev/null; }
 
 find_java() {
-    java="${JAVA_HOME:+$JAVA_HOME/bin/}java"
-    java="$(command -v "$java")" || die "java is missing: install Java 17 or later (Debian and Ubuntu: apt-get install openjdk-17-jre-headless)"
-    local version
+    local name="${JAVA_HOME:+$JAVA_HOME/bin/}java" version
+    java="$(command -v "$name")" ||
+        die "$name is missing: install Java 17 or later (Debian and Ubuntu: apt-get install openjdk-17-jre-headless)"
     version="$("$java" -version 2>&1 | sed -n '/version "/{s/.*version "\([0-9]*\).*/\1/p;q}')"
-    [[ ${version:-0} -ge 17 ]] || die "$java is version ${version:-unknown}: install Java 17 or later, or name one by JAVA_HOME"
+    [[ ${version:-0} -ge 17 ]] ||
+        die "$java is version ${version:-unknown}: install Java 17 or later, or name one by JAVA_HOME"
 }
 
 spawn() { # SERVICE JAVA-ARGUMENT...
@@ -24,16 +25,17 @@ spawn() { # SERVICE JAVA-ARGUMENT...
         -Djava.io.tmpdir="$home/tmp" -Djava.awt.headless=true -XX:+ExitOnOutOfMemoryError "${@:2}" \
         >>"$home/log" 2>&1 </dev/null 9>&-) &
     echo $! >"$home/pid"
+    disown # or bash reports its end
     # Until the child has become what the marker names, it would be taken for a stranger.
     until running "$1" || ! kill -0 $! 2>/dev/null; do sleep 0.01; done
 }
 
 launch_kafka() { # PORT
-    local home="$dir/kafka" controller="${KAFKA_CONTROLLER_PORT:-0}" log4j
-    [[ $controller != 0 ]] || controller=$(($1 + 1))
-    python3 "$here/ports.py" free "$1" "$controller" || return
-    log4j="-Dlog4j.configuration=file:$home/log4j.properties"
-    sed -e "s|@port@|$1|g; s|@controller@|$controller|g; s|@data@|$home/data|g" "$here/kafka.properties" >"$home/server.properties"
+    local home="$dir/kafka" controller log4j
+    controller="$(controller_port "$1")"
+    log4j=("-Dlog4j.configuration=file:$home/log4j.properties" -Dlog4j2.statusLoggerLevel=OFF)
+    sed "s|@port@|$1|g; s|@controller@|$controller|g; s|@data@|$home/data|g" \
+        "$here/kafka.properties" >"$home/server.properties" || return
     cat >"$home/log4j.properties" <<LOG
 log4j.rootLogger=WARN, out
 log4j.appender.out=org.apache.log4j.ConsoleAppender
@@ -45,16 +47,16 @@ LOG
         # which would read as an option.
         local id
         id="$(python3 -c 'import base64, os; print("A" + base64.urlsafe_b64encode(os.urandom(16)).decode()[1:22])')"
-        "$java" -Xmx128m "$log4j" -cp "$kafka_home/libs/*" kafka.tools.StorageTool format --ignore-formatted \
+        "$java" -Xmx128m "${log4j[@]}" -cp "$kafka_home/libs/*" kafka.tools.StorageTool format --ignore-formatted \
             -t "$id" -c "$home/server.properties" >>"$home/log" 2>&1 9>&- || return
     fi
-    spawn kafka -Xms64m -Xmx"${KAFKA_HEAP:-512m}" -XX:+UseG1GC "$log4j" -cp "$kafka_home/libs/*" kafka.Kafka "$home/server.properties"
+    spawn kafka -Xms32m -Xmx"${KAFKA_HEAP:-512m}" -XX:+UseG1GC "${log4j[@]}" \
+        -cp "$kafka_home/libs/*" kafka.Kafka "$home/server.properties"
 }
 
 launch_registry() { # PORT
-    python3 "$here/ports.py" free "$1" || return
     # WRITE_DELAY=0: a schema whose id was given out is on disk, and survives a kill.
-    spawn registry -Xms64m -Xmx"${REGISTRY_HEAP:-384m}" -XX:+UseSerialGC \
+    spawn registry -Xms32m -Xmx"${REGISTRY_HEAP:-384m}" -XX:+UseSerialGC \
         -Dquarkus.http.host=127.0.0.1 -Dquarkus.http.port="$1" \
         -DREGISTRY_DATASOURCE_URL="jdbc:h2:file:$dir/registry/data/registry;WRITE_DELAY=0" \
         -Dquarkus.datasource.jdbc.initial-size=2 -Dquarkus.datasource.jdbc.min-size=2 -Dquarkus.datasource.jdbc.max-size=20 \
@@ -83,7 +85,9 @@ now() { echo $(($(date +%s%N) / 1000000)); }
 
 # All threads are gone, and with them the ports and file locks; a zombie of which nobody takes note counts as gone.
 ended() { # PID
-    [[ ! -d /proc/$1 ]] || { grep -q '^State:[[:space:]]*Z' "/proc/$1/status" && [[ $(find "/proc/$1/task" -mindepth 1 -maxdepth 1 | wc -l) -le 1 ]]; } 2>/dev/null
+    local threads=("/proc/$1/task"/*)
+    [[ ! -d /proc/$1 ]] ||
+        { [[ ${#threads[@]} -le 1 ]] && grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null; }
 }
 
 stop() { # SIGNAL SERVICE...

@@ -23,10 +23,12 @@ class Reply:
         return value
 
     def skip_string(self):
-        self.at += max(self.take("h"), 0)
+        length = self.take("h")  # -1: null
+        self.at += max(length, 0)
 
     def skip_ints(self):
-        self.at += 4 * self.take("i")
+        count = self.take("i")
+        self.at += 4 * count
 
 
 def receive(conn, size):

@@ -22,8 +22,8 @@ pub struct Parts {
     pub generations: GenerationLog,
     /// Shared, since some processors start after the service does.
     pub processors: Arc<Mutex<Vec<ProcessorView>>>,
-    /// The namespace of the `deadletters` read model.
-    pub deadletters: Namespace,
+    /// The namespace of the `deadletters` read model; `None` in a process that does not hold it.
+    pub deadletters: Option<Namespace>,
     pub health: Arc<Health>,
     pub metrics: Metrics,
     pub config: Arc<Config>,

@@ -9,7 +9,7 @@ use carbon_core::{Cleanup, Timestamp};
 use carbon_http::Problem;
 use carbon_log::{EventLog, LogError, TopicDescription};
 use carbon_runtime::Generation;
-use carbon_runtime::consume::{Phase, ProcessorView, Progress};
+use carbon_runtime::consume::{Lag, Phase, ProcessorView, Progress};
 use carbon_schemas::events::GenerationState;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,7 +23,8 @@ pub(crate) struct Status {
     log: LogStatus,
     processors: Vec<ProcessorStatus>,
     generations: Vec<GenerationStatus>,
-    dead_letters: DeadLetters,
+    /// `null` where this process does not hold their read model.
+    dead_letters: Option<DeadLetters>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -49,8 +50,10 @@ struct ProcessorStatus {
     name: String,
     group: String,
     topic: String,
-    /// `starting`, `running`, `retrying` or `stopped`.
+    /// `starting`, `running`, `retrying` or `stopped`; of a processor elsewhere, whether its group has members.
     phase: &'static str,
+    /// Whether it runs in this process; of one elsewhere, only what the log knows is told.
+    here: bool,
     /// What a retry follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -98,7 +101,14 @@ pub(crate) async fn get_status(State(parts): State<Arc<Parts>>) -> Result<Json<S
     for view in &views {
         processors.push(processor(log, view, now).await?);
     }
-    let counts = carbon_read_models::deadletters::counts(&parts.deadletters).await?;
+    processors.extend(elsewhere(&parts, &views, now).await?);
+    let dead_letters = match &parts.deadletters {
+        Some(namespace) => {
+            let counts = carbon_read_models::deadletters::counts(namespace).await?;
+            Some(DeadLetters { by_reason: counts.into_iter().collect() })
+        }
+        None => None,
+    };
     Ok(Json(Status {
         env: parts.config.env.clone(),
         version: env!("CARGO_PKG_VERSION"),
@@ -109,7 +119,7 @@ pub(crate) async fn get_status(State(parts): State<Arc<Parts>>) -> Result<Json<S
         },
         processors,
         generations: parts.generations.now().iter().map(generation).collect(),
-        dead_letters: DeadLetters { by_reason: counts.into_iter().collect() },
+        dead_letters,
     }))
 }
 
@@ -136,6 +146,7 @@ async fn processor(log: &dyn EventLog, view: &ProcessorView, now: Timestamp) -> 
         name: view.name.clone(),
         group: view.group.to_string(),
         topic: view.topic.to_string(),
+        here: true,
         phase,
         error,
         lag: lag.records,
@@ -146,6 +157,37 @@ async fn processor(log: &dyn EventLog, view: &ProcessorView, now: Timestamp) -> 
         dead_letters: progress.dead_letters,
         rebuilt: progress.rebuilt,
     })
+}
+
+/// The processors of other processes, by what their groups committed.
+async fn elsewhere(parts: &Parts, here: &[ProcessorView], now: Timestamp) -> Result<Vec<ProcessorStatus>, LogError> {
+    let mut found = Vec::new();
+    for group in parts.log.groups().await? {
+        let name = group.group.processor();
+        let Some(processor) = parts.topology.processors.get(name) else { continue };
+        if here.iter().any(|view| view.group == group.group) {
+            continue;
+        }
+        for topic in &processor.consumes {
+            let lag = Lag::of(&*parts.log, topic, &group.positions, now).await?;
+            found.push(ProcessorStatus {
+                name: name.to_owned(),
+                group: group.group.to_string(),
+                topic: topic.to_string(),
+                here: false,
+                phase: if group.members > 0 { "running" } else { "stopped" },
+                error: None,
+                lag: lag.records,
+                oldest_event_age_s: lag.oldest_event_age_s,
+                records: group.positions.iter().map(|(_, next)| next).sum(),
+                batches: 0,
+                halted: BTreeMap::new(),
+                dead_letters: BTreeMap::new(),
+                rebuilt: None,
+            });
+        }
+    }
+    Ok(found)
 }
 
 fn generation(generation: &Generation) -> GenerationStatus {

@@ -16,14 +16,14 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
     let global = cli.global;
     match cli.command {
         Command::Up(args) => {
-            let (config, warnings) = global.load()?;
-            carbon_runtime::init_logs(&config)?;
-            for warning in warnings {
-                tracing::warn!("{warning}");
-            }
-            crate::up::run(config, args).await
+            let config = service(&global)?;
+            crate::up::up(config, args).await
         }
-        Command::Topology(args) => topology::run(args),
+        Command::Serve(args) => {
+            let config = service(&global)?;
+            crate::up::serve(config, args).await
+        }
+        Command::Topology(args) => topology::run(&global, args).await,
         Command::Produce(args) => produce::run(&global, args).await,
         Command::Search(args) => search::run(&global, args).await,
         Command::Tail(args) => tail::run(&global, args).await,
@@ -32,4 +32,14 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Eval(args) => eval::run(&global, args).await,
         Command::Completions(args) => completions::run(&args),
     }
+}
+
+/// The configuration of a process that serves, with its logs set up.
+fn service(global: &crate::args::Global) -> Result<carbon_runtime::Config, CliError> {
+    let (config, warnings) = global.load()?;
+    carbon_runtime::init_logs(&config)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(config)
 }

@@ -87,7 +87,8 @@ fn begin_again() -> Result<(), CliError> {
 struct Status {
     processors: Vec<Processor>,
     generations: Vec<Generation>,
-    dead_letters: DeadLetters,
+    /// `None` where the service does not hold their read model.
+    dead_letters: Option<DeadLetters>,
     log: Log,
 }
 
@@ -97,6 +98,7 @@ struct Processor {
     name: String,
     group: String,
     phase: String,
+    here: Option<bool>,
     error: Option<String>,
     lag: u64,
     oldest_event_age_s: Option<f64>,
@@ -141,12 +143,15 @@ fn print(status: &Status) -> Result<(), CliError> {
     let sections = [
         ("processors", processors(&status.processors)),
         ("generations", generations(&status.generations)),
-        ("dead letters", dead_letters(&status.dead_letters)),
+        ("dead letters", status.dead_letters.as_ref().map(dead_letters).unwrap_or_default()),
         ("topics", topics(&status.log.topics)),
     ];
     for (title, table) in sections {
         match table.is_empty() {
             false => term::show(&table)?,
+            true if title == "dead letters" && status.dead_letters.is_none() => {
+                term::line("dead letters: ask a process that holds the read models")?;
+            }
             true => term::line(format_args!("{title}: none"))?,
         }
         term::line("")?;
@@ -201,9 +206,11 @@ fn processors(list: &[Processor]) -> Table {
 /// What is wrong with a processor, if anything is.
 fn detail(processor: &Processor) -> String {
     let halted = processor.halted.iter().map(|(at, needs)| format!("{at} halted: {needs}"));
+    let elsewhere = (processor.here == Some(false)).then(|| "in another process".to_owned());
     let error = processor.error.iter().map(|error| format!("error: {error}"));
     let rebuilt = processor.rebuilt.iter().map(|why| format!("rebuilt: {why}"));
-    let parts: Vec<String> = error.chain(halted).chain(rebuilt).map(|part| term::fit(&part, 200)).collect();
+    let parts: Vec<String> =
+        elsewhere.into_iter().chain(error).chain(halted).chain(rebuilt).map(|part| term::fit(&part, 200)).collect();
     parts.join("; ")
 }
 
@@ -280,7 +287,7 @@ mod tests {
             assert!(text.contains(part), "{part} not in\n{text}");
         }
         assert!(generations(&status.generations).to_string().contains("search-v1-1"));
-        let text = dead_letters(&status.dead_letters).to_string();
+        let text = dead_letters(&status.dead_letters.unwrap()).to_string();
         assert!(text.contains("field_limit") && !text.contains("undecodable"), "{text}");
         assert!(topics(&status.log.topics).to_string().contains("1,234"));
     }
@@ -288,7 +295,7 @@ mod tests {
     #[test]
     fn nothing_is_nothing() {
         let status: Status = serde_json::from_str("{}").unwrap();
-        assert!(processors(&status.processors).is_empty() && dead_letters(&status.dead_letters).is_empty());
+        assert!(processors(&status.processors).is_empty() && status.dead_letters.is_none());
         assert_eq!([None, Some(0.25), Some(3600.9)].map(age), ["-", "250ms", "1h"]);
     }
 }

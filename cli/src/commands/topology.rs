@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 
+use carbon_log::{EventLog as _, KafkaLog, LogError};
 use carbon_topology::{Mistake, Topology, TopologyError};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::args::Global;
 use crate::error::CliError;
 use crate::term;
+use crate::up::open_log;
 
-/// Check or draw the topology: topics, processors and read models
+/// Check, draw or apply the topology: topics, processors and read models
 ///
 /// Without a file it is the topology that this program was built with.
 #[derive(Debug, Args)]
@@ -34,6 +37,20 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+    /// Make on the Kafka cluster what the topology wants: topics, and schemas in the registry
+    ///
+    /// Missing topics are made and changed retentions are taken over; what would lose records, such as another
+    /// number of partitions, is refused before anything changes. Every schema version is registered, and its subject
+    /// is set to FULL_TRANSITIVE compatibility. To run it again changes nothing. Exit 5 if something is refused.
+    #[command(after_long_help = "\
+Examples:
+  ML_KAFKA_BROKERS=localhost:9092 ML_SCHEMA_REGISTRY_URL=http://localhost:8081 carbon-ml topology apply
+  ML_ENV=production carbon-ml topology apply   three copies of each partition, two of them in sync")]
+    Apply {
+        /// What was made as JSON: {"cluster", "topics": [..], "schemas": [{"subject", "version", "id"}]}
+        #[arg(long)]
+        json: bool,
+    },
     /// Draw how events flow
     #[command(after_long_help = "\
 Examples:
@@ -48,16 +65,67 @@ Examples:
 const HELP: &str = "\
 Examples:
   carbon-ml topology check topology.yaml
-  carbon-ml topology graph";
+  carbon-ml topology graph
+  carbon-ml topology apply";
 
-pub fn run(args: TopologyArgs) -> Result<(), CliError> {
+pub async fn run(global: &Global, args: TopologyArgs) -> Result<(), CliError> {
     match args.command {
+        TopologyCommand::Apply { json } => apply(global, json).await,
         TopologyCommand::Check { file, json } => check(file, json),
         TopologyCommand::Graph { file } => {
             let topology = read(file.as_ref())?.map_err(|error| CliError::CheckFailed(error.to_string()))?;
             term::line(topology.graph())
         }
     }
+}
+
+async fn apply(global: &Global, json: bool) -> Result<(), CliError> {
+    let config = global.config()?;
+    if !config.on_kafka() {
+        return Err(CliError::Usage(
+            "the embedded log makes its topics by itself; to apply the topology to a cluster, set ML_KAFKA_BROKERS"
+                .into(),
+        ));
+    }
+    let topology = Topology::builtin().map_err(|error| CliError::CheckFailed(error.to_string()))?;
+    let refused = |error: LogError| match error {
+        LogError::TopicDiffers { .. } | LogError::SchemaRefused { .. } => CliError::CheckFailed(error.to_string()),
+        other => CliError::Failed(other.to_string()),
+    };
+    let log = KafkaLog::connect(open_log::options(&config, "topology-apply")).await.map_err(refused)?;
+    let specs = topology.specs();
+    let names: Vec<_> = specs.iter().map(|spec| spec.name.clone()).collect();
+    let before: Vec<_> = log.describe().await.map_err(refused)?.into_iter().map(|topic| topic.spec).collect();
+    log.check_schemas(&names).await.map_err(refused)?;
+    log.ensure_topics(&specs).await.map_err(refused)?;
+    let schemas = log.register_schemas(&names).await.map_err(refused)?;
+    let done = |name| match before.iter().find(|spec| spec.name == name) {
+        None => "made",
+        Some(found) if specs.contains(found) => "as it was",
+        Some(_) => "changed",
+    };
+    let topics: Vec<_> = names.iter().map(|name| (name, done(name.clone()))).collect();
+    let cluster = log.identity().to_owned();
+    log.close().await;
+    if json {
+        let topics: Vec<_> = topics.iter().map(|(name, done)| json!({"name": name, "done": done})).collect();
+        let schemas: Vec<_> = schemas
+            .iter()
+            .map(|schema| json!({"subject": schema.subject, "version": schema.version, "id": schema.id}))
+            .collect();
+        return term::json(&json!({"cluster": cluster, "topics": topics, "schemas": schemas}));
+    }
+    let mut table = term::table(&["topic", "done"]);
+    for (name, done) in &topics {
+        table.add_row([name.as_str(), *done]);
+    }
+    term::show(&table)?;
+    let mut table = term::table(&["subject", "version", "id"]);
+    for schema in &schemas {
+        table.add_row([schema.subject.clone(), format!("{:03}", schema.version), schema.id.to_string()]);
+    }
+    term::show(&table)?;
+    term::line(format_args!("\ncluster {cluster} has {} topics and {} schemas", topics.len(), schemas.len()))
 }
 
 fn read(file: Option<&PathBuf>) -> Result<Result<Topology, TopologyError>, CliError> {

@@ -15,8 +15,8 @@ const QUERY: &str = "henry hub natural gas futures";
 
 pub async fn run(platform: &Platform, samples: &str) -> Result<(), CliError> {
     let global = Global {
-        url: Some(format!("http://{}", platform.query)),
-        tracking_url: Some(format!("http://{}", platform.tracking)),
+        url: platform.query.map(|address| format!("http://{address}")),
+        tracking_url: platform.tracking.map(|address| format!("http://{address}")),
         ..Global::default()
     };
     let (config, _) = global.load()?;

@@ -1,7 +1,11 @@
-//! `carbon-ml up`: the platform in one process.
+//! `carbon-ml up` and `carbon-ml serve`: all roles in one process, or some.
 
 mod demo;
+pub mod open_log;
+mod parts;
 mod platform;
+pub mod roles;
+mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,15 +14,25 @@ use carbon_runtime::{Config, Health, Metrics, Shutdown};
 use carbon_topology::Topology;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::args::UpArgs;
+use crate::args::{ServeArgs, UpArgs};
 use crate::commands::models::Bar;
 use crate::error::CliError;
 use crate::term;
 use platform::{Platform, Start};
+use roles::Roles;
 
-pub async fn run(config: Config, args: UpArgs) -> Result<(), CliError> {
+pub async fn up(config: Config, args: UpArgs) -> Result<(), CliError> {
     config.check_listen(args.insecure_listen)?;
     let samples = if args.demo { Some(args.demo_entities()?) } else { None };
+    run(config, Roles::all(), args.no_pull, samples.as_deref()).await
+}
+
+pub async fn serve(config: Config, args: ServeArgs) -> Result<(), CliError> {
+    config.check_listen(args.insecure_listen)?;
+    run(config, Roles::new(&args.roles)?, args.no_pull, None).await
+}
+
+async fn run(config: Config, roles: Roles, no_pull: bool, samples: Option<&str>) -> Result<(), CliError> {
     let began = Instant::now();
     let config = Arc::new(config);
     let topology = Arc::new(Topology::builtin().map_err(|error| CliError::Failed(error.to_string()))?);
@@ -30,7 +44,8 @@ pub async fn run(config: Config, args: UpArgs) -> Result<(), CliError> {
         topology,
         metrics: Metrics::install(),
         shutdown: shutdown.clone(),
-        pull: if args.no_pull { None } else { Some(&bar) },
+        roles: roles.clone(),
+        pull: if no_pull { None } else { Some(&bar) },
     };
     let platform = tokio::select! {
         platform = Platform::start(start) => platform?,
@@ -38,9 +53,9 @@ pub async fn run(config: Config, args: UpArgs) -> Result<(), CliError> {
         () = signals.next() => return Err(CliError::Failed("interrupted while starting".into())),
     };
     drop(bar);
-    announce(&platform, &config)?;
+    announce(&platform, &config, &roles)?;
     let outcome = tokio::select! {
-        outcome = serve(&platform, samples.as_deref(), began) => outcome,
+        outcome = until_cancelled(&platform, samples, &roles, began) => outcome,
         () = signals.next() => Ok(()),
     };
     if outcome.is_ok() {
@@ -53,11 +68,17 @@ pub async fn run(config: Config, args: UpArgs) -> Result<(), CliError> {
 }
 
 /// Runs until it is cancelled; an error is one of the demo's.
-async fn serve(platform: &Platform, samples: Option<&str>, began: Instant) -> Result<(), CliError> {
+async fn until_cancelled(
+    platform: &Platform,
+    samples: Option<&str>,
+    roles: &Roles,
+    began: Instant,
+) -> Result<(), CliError> {
     wait_ready(&platform.health).await;
     term::line(format_args!("ready after {:.2} s", began.elapsed().as_secs_f64()))?;
     match samples {
         Some(samples) => demo::run(platform, samples).await?,
+        None if !roles.is_all() => {}
         None => term::line(
             "\nTry, in another terminal:\n  carbon-ml produce entities samples/entities.jsonl\n  carbon-ml search \"henry hub natural gas futures\"",
         )?,
@@ -65,12 +86,25 @@ async fn serve(platform: &Platform, samples: Option<&str>, began: Instant) -> Re
     std::future::pending().await
 }
 
-fn announce(platform: &Platform, config: &Config) -> Result<(), CliError> {
+fn announce(platform: &Platform, config: &Config, roles: &Roles) -> Result<(), CliError> {
     let (version, folder) = (env!("CARGO_PKG_VERSION"), config.data_dir.path().display());
-    term::line(format_args!("carbon-ml {version}, data in {folder}"))?;
-    term::line(format_args!("  query-api     http://{}  search and read; reference at /docs", platform.query))?;
-    term::line(format_args!("  tracking-api  http://{}  write and operate; reference at /docs", platform.tracking))?;
-    term::line(format_args!("  index         {}", platform.generation))?;
+    match roles.is_all() {
+        true => term::line(format_args!("carbon-ml {version}, data in {folder}"))?,
+        false => term::line(format_args!("carbon-ml {version}, {roles}, data in {folder}"))?,
+    }
+    if let Some(query) = platform.query {
+        term::line(format_args!("  query-api     http://{query}  search and read; reference at /docs"))?;
+    }
+    if let Some(tracking) = platform.tracking {
+        term::line(format_args!("  tracking-api  http://{tracking}  write and operate; reference at /docs"))?;
+    }
+    if let Some(operations) = platform.operations {
+        term::line(format_args!("  operations    http://{operations}  /health, /ready and /metrics"))?;
+    }
+    term::line(format_args!("  log           {}", platform.log_shown))?;
+    if let Some(generation) = &platform.generation {
+        term::line(format_args!("  index         {generation}"))?;
+    }
     for repair in &platform.repairs {
         term::line(format_args!("  mended        {repair}"))?;
     }

@@ -1,164 +1,248 @@
-//! Every role in one process, on embedded parts.
+//! The roles of a process, wired together.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
-use carbon_core::{Classify as _, Clock as _, GenerationId, SystemClock};
+use carbon_core::{GenerationId, SystemClock};
 use carbon_inference::{Catalogue, EncodeQueue, EncoderOptions, Lane, ModelEntry, ModelStore, Progress, load_encoder};
-use carbon_log::{DataFolder, EmbeddedLog, EventLog, Group};
-use carbon_processors::{Embedder, Indexer, ProjectionSink};
-use carbon_read_models::Projection;
+use carbon_log::{DataFolder, EventLog, Group};
+use carbon_processors::{Embedder, Indexer};
 use carbon_read_models::catalog::Catalog;
 use carbon_read_models::deadletters::DeadLetters;
-use carbon_runtime::consume::{Options, ProcessorHandle, ProcessorView, spawn_sink, spawn_stage};
+use carbon_runtime::consume::{ProcessorHandle, ProcessorView};
 use carbon_runtime::{Config, GenerationLog, Health, Metrics, Shutdown};
 use carbon_search::{EmbeddedIndex, GenerationSpec, HybridIndex};
-use carbon_store::Namespace;
 use carbon_topology::Topology;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::open_log::{self, OpenLog};
+use super::parts::Parts;
+use super::roles::{Role, Roles};
+use super::watch;
 use crate::error::CliError;
 
 /// The version of the index's fold: another one is another generation.
 const INDEX_VERSION: u32 = 1;
 
-/// A running platform.
+/// A running process.
 pub struct Platform {
-    pub query: SocketAddr,
-    pub tracking: SocketAddr,
+    pub query: Option<SocketAddr>,
+    pub tracking: Option<SocketAddr>,
+    /// Health and metrics, where no API is served.
+    pub operations: Option<SocketAddr>,
     pub health: Arc<Health>,
-    pub generation: GenerationId,
+    pub generation: Option<GenerationId>,
+    /// What the log is, for people.
+    pub log_shown: String,
     /// What the index had to mend when it was opened.
     pub repairs: Vec<String>,
-    log: Arc<EmbeddedLog>,
-    index: Arc<EmbeddedIndex>,
+    log: Arc<dyn EventLog>,
+    index: Option<Arc<EmbeddedIndex>>,
     handles: Vec<ProcessorHandle>,
     servers: Vec<JoinHandle<()>>,
     shutdown: Shutdown,
-    _folder: DataFolder,
+    _folder: Option<DataFolder>,
 }
 
 /// What starting needs to know.
 pub struct Start<'a> {
     pub config: Arc<Config>,
     pub topology: Arc<Topology>,
+    pub roles: Roles,
     pub metrics: Metrics,
     pub shutdown: Shutdown,
     /// Told how the pull of the weights goes on; `None` to fail where they are missing.
     pub pull: Option<&'a dyn Progress>,
 }
 
-/// What the roles share while they are started.
-struct Parts<'a> {
-    start: &'a Start<'a>,
-    log: Arc<dyn EventLog>,
-    views: Arc<Mutex<Vec<ProcessorView>>>,
-    handles: Vec<ProcessorHandle>,
+pub fn failed(error: &impl carbon_core::Classify) -> CliError {
+    CliError::Failed(error.to_string())
 }
 
-fn failed(error: &impl carbon_core::Classify) -> CliError {
-    CliError::Failed(error.to_string())
+/// The sockets of a process, taken before anything else is done.
+struct Listeners {
+    query: Option<TcpListener>,
+    tracking: Option<TcpListener>,
+    operations: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config, roles: &Roles) -> Result<Self, CliError> {
+        let open = async |wanted: bool, port: u16, variable: &str| match wanted {
+            true => carbon_http::bind(&config.listen, port, variable)
+                .await
+                .map(Some)
+                .map_err(|error| CliError::Failed(error.to_string())),
+            false => Ok(None),
+        };
+        let (query, tracking) = (roles.has(Role::QueryApi), roles.has(Role::TrackingApi));
+        Ok(Self {
+            query: open(query, config.query_port, "ML_QUERY_PORT").await?,
+            tracking: open(tracking, config.tracking_port, "ML_TRACKING_PORT").await?,
+            operations: open(!query && !tracking, config.operations_port, "ML_OPERATIONS_PORT").await?,
+        })
+    }
+}
+
+fn address(listener: Option<&TcpListener>) -> Result<Option<SocketAddr>, CliError> {
+    let address = listener.map(TcpListener::local_addr).transpose();
+    address.map_err(|error| CliError::Failed(error.to_string()))
 }
 
 impl Platform {
     pub async fn start(start: Start<'_>) -> Result<Self, CliError> {
-        let (config, topology) = (start.config.clone(), start.topology.clone());
+        let (config, topology, roles) = (start.config.clone(), start.topology.clone(), start.roles.clone());
         let entry = model_entry(&config, &topology)?;
-        let query_listener = bind(&config.listen, config.query_port, "ML_QUERY_PORT").await?;
-        let tracking_listener = bind(&config.listen, config.tracking_port, "ML_TRACKING_PORT").await?;
-        let (query, tracking) = (local(&query_listener)?, local(&tracking_listener)?);
+        let listeners = Listeners::bind(&config, &roles).await?;
+        let (query, tracking) = (address(listeners.query.as_ref())?, address(listeners.tracking.as_ref())?);
+        let operations = address(listeners.operations.as_ref())?;
 
-        let folder = DataFolder::open(config.data_dir.path()).map_err(|error| failed(&error))?;
-        let models = ModelStore::new(folder.models());
-        if start.pull.is_none() && !models.missing(entry).is_empty() {
+        let folder = if roles.hold_read_models() {
+            Some(DataFolder::open(config.data_dir.path()).map_err(|error| failed(&error))?)
+        } else {
+            None
+        };
+        let encodes = roles.has(Role::Embedder) || roles.hold_read_models();
+        let models = ModelStore::new(config.data_dir.path().join("models"));
+        if encodes && start.pull.is_none() && !models.missing(entry).is_empty() {
             let model = &entry.model;
             return Err(CliError::Failed(format!(
                 "the weights of {model} are not here: run `carbon-ml models pull {model}`, or start without --no-pull"
             )));
         }
-        let health = Arc::new(Health::new(&["log", "store", "index", "model"]));
-        let embedded = Arc::new(EmbeddedLog::open(&folder).await.map_err(|error| failed(&error))?);
-        let log: Arc<dyn EventLog> = embedded.clone();
-        log.ensure_topics(&topology.specs()).await.map_err(|error| failed(&error))?;
-        health.set("log", true, format!("embedded, opening {}", log.identity()));
+        let mut checks = vec!["log"];
+        checks.extend(roles.hold_read_models().then_some(["store", "index"]).into_iter().flatten());
+        checks.extend(encodes.then_some("model"));
+        let health = Arc::new(Health::new(&checks));
+        let OpenLog { log, embedded } = open(&config, &topology, folder.as_ref()).await?;
+        let log_shown = match &embedded {
+            Some(_) => format!("embedded, opening {}", log.identity()),
+            None => format!("kafka {}, cluster {}", config.kafka_brokers, log.identity()),
+        };
+        health.set("log", true, &log_shown);
         let opened = GenerationLog::open(log.clone(), &topology, start.shutdown.clone()).await;
         let mut generations = opened.map_err(|error| failed(&error))?;
 
-        let mut parts = Parts { start: &start, log: log.clone(), views: Arc::default(), handles: Vec::new() };
-        let (catalog, catalog_view) = parts.projection(Catalog, &folder, &mut generations).await?;
-        let (deadletters, letters_view) = parts.projection(DeadLetters, &folder, &mut generations).await?;
-        tokio::spawn(watch_store(log.clone(), [catalog_view.clone(), letters_view], health.clone()));
+        let copy = match (&folder, &embedded) {
+            (Some(folder), None) => Some(folder.instance().map_err(|error| failed(&error))?),
+            _ => None,
+        };
+        let mut parts = Parts {
+            topology: topology.clone(),
+            shutdown: start.shutdown.clone(),
+            log: log.clone(),
+            copy,
+            views: Arc::default(),
+            handles: Vec::new(),
+        };
+        let mut projections = None;
+        if let Some(folder) = &folder {
+            let catalog = parts.projection(Catalog, folder, &mut generations).await?;
+            let letters = parts.projection(DeadLetters, folder, &mut generations).await?;
+            tokio::spawn(watch::store(log.clone(), [catalog.1.clone(), letters.1], health.clone()));
+            projections = Some((catalog, letters.0));
+        }
 
-        // Both APIs answer from here on; what needs the model says so until it is there.
+        // The APIs answer from here on; what needs the model says so until it is there.
         let (search, indexer_view) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
-        let query_router = carbon_query_api::router(Arc::new(carbon_query_api::Parts {
-            log: log.clone(),
-            topology: topology.clone(),
-            search: search.clone(),
-            catalog: Arc::new(OnceLock::from((catalog, catalog_view))),
-            indexer: indexer_view.clone(),
-            health: health.clone(),
-            metrics: start.metrics.clone(),
-            config: config.clone(),
-            shutdown: start.shutdown.clone(),
-        }));
-        let tracking_router = carbon_tracking_api::router(Arc::new(carbon_tracking_api::Parts {
-            log: log.clone(),
-            topology: topology.clone(),
-            generations: generations.clone(),
-            processors: parts.views.clone(),
-            deadletters,
-            health: health.clone(),
-            metrics: start.metrics.clone(),
-            config: config.clone(),
-            clock: Arc::new(SystemClock),
-            shutdown: start.shutdown.clone(),
-        }));
-        let servers = vec![
-            serve(query_listener, query_router, start.shutdown.clone()),
-            serve(tracking_listener, tracking_router, start.shutdown.clone()),
-        ];
+        let deadletters = projections.as_ref().map(|(_, letters)| letters.clone());
+        let mut servers = Vec::new();
+        if let Some(listener) = listeners.query {
+            let catalog = projections.map(|(catalog, _)| OnceLock::from(catalog)).unwrap_or_default();
+            let router = carbon_query_api::router(Arc::new(carbon_query_api::Parts {
+                log: log.clone(),
+                topology: topology.clone(),
+                search: search.clone(),
+                catalog: Arc::new(catalog),
+                indexer: indexer_view.clone(),
+                health: health.clone(),
+                metrics: start.metrics.clone(),
+                config: config.clone(),
+                shutdown: start.shutdown.clone(),
+            }));
+            servers.push(serve(listener, router, start.shutdown.clone()));
+        }
+        if let Some(listener) = listeners.tracking {
+            let router = carbon_tracking_api::router(Arc::new(carbon_tracking_api::Parts {
+                log: log.clone(),
+                topology: topology.clone(),
+                generations: generations.clone(),
+                processors: parts.views.clone(),
+                deadletters,
+                health: health.clone(),
+                metrics: start.metrics.clone(),
+                config: config.clone(),
+                clock: Arc::new(SystemClock),
+                shutdown: start.shutdown.clone(),
+            }));
+            servers.push(serve(listener, router, start.shutdown.clone()));
+        }
+        if let Some(listener) = listeners.operations {
+            let service = carbon_http::Service {
+                name: "operations",
+                title: "carbon-ml operations",
+                description: "Health and metrics of a process that serves no API.",
+                health: health.clone(),
+                metrics: start.metrics.clone(),
+            };
+            servers.push(serve(listener, carbon_http::assemble(service, Default::default()), start.shutdown.clone()));
+        }
 
-        let index = Arc::new(EmbeddedIndex::new(folder.read_models()));
-        let model = entry.model.clone();
-        let active = generations.ensure_active("search", INDEX_VERSION, Some(&model)).await;
-        let generation = active.map_err(|error| failed(&error))?.id;
-        let spec = GenerationSpec { id: generation.clone(), model: model.clone(), dimension: entry.dimension };
-        // Reading the weights and opening the index each keep one core busy.
-        let (encoder, made) = tokio::join!(load_model(entry, models, start.pull, &health), index.create(&spec));
-        let encoder = encoder?;
-        made.map_err(|error| failed(&error))?;
-        let repairs = index.repairs(&generation).map_err(|error| failed(&error))?;
-
-        let embedder = Embedder::new(encoder.lane(Lane::Bulk), Group::new("embedder", &model));
-        let embedder = parts.stage("embedder", embedder, Group::new("embedder", &model))?;
-        let shared: Arc<dyn HybridIndex> = index.clone();
-        let indexer = Indexer::new(shared.clone(), spec);
-        let indexer = parts.sink("indexer", indexer, Group::new("indexer", &generation))?;
-        let _ = indexer_view.set(indexer.clone());
-        let _ = search.set(carbon_query_api::SearchParts {
-            index: shared,
-            generation: generation.clone(),
-            model,
-            encoder: encoder.lane(Lane::Interactive),
-        });
-        let watched = (index.clone() as Arc<dyn HybridIndex>, generation.clone());
-        tokio::spawn(watch_index(log.clone(), embedder, indexer, watched, health.clone()));
-        tokio::spawn(compaction(embedded.clone(), config.compaction_interval_s, start.shutdown.clone()));
-
-        tokio::spawn(gauges(log.clone(), parts.views.clone(), start.shutdown.clone()));
-
-        let handles = parts.handles;
-        let shutdown = start.shutdown.clone();
+        let mut index = None;
+        let (mut generation, mut repairs) = (None, Vec::new());
+        if encodes {
+            let group = Group::new("embedder", &entry.model);
+            match &folder {
+                Some(folder) => {
+                    let made = Arc::new(EmbeddedIndex::new(folder.read_models()));
+                    let model = entry.model.clone();
+                    let active = generations.ensure_active("search", INDEX_VERSION, Some(&model)).await;
+                    let id = active.map_err(|error| failed(&error))?.id;
+                    let spec = GenerationSpec { id: id.clone(), model: model.clone(), dimension: entry.dimension };
+                    // Reading the weights and opening the index each keep one core busy.
+                    let (encoder, opened) =
+                        tokio::join!(load_model(entry, models, start.pull, &health), made.create(&spec));
+                    let encoder = encoder?;
+                    opened.map_err(|error| failed(&error))?;
+                    repairs = made.repairs(&id).map_err(|error| failed(&error))?;
+                    let embedder = match roles.has(Role::Embedder) {
+                        true => Some(embed(&mut parts, &encoder, group)?),
+                        false => None,
+                    };
+                    let shared: Arc<dyn HybridIndex> = made.clone();
+                    let indexer = parts.sink("indexer", Indexer::new(shared.clone(), spec), &id)?;
+                    let _ = indexer_view.set(indexer.clone());
+                    let _ = search.set(carbon_query_api::SearchParts {
+                        index: shared.clone(),
+                        generation: id.clone(),
+                        model,
+                        encoder: encoder.lane(Lane::Interactive),
+                    });
+                    let watched = (shared, id.clone());
+                    tokio::spawn(watch::index(log.clone(), embedder, indexer, watched, health.clone()));
+                    (index, generation) = (Some(made), Some(id));
+                }
+                None => {
+                    let encoder = load_model(entry, models, start.pull, &health).await?;
+                    embed(&mut parts, &encoder, group)?;
+                }
+            }
+        }
+        if let Some(embedded) = embedded {
+            tokio::spawn(watch::compaction(embedded, config.compaction_interval_s, start.shutdown.clone()));
+        }
+        tokio::spawn(watch::gauges(log.clone(), parts.views.clone(), start.shutdown.clone()));
+        let (handles, shutdown) = (parts.handles, start.shutdown.clone());
         Ok(Self {
             query,
             tracking,
+            operations,
             health,
             generation,
+            log_shown,
             repairs,
-            log: embedded,
+            log,
             index,
             handles,
             servers,
@@ -178,82 +262,33 @@ impl Platform {
                 tracing::error!(%error, "processor did not drain");
             }
         }
-        if let Err(error) = self.index.close().await {
+        if let Some(index) = &self.index
+            && let Err(error) = index.close().await
+        {
             tracing::error!(%error, "index was not closed cleanly");
         }
         self.log.close().await;
     }
 }
 
-impl Parts<'_> {
-    /// Opens the active generation of a projection, and folds into it.
-    async fn projection<P: Projection>(
-        &mut self,
-        projection: P,
-        folder: &DataFolder,
-        generations: &mut GenerationLog,
-    ) -> Result<(Namespace, ProcessorView), CliError> {
-        let active = generations.ensure_active(P::NAME, P::VERSION, None).await;
-        let generation = active.map_err(|error| failed(&error))?.id;
-        let path = folder.read_models().join(generation.as_str());
-        let sink = ProjectionSink::open(projection, path).await.map_err(|error| failed(&error))?;
-        let namespace = sink.namespace().clone();
-        let owner = self.start.topology.owner(P::NAME).map(|processor| processor.name.clone());
-        let name = owner.ok_or_else(|| CliError::Failed(format!("the topology has no processor for {}", P::NAME)))?;
-        let view = self.sink(&name, sink, Group::new(&name, &generation))?;
-        Ok((namespace, view))
-    }
-
-    fn sink<S: carbon_runtime::consume::Sink>(
-        &mut self,
-        name: &str,
-        sink: S,
-        group: Group,
-    ) -> Result<ProcessorView, CliError> {
-        let options = self.options(name, group)?;
-        Ok(self.keep(spawn_sink(sink, options)))
-    }
-
-    fn stage<S: carbon_runtime::consume::Stage>(
-        &mut self,
-        name: &str,
-        stage: S,
-        group: Group,
-    ) -> Result<ProcessorView, CliError> {
-        let options = self.options(name, group)?;
-        Ok(self.keep(spawn_stage(stage, options)))
-    }
-
-    fn keep(&mut self, handle: ProcessorHandle) -> ProcessorView {
-        let view = handle.view();
-        self.views.lock().unwrap_or_else(PoisonError::into_inner).push(view.clone());
-        self.handles.push(handle);
-        view
-    }
-
-    fn options(&self, name: &str, group: Group) -> Result<Options, CliError> {
-        let topology = &self.start.topology;
-        let processor = topology.processors.get(name);
-        let processor = processor.ok_or_else(|| CliError::Failed(format!("the topology has no processor {name}")))?;
-        let topic = processor.consumes.first().and_then(|topic| topology.topics.get(topic.as_str()));
-        let topic = topic.ok_or_else(|| CliError::Failed(format!("processor {name} consumes nothing")))?;
-        Ok(Options {
-            name: name.to_owned(),
-            group,
-            topic: topic.clone(),
-            batch: processor.batch,
-            log: self.log.clone(),
-            shutdown: self.start.shutdown.clone(),
-        })
+async fn open(config: &Config, topology: &Topology, folder: Option<&DataFolder>) -> Result<OpenLog, CliError> {
+    match (config.on_kafka(), folder) {
+        (true, Some(folder)) => {
+            let instance = folder.instance().map_err(|error| failed(&error))?;
+            open_log::kafka(config, topology, &instance).await
+        }
+        // Several of these may share a data folder: each start is another one.
+        (true, None) => open_log::kafka(config, topology, &uuid::Uuid::new_v4().to_string()).await,
+        (false, Some(folder)) => open_log::embedded(folder, topology).await,
+        (false, None) => Err(CliError::Usage(
+            "the embedded log serves one process: run `carbon-ml up`, or set ML_KAFKA_BROKERS to share a cluster"
+                .into(),
+        )),
     }
 }
 
-async fn bind(host: &str, port: u16, variable: &str) -> Result<TcpListener, CliError> {
-    carbon_http::bind(host, port, variable).await.map_err(|error| CliError::Failed(error.to_string()))
-}
-
-fn local(listener: &TcpListener) -> Result<SocketAddr, CliError> {
-    listener.local_addr().map_err(|error| CliError::Failed(error.to_string()))
+fn embed(parts: &mut Parts, encoder: &Arc<EncodeQueue>, group: Group) -> Result<ProcessorView, CliError> {
+    parts.stage("embedder", Embedder::new(encoder.lane(Lane::Bulk), group.clone()), group)
 }
 
 fn serve(listener: TcpListener, router: axum::Router, shutdown: Shutdown) -> JoinHandle<()> {
@@ -283,84 +318,4 @@ async fn load_model(
     let labels = [("model", entry.model.name().to_owned()), ("version", entry.model.version().to_owned())];
     metrics::gauge!("model_version_loaded", &labels).set(1.0);
     Ok(encoder)
-}
-
-/// The store is ready when its read models have folded what the log held at the start.
-async fn watch_store(log: Arc<dyn EventLog>, views: [ProcessorView; 2], health: Arc<Health>) {
-    for view in &views {
-        catch_up(&log, view, &health, "store").await;
-    }
-    health.set("store", true, "read models follow the log");
-}
-
-/// The index is ready when queries see what the log held at the start.
-async fn watch_index(
-    log: Arc<dyn EventLog>,
-    embedder: ProcessorView,
-    indexer: ProcessorView,
-    (index, generation): (Arc<dyn HybridIndex>, GenerationId),
-    health: Arc<Health>,
-) {
-    catch_up(&log, &embedder, &health, "index").await;
-    catch_up(&log, &indexer, &health, "index").await;
-    // What is committed is seen a moment later, with the next view.
-    if let Ok(sources) = index.source_positions(&generation).await {
-        let far = tokio::time::Instant::now() + Duration::from_secs(3600);
-        if let Err(error) = index.reached(&generation, &sources, far).await {
-            tracing::error!(%error, "the index cannot be asked how far it is");
-        }
-    }
-    health.set("index", true, "follows the log");
-}
-
-/// Waits until a processor has reached the end that its topic has now, and says how far it is meanwhile.
-async fn catch_up(log: &Arc<dyn EventLog>, view: &ProcessorView, health: &Health, part: &str) {
-    let Ok(ends) = log.ends(&view.topic).await else { return };
-    while !view.reached(&ends, Duration::from_millis(500)).await {
-        if view.progress.has_changed().is_err() {
-            return;
-        }
-        let now = view.progress.borrow().clone();
-        let left: u64 = ends.iter().map(|(at, end)| now.lag_of(at, end)).sum();
-        health.set(part, false, format!("{}: {left} records to go", view.name));
-    }
-}
-
-/// Keeps the gauges of lag and age current for whoever scrapes them.
-async fn gauges(log: Arc<dyn EventLog>, views: Arc<Mutex<Vec<ProcessorView>>>, shutdown: Shutdown) {
-    const EVERY: Duration = Duration::from_secs(5);
-    while tokio::time::timeout(EVERY, shutdown.cancelled()).await.is_err() {
-        let views = views.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for view in views {
-            match view.lag(&*log, SystemClock.now()).await {
-                Ok(lag) => {
-                    metrics::gauge!("processor_lag", "processor" => view.name.clone()).set(lag.records as f64);
-                    let age = lag.oldest_event_age_s.unwrap_or(0.0);
-                    metrics::gauge!("processor_event_age_seconds", "processor" => view.name).set(age);
-                }
-                Err(error) => tracing::warn!(processor = %view.name, %error, "lag cannot be told"),
-            }
-        }
-    }
-}
-
-async fn compaction(log: Arc<EmbeddedLog>, every_s: u64, shutdown: Shutdown) {
-    if every_s == 0 {
-        return;
-    }
-    let mut ticks = tokio::time::interval(Duration::from_secs(every_s));
-    ticks.tick().await;
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        match log.compact().await {
-            Ok(report) => {
-                let (superseded, nulls, expired) = (report.superseded, report.nulls, report.expired);
-                tracing::info!(superseded, nulls, expired, "log compacted");
-            }
-            Err(error) => tracing::error!(%error, fault = ?error.fault(), "log could not be compacted"),
-        }
-    }
 }

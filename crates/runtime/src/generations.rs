@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carbon_core::{Clock, GenerationId, ModelRef, Position, SystemClock, Timestamp, TopicPartition, derived_id};
+use carbon_core::{
+    Clock, GenerationId, ModelRef, Position, Positions, SystemClock, Timestamp, TopicPartition, derived_id,
+};
 use carbon_log::{Delivery, EventLog, LogError, NewRecord, Record};
 use carbon_schemas::events::{GenerationChanged, GenerationState};
 use carbon_schemas::{Decoded, Decoder, Event};
@@ -70,6 +72,9 @@ impl Generations {
     }
 }
 
+/// How long after a broken stream the next one is asked for.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The fold with its feed.
 #[derive(Clone)]
 pub struct GenerationLog {
@@ -83,7 +88,8 @@ impl GenerationLog {
         let topic = topology.topics.get(GenerationChanged::NAME);
         let topic = topic.ok_or_else(|| ProcessorError::internal("the topology has no topic for generations"))?;
         let mut decoder = Decoder::<GenerationChanged>::new(topic.spec.partitions, topic.spec.partitioner);
-        let from = (0..topic.spec.partitions).map(|p| (TopicPartition::new(topic.spec.name.clone(), p), 0)).collect();
+        let mut from: Positions =
+            (0..topic.spec.partitions).map(|p| (TopicPartition::new(topic.spec.name.clone(), p), 0)).collect();
         let mut stream = log.follow(&from).await?;
         let (sender, mut folded) = watch::channel((0, Generations::default()));
         let feed = log.clone();
@@ -98,6 +104,7 @@ impl GenerationLog {
                 match delivery {
                     Some(Ok(Delivery::Records(records))) => {
                         for record in records {
+                            from.advance_past(&record.position);
                             fold_record(&feed, &mut decoder, &sender, &record).await;
                         }
                     }
@@ -105,11 +112,22 @@ impl GenerationLog {
                         ready.take().map(|ready| ready.send(()));
                     }
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => {
-                        tracing::error!(%error, "generations cannot be read");
-                        return;
+                    Some(Err(error)) => tracing::warn!(%error, "generations cannot be read; trying again"),
+                    None => {
+                        let again = async {
+                            tokio::time::sleep(AGAIN).await;
+                            feed.follow(&from).await
+                        };
+                        let again = tokio::select! {
+                            () = shutdown.cancelled() => return,
+                            again = again => again,
+                        };
+                        match again {
+                            Ok(followed) => stream = followed,
+                            Err(LogError::Closed) => return,
+                            Err(error) => tracing::warn!(%error, "generations cannot be followed; trying again"),
+                        }
                     }
-                    None => return,
                 }
             }
         });

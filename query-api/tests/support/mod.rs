@@ -124,6 +124,7 @@ impl Service {
             name: name.into(),
             group: Group::new(name, "test"),
             topic: TopicName::parse(topic).unwrap(),
+            shared: false,
             progress: self.folded.subscribe(),
         };
         assert!(self.parts.catalog.set((self.catalog.clone(), view("catalog", EntityChanged::NAME))).is_ok());

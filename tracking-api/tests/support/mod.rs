@@ -9,7 +9,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use carbon_core::{Position, Positions, SystemClock, Timestamp, TopicName, TopicPartition, TopicSpec};
 use carbon_log::{
-    DataFolder, EmbeddedLog, EventLog, Foreign, Group, LogError, NewRecord, Record, RecordStream, TopicDescription,
+    DataFolder, EmbeddedLog, EventLog, Foreign, Group, GroupDescription, LogError, NewRecord, Record, RecordStream,
+    TopicDescription,
 };
 use carbon_read_models::Projection as _;
 use carbon_read_models::deadletters::DeadLetters;
@@ -62,7 +63,7 @@ impl Service {
             topology,
             generations,
             processors: Arc::new(Mutex::new(Vec::new())),
-            deadletters,
+            deadletters: Some(deadletters),
             health: Arc::new(Health::new(&["log"])),
             metrics: METRICS.get_or_init(Metrics::install).clone(),
             config: Arc::new(config),
@@ -163,6 +164,9 @@ impl EventLog for Faulty {
     }
     async fn committed(&self, group: &Group) -> Result<Positions, LogError> {
         self.log.committed(group).await
+    }
+    async fn groups(&self) -> Result<Vec<GroupDescription>, LogError> {
+        self.log.groups().await
     }
     async fn ends(&self, topic: &TopicName) -> Result<Positions, LogError> {
         self.log.ends(topic).await

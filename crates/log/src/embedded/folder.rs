@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use crate::error::LogError;
 
 /// The layout that this program writes.
@@ -83,6 +85,29 @@ impl DataFolder {
         }
     }
 
+    /// The name of this copy of the read models: a UUID, drawn once for the folder. It is what tells processes on
+    /// one Kafka cluster apart, so a folder that is copied must lose its `instance` file.
+    pub fn instance(&self) -> Result<String, LogError> {
+        let path = self.root.join("instance");
+        let io = |source| LogError::Io { path: path.display().to_string(), source };
+        match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse::<Uuid>().map(|id| id.to_string()).map_err(|_| {
+                LogError::Corrupt(format!(
+                    "{}: {text:?} is not a UUID; delete the file to draw another",
+                    path.display()
+                ))
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let drawn = Uuid::new_v4().to_string();
+                let aside = self.root.join("instance.new");
+                std::fs::write(&aside, format!("{drawn}\n")).map_err(io)?;
+                std::fs::rename(&aside, &path).map_err(io)?;
+                Ok(drawn)
+            }
+            Err(error) => Err(io(error)),
+        }
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -115,6 +140,15 @@ mod tests {
         assert!(error.contains("read-models"), "{error}");
         std::fs::write(folder.log_file(), "log").unwrap();
         assert!(folder.refuse_lost_log().is_ok());
+    }
+
+    #[test]
+    fn the_instance_is_drawn_once() {
+        let root = tempfile::tempdir().unwrap();
+        let drawn = DataFolder::open(root.path()).unwrap().instance().unwrap();
+        assert_eq!(DataFolder::open(root.path()).unwrap().instance().unwrap(), drawn);
+        std::fs::write(root.path().join("instance"), "x").unwrap();
+        assert!(DataFolder::open(root.path()).unwrap().instance().is_err());
     }
 
     #[test]

@@ -342,6 +342,11 @@ fn run(consumer: &BaseConsumer<Context>) {
 
 /// What does not mend itself by polling on.
 fn fatal(error: &KafkaError) -> Option<LogError> {
+    if error.rdkafka_error_code() == Some(Code::FencedInstanceId) {
+        let message = "another process uses the instance name of this data folder; was the folder copied? stop one, \
+                       and delete the file `instance` in its data folder";
+        return Some(LogError::Unavailable(message.into()));
+    }
     let unreadable = matches!(
         error.rdkafka_error_code(),
         Some(

@@ -152,6 +152,11 @@ impl KafkaLog {
         Ok(log)
     }
 
+    /// What the cluster lacks of these topics, in words; production demands three copies of which two are in sync.
+    pub async fn check_topics(&self, wanted: &[TopicSpec], production: bool) -> Result<Vec<String>, LogError> {
+        self.inner.complaints(wanted, production).await
+    }
+
     async fn read_partitioners(&self) -> Result<(), LogError> {
         let counts = self.inner.refresh().await?;
         let found = partitioners::read(&self.inner, &counts).await?;

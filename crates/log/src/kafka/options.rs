@@ -1,6 +1,7 @@
 //! How this program speaks to a cluster: what librdkafka is told for each of its clients.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -15,7 +16,7 @@ const OVERHEAD: usize = 1024 * 1024;
 pub(super) const MAX_MESSAGE_BYTES: usize = carbon_schemas::MAX_RECORD_BYTES + OVERHEAD;
 
 /// Where the cluster is, and how to speak to it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct KafkaOptions {
     /// `host:port,host:port`.
     pub brokers: String,
@@ -28,6 +29,17 @@ pub struct KafkaOptions {
     pub instance: String,
     /// How many copies of each partition new topics get.
     pub replication: i32,
+}
+
+impl fmt::Debug for KafkaOptions {
+    // Properties and the registry's address may hold passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaOptions")
+            .field("brokers", &self.brokers)
+            .field("properties", &self.properties.keys())
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Properties that the laws rest on; setting them otherwise would lose or double records.
@@ -117,6 +129,11 @@ impl KafkaOptions {
         let mut config = self.consumer(group.as_str());
         self.defaults(&mut config, &[("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "2000")]);
         config.set("partition.assignment.strategy", "cooperative-sticky");
+        if group.as_str().ends_with(&format!(".{}", self.instance)) {
+            // The group is this instance's alone: after a kill the next start takes its place at once, and a copied
+            // data folder is noticed, since the two put each other out.
+            config.set("group.instance.id", &self.instance);
+        }
         config
     }
 

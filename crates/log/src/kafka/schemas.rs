@@ -18,9 +18,8 @@ pub struct Registration {
 }
 
 impl KafkaLog {
-    /// Registers every version of these topics' events, oldest first, and demands that they stay fully transitive
-    /// (law 13). One that cannot read, or be read by, what the registry has is refused before anything changes.
-    pub async fn register_schemas(&self, topics: &[TopicName]) -> Result<Vec<Registration>, LogError> {
+    /// Refuses where a version of ours cannot read, or be read by, what the registry has; the field is named.
+    pub async fn check_schemas(&self, topics: &[TopicName]) -> Result<(), LogError> {
         let registry = &self.inner.registry;
         for topic in topics {
             let known = registry.versions(topic.as_str()).await?;
@@ -38,6 +37,14 @@ impl KafkaLog {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Registers every version of these topics' events, oldest first, and demands that they stay fully transitive
+    /// (law 13). What is refused is refused before anything changes.
+    pub async fn register_schemas(&self, topics: &[TopicName]) -> Result<Vec<Registration>, LogError> {
+        self.check_schemas(topics).await?;
+        let registry = &self.inner.registry;
         let mut made = Vec::new();
         for topic in topics {
             let own: Vec<_> = versions().iter().filter(|version| version.event == topic.as_str()).collect();

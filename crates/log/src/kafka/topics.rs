@@ -25,6 +25,7 @@ pub(super) struct FoundTopic {
     pub spec: TopicSpec,
     /// What was set for it alone.
     own: BTreeMap<String, String>,
+    min_in_sync: u32,
 }
 
 fn options() -> AdminOptions {
@@ -141,9 +142,51 @@ impl Inner {
                 entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect::<BTreeMap<_, _>>();
             let partitioner = partitioners.get(&name).copied().unwrap_or_default();
             let Some(partitions) = counts.get(&name) else { continue };
-            found.push(FoundTopic { spec: spec(name, *partitions, partitioner, &entries), own });
+            let min_in_sync = entries.get("min.insync.replicas").and_then(|value| value.parse().ok()).unwrap_or(1);
+            found.push(FoundTopic { spec: spec(name, *partitions, partitioner, &entries), own, min_in_sync });
         }
         Ok(found)
+    }
+
+    /// What the cluster lacks of these topics, in words. Production demands copies (law 14).
+    pub(super) async fn complaints(&self, wanted: &[TopicSpec], production: bool) -> Result<Vec<String>, LogError> {
+        let found = self.found_topics().await?.into_iter();
+        let found: BTreeMap<_, _> = found.map(|found| (found.spec.name.clone(), found)).collect();
+        let copies = if production { self.copies().await? } else { BTreeMap::new() };
+        let mut complaints = Vec::new();
+        for spec in wanted {
+            let name = &spec.name;
+            let Some(known) = found.get(name) else {
+                complaints.push(format!("topic {name} is missing"));
+                continue;
+            };
+            if let Err(error) = refuse_difference(&known.spec, spec) {
+                complaints.push(error.to_string());
+            }
+            if production && (copies.get(name).is_none_or(|copies| *copies < 3) || known.min_in_sync < 2) {
+                complaints.push(format!(
+                    "topic {name} has {} copies and min.insync.replicas {}, production wants 3 and 2",
+                    copies.get(name).copied().unwrap_or_default(),
+                    known.min_in_sync
+                ));
+            }
+        }
+        Ok(complaints)
+    }
+
+    /// The fewest copies that any partition of a topic has.
+    async fn copies(&self) -> Result<BTreeMap<TopicName, usize>, LogError> {
+        let client = self.client.clone();
+        blocking(move || {
+            let metadata = client.client().fetch_metadata(None, PATIENCE);
+            let metadata = metadata.map_err(|error| unavailable("topics cannot be listed", &error))?;
+            let fewest = |topic: &rdkafka::metadata::MetadataTopic| {
+                let copies = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
+                Some((TopicName::parse(topic.name()).ok()?, copies?))
+            };
+            Ok(metadata.topics().iter().filter_map(fewest).collect())
+        })
+        .await
     }
 
     pub(super) async fn describe_topics(&self) -> Result<Vec<TopicDescription>, LogError> {

@@ -18,6 +18,8 @@ pub enum ConfigError {
     File { path: String, message: String },
     #[error("{name} is set, but this version does not support it: {instead}")]
     Unsupported { name: String, instead: &'static str },
+    #[error("ML_KAFKA_BROKERS is set, but ML_SCHEMA_REGISTRY_URL is not: with Kafka a schema registry is required")]
+    RegistryMissing,
     #[error(
         "listening on {listen} without authentication is open to everybody who can reach it; pass --insecure-listen if that is meant"
     )]
@@ -36,8 +38,6 @@ impl Classify for ConfigError {
 
 /// Settings of the platform's contract that this version cannot honour: refused rather than ignored.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("ML_KAFKA_BROKERS", "the log is the embedded one"),
-    ("ML_SCHEMA_REGISTRY_URL", "schemas are kept in the embedded log"),
     ("ML_MLFLOW_BACKEND_DSN", "read models are embedded"),
     ("ML_MLFLOW_ARTIFACT_URI", "there is no artifact store yet"),
     ("ML_VECTOR_DB_DSN", "the index is embedded"),
@@ -91,11 +91,41 @@ impl Config {
                 }
             } else if let Some((_, why)) = IGNORED.iter().find(|(known, _)| known == name) {
                 warnings.push(format!("{name} has no effect: {why}"));
-            } else if !settings().iter().any(|setting| setting.name == name) {
+            } else if settings::kafka_property(name).is_none() && !settings().iter().any(|setting| setting.name == name)
+            {
                 warnings.push(unknown(name));
             }
         }
-        Ok((Self::from_values(&values)?, warnings))
+        let config = Self::from_values(&values)?;
+        if config.kafka_brokers.is_empty() {
+            let idle = values.keys().filter(|name| {
+                *name == "ML_SCHEMA_REGISTRY_URL"
+                    || *name == "ML_KAFKA_REPLICATION"
+                    || settings::kafka_property(name).is_some()
+            });
+            warnings.extend(idle.map(|name| format!("{name} has no effect without ML_KAFKA_BROKERS")));
+        } else if config.schema_registry_url.expose().is_empty() {
+            return Err(ConfigError::RegistryMissing);
+        }
+        Ok((config, warnings))
+    }
+
+    /// Whether the log lies on Kafka.
+    pub fn on_kafka(&self) -> bool {
+        !self.kafka_brokers.is_empty()
+    }
+
+    pub fn is_production(&self) -> bool {
+        matches!(self.env.as_str(), "production" | "prod")
+    }
+
+    /// How many copies of each partition new topics get.
+    pub fn replication(&self) -> u16 {
+        match self.kafka_replication {
+            0 if self.is_production() => 3,
+            0 => 1,
+            set => set,
+        }
     }
 
     /// Refuses to be open to the network without being asked to.
@@ -144,6 +174,22 @@ mod tests {
         let (_, warnings) = from(&[("ML_QUERY_PROT", "1"), ("ML_INGEST_QUEUE", "q")], "").unwrap();
         assert!(warnings.iter().any(|w| w.contains("did you mean ML_QUERY_PORT")), "{warnings:?}");
         assert!(warnings.iter().any(|w| w.contains("ml.entity.changed.v1")), "{warnings:?}");
+    }
+
+    #[test]
+    fn kafka_needs_a_registry_and_takes_any_property() {
+        let brokers = ("ML_KAFKA_BROKERS", "k:9092");
+        assert!(matches!(from(&[brokers], "").unwrap_err(), ConfigError::RegistryMissing));
+        let registry = ("ML_SCHEMA_REGISTRY_URL", "http://me:secret@r:8081");
+        let sasl = [("ML_KAFKA__SASL_USERNAME", "me"), ("ML_KAFKA__SASL_PASSWORD", "secret")];
+        let (config, warnings) = from(&[brokers, registry, sasl[0], sasl[1]], "").unwrap();
+        assert_eq!(config.kafka_properties.as_map()["sasl.username"], "me");
+        assert!(warnings.is_empty() && config.on_kafka() && config.replication() == 1, "{warnings:?}");
+        assert!(!format!("{config:?}").contains("secret"));
+        let (config, _) = from(&[brokers, registry, ("ML_ENV", "production")], "kafka__linger_ms = 5").unwrap();
+        assert_eq!((config.replication(), config.kafka_properties.as_map()["linger.ms"].as_str()), (3, "5"));
+        let (_, warnings) = from(&[registry, ("ML_KAFKA__ACKS", "1")], "").unwrap();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
     }
 
     #[test]

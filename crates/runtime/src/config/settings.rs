@@ -21,6 +21,8 @@ macro_rules! declare {
         #[derive(Clone, Debug)]
         pub struct Config {
             $($(#[doc = $doc])+ pub $field: $kind,)+
+            /// Further properties of librdkafka, by its own names: `ML_KAFKA__LINGER_MS` is `linger.ms`.
+            pub kafka_properties: KafkaProperties,
         }
 
         /// All settings, in the order of the reference.
@@ -30,15 +32,29 @@ macro_rules! declare {
 
         impl Config {
             pub(super) fn from_values(values: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
-                Ok(Self { $($field: read($name, values.get($name).map_or($default, String::as_str))?),+ })
+                Ok(Self {
+                    $($field: read($name, values.get($name).map_or($default, String::as_str))?,)+
+                    kafka_properties: KafkaProperties(
+                        values.iter().filter_map(|(name, value)| Some((kafka_property(name)?, value.clone()))).collect(),
+                    ),
+                })
             }
         }
     };
 }
 
 declare! {
-    /// The folder of the log and of everything derived from it; empty: the platform's data folder, `carbon-ml`.
+    /// The folder of the embedded log and of everything derived from it; empty: the platform's data folder, `carbon-ml`.
     data_dir: DataDir = "ML_DATA_DIR", "";
+    /// The Kafka cluster that holds the log, `host:port,host:port`; empty: the embedded log in the data folder. Every
+    /// librdkafka property can be set as `ML_KAFKA__<PROPERTY>`, with `_` for `.`: `ML_KAFKA__SECURITY_PROTOCOL=sasl_ssl`.
+    kafka_brokers: String = "ML_KAFKA_BROKERS", "";
+    /// The schema registry (Confluent API), required with Kafka; user and password may stand in the address.
+    schema_registry_url: SecretUrl = "ML_SCHEMA_REGISTRY_URL", "";
+    /// The port of /health, /ready and /metrics of a process that serves no API; 0 takes a free one.
+    operations_port: u16 = "ML_OPERATIONS_PORT", "9006";
+    /// How many copies of each partition `topology apply` asks for; 0: 3 where ML_ENV is production, else 1.
+    kafka_replication: u16 = "ML_KAFKA_REPLICATION", "0";
     /// The address to listen on.
     listen: String = "ML_LISTEN", "127.0.0.1";
     /// The port of query-api; 0 takes a free one.
@@ -67,6 +83,52 @@ declare! {
     log_format: LogFormat = "ML_LOG_FORMAT", "auto";
     /// How often the embedded log is compacted, in seconds; 0 never.
     compaction_interval_s: u64 = "ML_COMPACTION_INTERVAL_S", "3600";
+}
+
+/// The librdkafka property that a variable sets.
+pub(super) fn kafka_property(variable: &str) -> Option<String> {
+    let property = variable.strip_prefix("ML_KAFKA__").filter(|name| !name.is_empty())?;
+    Some(property.to_lowercase().replace('_', "."))
+}
+
+/// Properties of librdkafka; their values may be secrets, so only the names are shown.
+#[derive(Clone, Default)]
+pub struct KafkaProperties(BTreeMap<String, String>);
+
+impl KafkaProperties {
+    pub fn as_map(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for KafkaProperties {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// An address that may hold a password: never shown.
+#[derive(Clone, Default)]
+pub struct SecretUrl(String);
+
+impl SecretUrl {
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "\"\"" } else { "..." })
+    }
+}
+
+impl FromStr for SecretUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Self(text.to_owned()))
+    }
 }
 
 /// A data folder; empty means the platform's own.

@@ -49,6 +49,10 @@ pub(super) trait Worker: Send + 'static {
         upto: &Positions,
     ) -> Result<Committed, WorkerError>;
 
+    /// The end was seen at `upto`, with no record between. Moves the position where it lies in the log itself, and
+    /// says so; a checkpoint stays at the last record, which the end does not change.
+    async fn pass(&mut self, from: &Positions, upto: &Positions) -> Result<bool, WorkerError>;
+
     /// What goes out after the commit; derived ids make a repeat harmless.
     async fn after_commit(&mut self, committed: Committed) -> Result<(), ProcessorError>;
 

@@ -70,6 +70,8 @@ pub struct ProcessorView {
     pub group: Group,
     /// The topic that it consumes.
     pub topic: TopicName,
+    /// Whether others may hold a part of the group's partitions: how far it is, the log knows then.
+    pub shared: bool,
     pub progress: watch::Receiver<Progress>,
 }
 
@@ -81,21 +83,57 @@ pub struct Lag {
     pub oldest_event_age_s: Option<f64>,
 }
 
-impl ProcessorView {
-    /// Compares the positions with the log's ends.
-    pub async fn lag(&self, log: &dyn EventLog, now: Timestamp) -> Result<Lag, LogError> {
-        let progress = self.progress.borrow().clone();
+impl Lag {
+    /// The lag of who stands at `positions`.
+    pub async fn of(
+        log: &dyn EventLog,
+        topic: &TopicName,
+        positions: &Positions,
+        now: Timestamp,
+    ) -> Result<Self, LogError> {
         let (mut records, mut oldest) = (0, None);
-        for (at, end) in log.ends(&self.topic).await?.iter() {
-            let behind = progress.lag_of(at, end);
+        for (at, end) in log.ends(topic).await?.iter() {
+            let next = positions.next(at);
+            let behind = end.saturating_sub(next);
             records += behind;
             if behind > 0
-                && let Some(record) = log.read(at, progress.positions.next(at), 1).await?.first()
+                && let Some(record) = log.read(at, next, 1).await?.first()
             {
                 oldest = oldest.max(Some(record.timestamp.age_ms(now)));
             }
         }
-        Ok(Lag { records, oldest_event_age_s: oldest.map(|ms| ms as f64 / 1e3) })
+        Ok(Self { records, oldest_event_age_s: oldest.map(|ms| ms as f64 / 1e3) })
+    }
+}
+
+impl ProcessorView {
+    /// Compares the positions with the log's ends.
+    pub async fn lag(&self, log: &dyn EventLog, now: Timestamp) -> Result<Lag, LogError> {
+        Lag::of(log, &self.topic, &self.positions(log).await?, now).await
+    }
+
+    /// How far the group is.
+    async fn positions(&self, log: &dyn EventLog) -> Result<Positions, LogError> {
+        match self.shared {
+            true => log.committed(&self.group).await,
+            false => Ok(self.progress.borrow().positions.clone()),
+        }
+    }
+
+    /// How many offsets below `ends` are not processed; where there are some, it looks again within this time.
+    pub async fn left(&self, log: &dyn EventLog, ends: &Positions, within: Duration) -> Result<u64, LogError> {
+        let mut progress = self.progress.clone();
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            progress.mark_unchanged();
+            let positions = self.positions(log).await?;
+            let left = ends.iter().map(|(at, end)| end.saturating_sub(positions.next(at))).sum();
+            if left == 0 || tokio::time::Instant::now() >= deadline {
+                return Ok(left);
+            }
+            // Others' progress is not seen here: the deadline ends the wait for it.
+            let _ = tokio::time::timeout_at(deadline, progress.changed()).await;
+        }
     }
 
     /// Waits until everything below `ends` is processed; false when the time is over, or the processor.

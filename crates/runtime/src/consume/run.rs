@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use carbon_core::{Classify as _, Positions, Retry, TopicName};
+use carbon_core::{Classify as _, Positions, Retry, TopicName, TopicPartition};
 use carbon_log::{Delivery, EventLog, Group, NewRecord, Record, RecordStream};
 use carbon_schemas::{DecodeError, Decoded, Decoder, Event, Recorded};
 use carbon_topology::{Batch, Topic};
@@ -31,18 +31,18 @@ pub struct Options {
 
 pub fn spawn_sink<S: Sink>(sink: S, options: Options) -> ProcessorHandle {
     let worker = SinkWorker::new(sink, options.log.clone(), options.group.clone());
-    spawn(worker, options)
+    spawn(worker, options, false)
 }
 
 pub fn spawn_stage<S: Stage>(stage: S, options: Options) -> ProcessorHandle {
     let worker = StageWorker { stage, log: options.log.clone(), group: options.group.clone() };
-    spawn(worker, options)
+    spawn(worker, options, true)
 }
 
-fn spawn<W: Worker>(worker: W, options: Options) -> ProcessorHandle {
+fn spawn<W: Worker>(worker: W, options: Options, shared: bool) -> ProcessorHandle {
     let (sender, progress) = watch::channel(Progress::default());
     let (name, group, topic) = (options.name.clone(), options.group.clone(), options.topic.spec.name.clone());
-    let view = ProcessorView { name, group, topic, progress };
+    let view = ProcessorView { name, group, topic, shared, progress };
     let decoder = Decoder::new(options.topic.spec.partitions, options.topic.spec.partitioner);
     let run = Loop {
         worker,
@@ -93,6 +93,8 @@ impl<W: Worker> Loop<W> {
             };
             self.pending.clear();
             self.letters.clear();
+            self.committed = Positions::new();
+            self.advice_due = None;
             match left {
                 Ok(Left::Shutdown) => break,
                 Ok(Left::Rejoin) => {}
@@ -152,11 +154,12 @@ impl<W: Worker> Loop<W> {
         match delivery {
             Delivery::Assigned { partitions, start } => {
                 let (positions, rebuilt) = self.worker.start(&partitions).await?;
-                self.committed = positions.clone();
+                // A cooperative rebalance adds to what is here already.
+                positions.iter().for_each(|(at, next)| self.committed.set(at.clone(), next));
                 self.progress.send_modify(|now| {
-                    now.positions = positions.clone();
+                    positions.iter().for_each(|(at, next)| now.positions.set(at.clone(), next));
                     now.phase = Phase::Running;
-                    now.halted.clear();
+                    now.halted.retain(|at, _| !partitions.contains(at));
                     now.rebuilt = rebuilt.or(now.rebuilt.take());
                 });
                 tracing::debug!(processor = %self.options.name, group = %self.options.group, %positions, "assigned");
@@ -171,21 +174,48 @@ impl<W: Worker> Loop<W> {
                 if !self.flush().await? {
                     return Ok(false);
                 }
-                self.progress.send_modify(|now| {
-                    // What lies between was compacted away: the end was seen, so it is reached.
-                    if !now.halted.contains_key(&at) && now.positions.next(&at) < next {
-                        now.positions.set(at.clone(), next);
-                    }
-                });
+                if !self.progress.borrow().halted.contains_key(&at) {
+                    return self.pass(at, next).await;
+                }
             }
-            Delivery::Revoked { done, .. } => {
+            Delivery::Revoked { partitions, done } => {
                 let landed = self.flush().await;
+                self.advise().await?;
+                for at in &partitions {
+                    self.committed.remove(at);
+                }
+                self.progress.send_modify(|now| {
+                    partitions.iter().for_each(|at| now.positions.remove(at));
+                    now.halted.retain(|at, _| !partitions.contains(at));
+                });
                 let _ = done.send(());
-                landed?;
-                return Ok(false);
+                return landed;
             }
         }
         Ok(true)
+    }
+
+    /// The end of a partition was seen: what lies before it was compacted away, or is a transaction's marker.
+    async fn pass(&mut self, at: TopicPartition, next: u64) -> Result<bool, ProcessorError> {
+        if self.progress.borrow().positions.next(&at) >= next {
+            return Ok(true);
+        }
+        let from = Positions::from_iter([(at.clone(), self.committed.next(&at))]);
+        let upto = Positions::from_iter([(at.clone(), next)]);
+        match self.worker.pass(&from, &upto).await {
+            Ok(true) => self.committed.set(at.clone(), next),
+            Ok(false) => {}
+            Err(WorkerError::Lost { actual }) => return Ok(self.lost(&actual, &from)),
+            Err(WorkerError::Failed(error)) => return Err(error),
+        }
+        self.progress.send_modify(|now| now.positions.set(at, next));
+        self.advice_due.get_or_insert_with(|| tokio::time::Instant::now() + ADVICE);
+        Ok(true)
+    }
+
+    fn lost(&self, actual: &Positions, from: &Positions) -> bool {
+        tracing::warn!(processor = %self.options.name, %actual, %from, "position moved by another; joining again");
+        false
     }
 
     async fn decode(&mut self, record: Record) -> Result<(), ProcessorError> {
@@ -263,10 +293,7 @@ impl<W: Worker> Loop<W> {
                         .record(seconds);
                     break committed;
                 }
-                Err(WorkerError::Lost { actual }) => {
-                    tracing::warn!(processor = %self.options.name, %actual, %from, "position moved by another; joining again");
-                    return Ok(false);
-                }
+                Err(WorkerError::Lost { actual }) => return Ok(self.lost(&actual, &from)),
                 Err(WorkerError::Failed(error)) => {
                     self.wait_after(&error).await;
                     if self.options.shutdown.is_cancelled() {
@@ -292,7 +319,11 @@ impl<W: Worker> Loop<W> {
 
     async fn advise(&mut self) -> Result<(), ProcessorError> {
         if self.advice_due.take().is_some() {
-            self.worker.advise(&self.committed).await?;
+            // With the ends that were seen, so that who asks the log sees no lag where there is none.
+            let mut positions = self.committed.clone();
+            let seen = self.progress.borrow().positions.clone();
+            positions.merge(&seen);
+            self.worker.advise(&positions).await?;
         }
         Ok(())
     }

@@ -108,11 +108,19 @@ impl<S: Sink> Worker for SinkWorker<S> {
         Ok(Committed { notices })
     }
 
+    async fn pass(&mut self, _: &Positions, _: &Positions) -> Result<bool, WorkerError> {
+        Ok(false)
+    }
+
     async fn after_commit(&mut self, committed: Committed) -> Result<(), ProcessorError> {
         Ok(self.log.append(committed.notices).await.map(drop)?)
     }
 
     async fn advise(&mut self, positions: &Positions) -> Result<(), ProcessorError> {
-        Ok(self.log.commit(&self.group, positions).await?)
+        // Only advice: a member that is just being replaced may not give it, and the next one will.
+        if let Err(error) = self.log.commit(&self.group, positions).await {
+            tracing::debug!(group = %self.group, %error, "the log was not told how far this is");
+        }
+        Ok(())
     }
 }

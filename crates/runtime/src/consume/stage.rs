@@ -75,16 +75,20 @@ impl<S: Stage> Worker for StageWorker<S> {
 
     async fn start(&mut self, assigned: &[TopicPartition]) -> Result<(Positions, Option<String>), ProcessorError> {
         let committed = self.log.committed(&self.group).await?;
-        let mut start = Positions::new();
+        let (mut start, mut resumed) = (Positions::new(), Positions::new());
         for at in assigned {
             let next = match committed.get(at) {
                 Some(next) => next,
-                None => self.resume(at).await?,
+                None => {
+                    let next = self.resume(at).await?;
+                    resumed.set(at.clone(), next);
+                    next
+                }
             };
             start.set(at.clone(), next);
         }
         // The group's offsets are what `append_and_advance` compares with: bring them where we start.
-        self.log.commit(&self.group, &start).await?;
+        self.log.commit(&self.group, &resumed).await?;
         Ok((start, None))
     }
 
@@ -127,6 +131,14 @@ impl<S: Stage> Worker for StageWorker<S> {
         records.extend_from_slice(dead_letters);
         match self.log.append_and_advance(&self.group, records, from, upto).await {
             Ok(_) => Ok(Committed { notices: Vec::new() }),
+            Err(LogError::Fenced { actual, .. }) => Err(WorkerError::Lost { actual }),
+            Err(error) => Err(ProcessorError::from(error).into()),
+        }
+    }
+
+    async fn pass(&mut self, from: &Positions, upto: &Positions) -> Result<bool, WorkerError> {
+        match self.log.append_and_advance(&self.group, Vec::new(), from, upto).await {
+            Ok(_) => Ok(true),
             Err(LogError::Fenced { actual, .. }) => Err(WorkerError::Lost { actual }),
             Err(error) => Err(ProcessorError::from(error).into()),
         }

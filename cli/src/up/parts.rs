@@ -1,0 +1,86 @@
+//! What the roles share while they are started.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use carbon_log::{DataFolder, EventLog, Group};
+use carbon_processors::ProjectionSink;
+use carbon_read_models::Projection;
+use carbon_runtime::consume::{Options, ProcessorHandle, ProcessorView, Sink, Stage, spawn_sink, spawn_stage};
+use carbon_runtime::{GenerationLog, Shutdown};
+use carbon_store::Namespace;
+use carbon_topology::Topology;
+
+use super::platform::failed;
+use crate::error::CliError;
+
+pub struct Parts {
+    pub topology: Arc<Topology>,
+    pub shutdown: Shutdown,
+    pub log: Arc<dyn EventLog>,
+    /// The name of this full copy of the read models, where there may be others.
+    pub copy: Option<String>,
+    pub views: Arc<Mutex<Vec<ProcessorView>>>,
+    pub handles: Vec<ProcessorHandle>,
+}
+
+impl Parts {
+    /// Opens the active generation of a projection, and folds into it.
+    pub async fn projection<P: Projection>(
+        &mut self,
+        projection: P,
+        folder: &DataFolder,
+        generations: &mut GenerationLog,
+    ) -> Result<(Namespace, ProcessorView), CliError> {
+        let active = generations.ensure_active(P::NAME, P::VERSION, None).await;
+        let generation = active.map_err(|error| failed(&error))?.id;
+        let path = folder.read_models().join(generation.as_str());
+        let sink = ProjectionSink::open(projection, path).await.map_err(|error| failed(&error))?;
+        let namespace = sink.namespace().clone();
+        let owner = self.topology.owner(P::NAME).map(|processor| processor.name.clone());
+        let name = owner.ok_or_else(|| CliError::Failed(format!("the topology has no processor for {}", P::NAME)))?;
+        let view = self.sink(&name, sink, &generation)?;
+        Ok((namespace, view))
+    }
+
+    /// A sink of a generation; each copy of it has a group of its own.
+    pub fn sink(
+        &mut self,
+        name: &str,
+        sink: impl Sink,
+        generation: &carbon_core::GenerationId,
+    ) -> Result<ProcessorView, CliError> {
+        let group = match &self.copy {
+            Some(copy) => Group::of_instance(name, generation, copy),
+            None => Group::new(name, generation),
+        };
+        let options = self.options(name, group)?;
+        Ok(self.keep(spawn_sink(sink, options)))
+    }
+
+    pub fn stage(&mut self, name: &str, stage: impl Stage, group: Group) -> Result<ProcessorView, CliError> {
+        let options = self.options(name, group)?;
+        Ok(self.keep(spawn_stage(stage, options)))
+    }
+
+    fn keep(&mut self, handle: ProcessorHandle) -> ProcessorView {
+        let view = handle.view();
+        self.views.lock().unwrap_or_else(PoisonError::into_inner).push(view.clone());
+        self.handles.push(handle);
+        view
+    }
+
+    fn options(&self, name: &str, group: Group) -> Result<Options, CliError> {
+        let processor = self.topology.processors.get(name);
+        let processor = processor.ok_or_else(|| CliError::Failed(format!("the topology has no processor {name}")))?;
+        let topic = processor.consumes.first().and_then(|topic| self.topology.topics.get(topic.as_str()));
+        let topic = topic.ok_or_else(|| CliError::Failed(format!("processor {name} consumes nothing")))?;
+        Ok(Options {
+            name: name.to_owned(),
+            group,
+            topic: topic.clone(),
+            batch: processor.batch,
+            log: self.log.clone(),
+            shutdown: self.shutdown.clone(),
+        })
+    }
+}
