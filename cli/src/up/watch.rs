@@ -63,8 +63,9 @@ async fn catch_up(log: &Arc<dyn EventLog>, view: &ProcessorView, health: &Health
     let Some(ends) = ends(log, view).await else { return };
     loop {
         let left = match view.left(&**log, &ends, STEP).await {
-            Ok(0) => return,
-            Ok(left) => format!("{left} records to go"),
+            Ok(Some(0)) => return,
+            Ok(Some(left)) => format!("{left} records to go"),
+            Ok(None) => "waits for its partitions".into(),
             Err(error) => error.to_string(),
         };
         if view.progress.has_changed().is_err() {

@@ -1,10 +1,12 @@
 //! The real binary in a data folder of its own, on ports chosen free.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod cluster;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -21,26 +23,108 @@ impl Drop for Running {
     }
 }
 
+/// Where a test's platform lives: a data folder of its own, and the log in it or on a cluster of its own.
+pub struct Place {
+    pub data: tempfile::TempDir,
+    pub cluster: Option<Arc<cluster::Cluster>>,
+}
+
+impl Place {
+    pub fn embedded() -> Self {
+        Self { data: tempfile::tempdir().unwrap(), cluster: None }
+    }
+
+    /// A fresh cluster with the topology applied.
+    pub async fn kafka() -> Self {
+        let cluster = tokio::task::spawn_blocking(cluster::Cluster::start).await.unwrap();
+        cluster.apply_topology();
+        Self { data: tempfile::tempdir().unwrap(), cluster: Some(Arc::new(cluster)) }
+    }
+
+    /// Another one of the same kind.
+    pub async fn another(&self) -> Self {
+        match self.cluster {
+            Some(_) => Self::kafka().await,
+            None => Self::embedded(),
+        }
+    }
+
+    /// Another data folder on the same cluster.
+    pub fn beside(&self) -> Self {
+        Self { data: tempfile::tempdir().unwrap(), cluster: self.cluster.clone() }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.data.path()
+    }
+
+    pub fn settings(&self) -> Vec<(&str, &str)> {
+        self.cluster.as_ref().map(|cluster| cluster.settings()).unwrap_or_default()
+    }
+
+    /// Starts `carbon-ml up` and waits until it is ready.
+    pub async fn start(&self) -> Server {
+        Server::start_with(self.path(), &self.settings()).await
+    }
+}
+
+/// Makes two tests of each function: on the embedded log, and, where services are asked for, on Kafka.
+#[macro_export]
+macro_rules! on_both_logs {
+    ($($test:ident,)*) => {
+        mod embedded {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test(super::support::Place::embedded()).await;
+                }
+            )*
+        }
+        mod kafka {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[ignore = "starts brokers: scripts/services.sh fetches them; run with --ignored"]
+                async fn $test() {
+                    super::$test(super::support::Place::kafka().await).await;
+                }
+            )*
+        }
+    };
+}
+
 /// A running `carbon-ml up`.
 pub struct Server {
     child: Running,
     pub query: String,
     pub tracking: String,
+    /// Where it says whether it is ready.
+    health: String,
     pub http: reqwest::Client,
     pub data: PathBuf,
     output: mpsc::Receiver<String>,
     lines: Vec<String>,
 }
 
-/// Starts the binary without waiting for anything.
-pub fn spawn(data: &Path, settings: &[(&str, &str)]) -> Running {
+/// The binary, with none of the caller's settings.
+pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carbon-ml"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ML_")) {
         command.env_remove(name);
     }
-    let child = command
-        .arg("up")
+    command
+}
+
+/// Starts `carbon-ml up` without waiting for anything.
+pub fn spawn(data: &Path, settings: &[(&str, &str)]) -> Running {
+    spawn_roles(data, &["up"], settings)
+}
+
+/// Starts the binary without waiting for anything.
+pub fn spawn_roles(data: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Running {
+    let child = binary()
+        .args(arguments)
         .env("ML_DATA_DIR", data)
+        .env("ML_OPERATIONS_PORT", "0")
         .env("ML_QUERY_PORT", "0")
         .env("ML_TRACKING_PORT", "0")
         .env("ML_LOG_LEVEL", "warn")
@@ -58,9 +142,15 @@ impl Server {
         Self::start_with(data, &[]).await
     }
 
-    /// Starts and waits until it is ready.
+    /// Starts `carbon-ml up` and waits until it is ready.
     pub async fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = spawn(data, settings);
+        Self::start_roles(data, &["up"], settings).await
+    }
+
+    /// Starts and waits until it is ready. A process without query-api or tracking-api answers at its operations
+    /// port alone; the addresses that it has not are empty.
+    pub async fn start_roles(data: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        let mut child = spawn_roles(data, arguments, settings);
         let (lines, output) = mpsc::channel();
         let stdout = BufReader::new(child.0.stdout.take().unwrap());
         let stderr = BufReader::new(child.0.stderr.take().unwrap());
@@ -72,23 +162,26 @@ impl Server {
                 }
             });
         }
-        let (mut query, mut tracking, mut said) = (None, None, Vec::new());
+        let (mut query, mut tracking, mut operations, mut said) = (None, None, None, Vec::new());
         let deadline = Instant::now() + PATIENCE;
-        while query.is_none() || tracking.is_none() {
+        // The line of the log comes after the addresses.
+        while !said.last().is_some_and(|line: &String| line.starts_with("  log ")) {
             let left = deadline.saturating_duration_since(Instant::now());
             let line = output.recv_timeout(left).unwrap_or_else(|_| panic!("it said only:\n{}", said.join("\n")));
             let address = || line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned);
             match line.trim_start() {
                 text if text.starts_with("query-api") => query = address(),
                 text if text.starts_with("tracking-api") => tracking = address(),
+                text if text.starts_with("operations") => operations = address(),
                 _ => {}
             }
             said.push(line);
         }
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        let (query, tracking) = (query.unwrap(), tracking.unwrap());
-        let mut server = Self { child, query, tracking, http, data: data.to_owned(), output, lines: said };
+        let health = query.clone().or(tracking.clone()).or(operations).unwrap();
+        let (query, tracking) = (query.unwrap_or_default(), tracking.unwrap_or_default());
+        let mut server = Self { child, query, tracking, health, http, data: data.to_owned(), output, lines: said };
         server.wait_ready().await;
         server
     }
@@ -96,7 +189,7 @@ impl Server {
     pub async fn wait_ready(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer = self.http.get(format!("{}/ready", self.query)).send().await;
+            let answer = self.http.get(format!("{}/ready", self.health)).send().await;
             if answer.as_ref().is_ok_and(|answer| answer.status() == 200) {
                 return;
             }

@@ -56,7 +56,9 @@ impl Classify for IndexError {
             IndexError::QueryVector(_) | IndexError::Vector { .. } => Fault::User,
             IndexError::Store(error) => error.fault(),
             IndexError::Io { .. } | IndexError::Lexical(_) | IndexError::Moved { .. } => Fault::External,
-            IndexError::UnknownGeneration(_) | IndexError::Spec { .. } => Fault::Internal,
+            // It is just being opened, or made anew.
+            IndexError::UnknownGeneration(_) => Fault::External,
+            IndexError::Spec { .. } => Fault::Internal,
             IndexError::Full | IndexError::Thread(_) => Fault::Internal,
         }
     }
@@ -64,7 +66,6 @@ impl Classify for IndexError {
     fn retry(&self) -> Retry {
         match self {
             IndexError::Store(error) => error.retry(),
-            // A generation may be about to be opened.
             IndexError::UnknownGeneration(_) | IndexError::Io { .. } | IndexError::Lexical(_) => Retry::Later,
             _ => Retry::Never,
         }

@@ -48,19 +48,22 @@ impl Inner {
             let began = Instant::now();
             loop {
                 let answer = client.offsets_for_times(question.clone(), PATIENCE);
-                let answer = answer.map_err(|error| unavailable("offsets cannot be told", &error))?;
-                let failed = answer.elements().iter().find_map(|element| {
-                    let error = element.error().err()?;
-                    Some((TopicName::parse(element.topic()).ok()?, error))
-                });
+                let failed = match &answer {
+                    Err(error) => Some((None, error.clone())),
+                    Ok(answer) => answer.elements().iter().find_map(|element| {
+                        let error = element.error().err()?;
+                        Some((Some(TopicName::parse(element.topic()).ok()?), error))
+                    }),
+                };
                 match failed {
-                    None => return Ok(answer),
+                    None => return answer.map_err(|error| unavailable("offsets cannot be told", &error)),
                     // A leader that is just being elected, or one that has moved.
                     Some((_, error)) if is_passing(&error) && began.elapsed() < PATIENCE => {
                         drop(client.client().fetch_metadata(None, PATIENCE));
                         breathe();
                     }
-                    Some((topic, error)) => return Err(of_topic(&topic, "offsets cannot be told", &error)),
+                    Some((Some(topic), error)) => return Err(of_topic(&topic, "offsets cannot be told", &error)),
+                    Some((None, error)) => return Err(unavailable("offsets cannot be told", &error)),
                 }
             }
         })

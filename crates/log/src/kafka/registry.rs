@@ -79,7 +79,8 @@ impl Registry {
         let body = json!({"schema": version.json, "schemaType": "AVRO"}).to_string();
         let subject = subject(version.event);
         match perform_sr_call(&self.settings, SrCall::PostForVersion(&subject, &body)).await {
-            Ok(found) => Ok(found.id),
+            Ok(found) if found.id.is_some() => Ok(found.id),
+            Ok(_) => Err(LogError::Unavailable("schema registry: an answer without an id".into())),
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(unavailable(&error)),
         }

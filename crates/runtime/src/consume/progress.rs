@@ -52,9 +52,10 @@ impl Default for Progress {
 
 impl Progress {
     /// Whether everything below `ends` is processed: the position has passed it, or the partition's end was
-    /// seen there and all records before it are done.
+    /// seen there and all records before it are done. Before its first assignment a processor has reached nothing,
+    /// since its read model may be of another log.
     pub fn has_reached(&self, ends: &Positions) -> bool {
-        ends.iter().all(|(at, end)| self.lag_of(at, end) == 0)
+        ends.iter().all(|(at, end)| self.positions.get(at).is_some_and(|next| next >= end))
     }
 
     /// How many offsets below `end` are not processed.
@@ -120,16 +121,18 @@ impl ProcessorView {
         }
     }
 
-    /// How many offsets below `ends` are not processed; where there are some, it looks again within this time.
-    pub async fn left(&self, log: &dyn EventLog, ends: &Positions, within: Duration) -> Result<u64, LogError> {
+    /// How many offsets below `ends` are not processed; where there are some, it looks again within this time. `None`
+    /// before the first assignment.
+    pub async fn left(&self, log: &dyn EventLog, ends: &Positions, within: Duration) -> Result<Option<u64>, LogError> {
         let mut progress = self.progress.clone();
         let deadline = tokio::time::Instant::now() + within;
         loop {
             progress.mark_unchanged();
             let positions = self.positions(log).await?;
             let left = ends.iter().map(|(at, end)| end.saturating_sub(positions.next(at))).sum();
-            if left == 0 || tokio::time::Instant::now() >= deadline {
-                return Ok(left);
+            let assigned = self.shared || ends.iter().all(|(at, _)| positions.get(at).is_some());
+            if (left == 0 && assigned) || tokio::time::Instant::now() >= deadline {
+                return Ok(assigned.then_some(left));
             }
             // Others' progress is not seen here: the deadline ends the wait for it.
             let _ = tokio::time::timeout_at(deadline, progress.changed()).await;
