@@ -92,7 +92,7 @@ async fn apply(global: &Global, json: bool) -> Result<(), CliError> {
         LogError::TopicDiffers { .. } | LogError::SchemaRefused { .. } => CliError::CheckFailed(error.to_string()),
         other => CliError::Failed(other.to_string()),
     };
-    let log = KafkaLog::connect(open_log::options(&config, "topology-apply")).await.map_err(refused)?;
+    let log = KafkaLog::connect(open_log::options(&config, open_log::Instance::Passing)).await.map_err(refused)?;
     let specs = topology.specs();
     let names: Vec<_> = specs.iter().map(|spec| spec.name.clone()).collect();
     let before: Vec<_> = log.describe().await.map_err(refused)?.into_iter().map(|topic| topic.spec).collect();

@@ -19,13 +19,26 @@ pub struct OpenLog {
     pub embedded: Option<Arc<EmbeddedLog>>,
 }
 
+/// Who this process is on the cluster.
+pub enum Instance {
+    /// The one of a data folder that this process holds.
+    Of(String),
+    /// One of its own, until it ends.
+    Passing,
+}
+
 /// How this configuration speaks to Kafka.
-pub fn options(config: &Config, instance: &str) -> KafkaOptions {
+pub fn options(config: &Config, instance: Instance) -> KafkaOptions {
+    let (instance, lasting) = match instance {
+        Instance::Of(name) => (name, true),
+        Instance::Passing => (uuid::Uuid::new_v4().to_string(), false),
+    };
     KafkaOptions {
         brokers: config.kafka_brokers.clone(),
         properties: config.kafka_properties.as_map().clone(),
         registry: config.schema_registry_url.expose().to_owned(),
-        instance: instance.to_owned(),
+        instance,
+        lasting,
         replication: i32::from(config.replication()),
     }
 }
@@ -39,7 +52,7 @@ pub async fn embedded(folder: &DataFolder, topology: &Topology) -> Result<OpenLo
 
 /// Connects, and checks that the cluster and the registry have what the topology wants. What does not answer is
 /// waited for; what is missing is said, since only `topology apply` makes it.
-pub async fn kafka(config: &Config, topology: &Topology, instance: &str) -> Result<OpenLog, CliError> {
+pub async fn kafka(config: &Config, topology: &Topology, instance: Instance) -> Result<OpenLog, CliError> {
     let options = options(config, instance);
     let log = patiently(async || KafkaLog::connect(options.clone()).await).await?;
     let specs = topology.specs();

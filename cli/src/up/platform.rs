@@ -16,7 +16,7 @@ use carbon_topology::Topology;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::open_log::{self, OpenLog};
+use super::open_log::{self, Instance, OpenLog};
 use super::parts::Parts;
 use super::roles::{Role, Roles};
 use super::watch;
@@ -275,10 +275,10 @@ async fn open(config: &Config, topology: &Topology, folder: Option<&DataFolder>)
     match (config.on_kafka(), folder) {
         (true, Some(folder)) => {
             let instance = folder.instance().map_err(|error| failed(&error))?;
-            open_log::kafka(config, topology, &instance).await
+            open_log::kafka(config, topology, Instance::Of(instance)).await
         }
-        // Several of these may share a data folder: each start is another one.
-        (true, None) => open_log::kafka(config, topology, &uuid::Uuid::new_v4().to_string()).await,
+        // Several of these may share a data folder.
+        (true, None) => open_log::kafka(config, topology, Instance::Passing).await,
         (false, Some(folder)) => open_log::embedded(folder, topology).await,
         (false, None) => Err(CliError::Usage(
             "the embedded log serves one process: run `carbon-ml up`, or set ML_KAFKA_BROKERS to share a cluster"

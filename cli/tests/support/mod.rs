@@ -2,6 +2,8 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod cluster;
+pub mod deployment;
+pub mod world;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -270,7 +272,16 @@ impl Server {
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {
-        let answer = self.http.get(format!("{}{path}", self.query)).send().await.unwrap();
+        self.get_after(path, None).await
+    }
+
+    /// A read that sees what was written up to `position`.
+    pub async fn get_after(&self, path: &str, position: Option<&str>) -> (u16, Value) {
+        let mut request = self.http.get(format!("{}{path}", self.query));
+        if let Some(position) = position {
+            request = request.header("X-Min-Position", position).header("X-Timeout-Ms", "30000");
+        }
+        let answer = request.send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
     }
 }

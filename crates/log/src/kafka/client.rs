@@ -25,16 +25,24 @@ impl ClientContext for Quiet {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka client");
+        error_line(&error, reason);
     }
 }
 
 impl ConsumerContext for Quiet {}
 
+/// Who wanted something of the cluster says what failed; this is for a closer look.
+pub(super) fn error_line(error: &KafkaError, reason: &str) {
+    if error.rdkafka_error_code() != Some(Code::PartitionEOF) {
+        tracing::debug!(%error, reason, "kafka client");
+    }
+}
+
 pub(super) fn log_line(level: RDKafkaLogLevel, fac: &str, message: &str) {
     match level {
-        // A broker that cannot be reached is said by whoever wanted something of it.
-        _ if matches!(fac, "FAIL" | "ERROR") => tracing::debug!(fac, message, "kafka client"),
+        // A broker that cannot be reached is said by whoever wanted something of it; and a property of one kind of client
+        // is handed to all.
+        _ if matches!(fac, "FAIL" | "ERROR" | "CONFWARN") => tracing::debug!(fac, message, "kafka client"),
         RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug | RDKafkaLogLevel::Notice => {
             tracing::debug!(fac, message, "kafka client");
         }

@@ -1,7 +1,8 @@
 //! Which ends were seen (law 4). An offset may belong to a transaction marker, which is never delivered, so
-//! that "caught up" cannot be told by comparing offsets. The client library's event for an end does not
-//! say where it lies; its statistics do. They come out of turn, before what was fetched earlier, so an end of
-//! theirs counts once the queue was found empty: everything below it has been delivered then.
+//! that "caught up" cannot be told by comparing offsets. The client library's event for an end does not say where
+//! it lies. Its statistics do, but cannot be believed: what was fetched and not yet delivered is thrown away by a
+//! rebalance, and fetched again, while they still tell the end. So they are a hint: where one stays that lies
+//! beyond what was delivered, somebody reads the gap by other means, and says whether a record is in it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,10 +15,19 @@ use super::client::at;
 struct Seen {
     /// Everything below was delivered.
     next: u64,
-    /// An end of the statistics that waits for an empty queue.
-    end: Option<u64>,
+    /// The last hint, and whether it came twice.
+    hint: Option<(u64, bool)>,
+    /// The gap is being read.
+    asked: bool,
     /// The end that the reader was told last.
     told: Option<u64>,
+}
+
+/// A gap between what was delivered and what may be the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub at: TopicPartition,
+    pub from: u64,
 }
 
 /// The partitions of one reader.
@@ -36,13 +46,12 @@ struct Topic {
 
 #[derive(Deserialize)]
 struct Partition {
-    fetch_state: String,
     eof_offset: i64,
 }
 
 impl Ends {
     pub fn begin(&mut self, at: TopicPartition, next: u64) {
-        self.0.insert(at, Seen { next, end: None, told: None });
+        self.0.insert(at, Seen { next, hint: None, asked: false, told: None });
     }
 
     pub fn forget(&mut self, at: &TopicPartition) {
@@ -66,33 +75,47 @@ impl Ends {
         Some((at.clone(), seen.next))
     }
 
-    pub fn statistics(&mut self, json: &[u8]) {
-        let Ok(statistics) = serde_json::from_slice::<Statistics>(json) else { return };
+    /// Takes the hints; answers the gaps that are to be read.
+    pub fn statistics(&mut self, json: &[u8]) -> Vec<Gap> {
+        let Ok(statistics) = serde_json::from_slice::<Statistics>(json) else { return Vec::new() };
+        let mut gaps = Vec::new();
         for (topic, found) in statistics.topics {
             for (partition, found) in found.partitions {
-                // What is not being fetched has the end of an assignment before.
-                let (Ok(end), "active") = (u64::try_from(found.eof_offset), found.fetch_state.as_str()) else {
-                    continue;
-                };
-                if let Some(seen) = at(&topic, partition).and_then(|at| self.0.get_mut(&at)) {
-                    seen.end = Some(end);
+                let Ok(end) = u64::try_from(found.eof_offset) else { continue };
+                let Some(at) = at(&topic, partition) else { continue };
+                let Some(seen) = self.0.get_mut(&at) else { continue };
+                let stays = seen.hint.is_some_and(|(before, _)| before == end);
+                seen.hint = Some((end, stays));
+                if stays && end > seen.next && !seen.asked {
+                    seen.asked = true;
+                    gaps.push(Gap { at, from: seen.next });
                 }
             }
         }
+        gaps
     }
 
-    /// The queue is empty: what the statistics said has come true.
-    pub fn drained(&mut self) -> Vec<(TopicPartition, u64)> {
+    /// Ends that need no reading: the hint is where the delivered records end.
+    pub fn reached(&mut self) -> Vec<(TopicPartition, u64)> {
         let mut told = Vec::new();
         for (at, seen) in &mut self.0 {
-            let Some(end) = seen.end.take() else { continue };
-            seen.next = seen.next.max(end);
-            if end == seen.next && seen.told != Some(end) {
-                seen.told = Some(end);
-                told.push((at.clone(), end));
+            if seen.hint.is_some_and(|(end, _)| end == seen.next) && seen.told != Some(seen.next) {
+                seen.told = Some(seen.next);
+                told.push((at.clone(), seen.next));
             }
         }
         told
+    }
+
+    /// The gap was read: no record lies in it up to `end`; `None` where there is one, or nobody can tell.
+    pub fn read(&mut self, gap: &Gap, end: Option<u64>) -> Option<(TopicPartition, u64)> {
+        let seen = self.0.get_mut(&gap.at)?;
+        seen.asked = false;
+        // What was delivered or assigned anew meanwhile has moved the gap.
+        let end = end.filter(|end| seen.next == gap.from && *end > seen.next)?;
+        seen.next = end;
+        seen.told = Some(end);
+        Some((gap.at.clone(), end))
     }
 }
 
@@ -101,44 +124,48 @@ impl Ends {
 mod tests {
     use super::*;
 
-    fn json(state: &str, eof: i64) -> Vec<u8> {
-        let partition = serde_json::json!({"partition": 0, "fetch_state": state, "eof_offset": eof, "lo_offset": 0});
+    fn json(eof: i64) -> Vec<u8> {
+        let partition = serde_json::json!({"partition": 0, "fetch_state": "active", "eof_offset": eof});
         serde_json::json!({"name": "x", "topics": {"t": {"topic": "t", "partitions": {"0": partition, "-1": partition}}}})
             .to_string()
             .into_bytes()
     }
 
     #[test]
-    fn an_end_behind_a_marker_is_told_when_the_queue_is_empty() {
+    fn an_end_behind_a_marker_is_told_once_the_gap_was_read() {
         let t = at("t", 0).unwrap();
         let mut ends = Ends::default();
         ends.begin(t.clone(), 3);
         assert_eq!(ends.ended(0), Some((t.clone(), 3)));
         assert_eq!(ends.ended(0), None, "it was told");
         ends.delivered(&Position::new(t.topic.clone(), 0, 3));
-        // Record 3, marker 4.
-        ends.statistics(&json("active", 5));
-        assert_eq!(ends.ended(0), Some((t.clone(), 4)), "not yet the marker: the queue may hold something");
-        assert_eq!(ends.drained(), [(t.clone(), 5)]);
-        assert_eq!(ends.drained(), []);
-        ends.statistics(&json("active", 5));
-        assert_eq!((ends.drained(), ends.ended(0)), (vec![], None));
+        assert_eq!(ends.ended(0), Some((t.clone(), 4)), "the marker at 4 is not known yet");
+        let gap = Gap { at: t.clone(), from: 4 };
+        assert_eq!(ends.statistics(&json(5)), [], "it may be passing");
+        assert_eq!(ends.statistics(&json(5)), [gap.clone()]);
+        assert_eq!(ends.statistics(&json(5)), [], "it is being read");
+        assert_eq!(ends.read(&gap, Some(5)), Some((t.clone(), 5)));
+        assert_eq!((ends.statistics(&json(5)), ends.reached(), ends.ended(0)), (vec![], vec![], None));
     }
 
     #[test]
-    fn an_end_of_an_assignment_before_is_not_believed() {
+    fn a_hint_beyond_what_was_delivered_moves_nothing_by_itself() {
         let t = at("t", 0).unwrap();
         let mut ends = Ends::default();
-        ends.begin(t.clone(), 0);
-        ends.statistics(&json("stopped", 9));
-        ends.statistics(&json("active", -1001));
-        assert_eq!(ends.drained(), []);
-        ends.statistics(&json("active", 9));
+        ends.begin(t.clone(), 3);
+        ends.statistics(&json(9));
+        let gap = ends.statistics(&json(9)).remove(0);
+        assert_eq!(ends.reached(), []);
+        // A record is in it.
+        assert_eq!(ends.read(&gap, None), None);
+        assert_eq!(ends.ended(0), Some((t.clone(), 3)));
+        // What was read for an assignment before is not believed.
+        let gap = ends.statistics(&json(9)).remove(0);
+        ends.begin(t.clone(), 1);
+        assert_eq!(ends.read(&gap, Some(9)), None);
         ends.forget(&t);
-        ends.begin(t, 0);
-        assert_eq!(ends.drained(), []);
-        ends.statistics(b"{\"topics\": 3}");
-        assert_eq!(ends.drained(), []);
+        assert_eq!(ends.read(&gap, Some(9)), None);
+        assert_eq!(ends.statistics(b"{\"topics\": 3}"), []);
     }
 
     #[test]
@@ -147,7 +174,8 @@ mod tests {
         ends.begin(at("t", 0).unwrap(), 0);
         ends.begin(at("u", 0).unwrap(), 0);
         assert_eq!(ends.ended(0), None);
-        ends.statistics(&json("active", 0));
-        assert_eq!(ends.drained(), [(at("t", 0).unwrap(), 0)]);
+        ends.statistics(&json(0));
+        assert_eq!(ends.reached(), [(at("t", 0).unwrap(), 0)]);
+        assert_eq!(ends.reached(), []);
     }
 }

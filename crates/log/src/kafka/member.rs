@@ -17,8 +17,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{PATIENCE, list, log_line, partitions, positions, reason, unavailable};
-use super::ends::Ends;
+use super::Inner;
+use super::client::{PATIENCE, error_line, list, log_line, partitions, positions, reason, unavailable};
+use super::ends::{Ends, Gap};
 use super::reader::record;
 use crate::error::LogError;
 use crate::event_log::Group;
@@ -34,11 +35,16 @@ const IDLE: Duration = Duration::from_millis(100);
 /// What a member may do in the group's name.
 #[derive(Default)]
 pub(super) struct Grant {
-    /// Counts the rebalances.
+    /// Another one with each rebalance, and no two members have the same.
     pub epoch: u64,
     pub owned: BTreeSet<TopicPartition>,
-    /// The member's id and generation, as of the last rebalance; `None` while it has none.
-    pub metadata: Option<Arc<ConsumerGroupMetadata>>,
+}
+
+impl Grant {
+    fn renew(&mut self) {
+        static EPOCHS: AtomicU64 = AtomicU64::new(1);
+        self.epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A member of a group, seen by those who commit in its name.
@@ -61,11 +67,23 @@ impl Member {
         self.consumer().strong_count() > 0
     }
 
+    /// The member's id and generation as of now: a rebalance that leaves it what it has changes them before the
+    /// thread that polls knows. `None` where it is no member, or was put out: then it would look like one who never
+    /// was one, whom the brokers let pass.
+    pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
+        let consumer = self.consumer().upgrade()?;
+        let metadata = consumer.group_metadata();
+        if consumer.assignment_lost() { None } else { metadata }
+    }
+
     pub fn commit(&self, list: &TopicPartitionList) -> KafkaResult<()> {
         let consumer = self.consumer().upgrade().ok_or(KafkaError::Canceled)?;
         consumer.commit(list, CommitMode::Sync)
     }
 }
+
+/// A gap that was read, and to where it holds no record, if it holds none.
+type Answer = (Gap, Option<u64>);
 
 /// What the thread and the library's callbacks share.
 pub(super) struct Context {
@@ -75,8 +93,9 @@ pub(super) struct Context {
     member: Arc<Member>,
     pending: Mutex<Vec<Record>>,
     ends: Mutex<Ends>,
-    /// Counts the callbacks: a poll that served one says nothing about the queue.
-    served: AtomicU64,
+    /// Gaps that were read, and to where they hold no record.
+    read: Arc<Mutex<Vec<Answer>>>,
+    inner: Weak<Inner>,
     /// Nobody listens any more.
     gone: AtomicBool,
 }
@@ -86,15 +105,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Context {
-    fn new(sender: mpsc::Sender<Result<Delivery, LogError>>, closed: CancellationToken, member: Arc<Member>) -> Self {
+    fn new(inner: &Arc<Inner>, sender: mpsc::Sender<Result<Delivery, LogError>>, member: Arc<Member>) -> Self {
         Self {
             sender,
             handle: Handle::current(),
-            closed,
+            closed: inner.closed.clone(),
             member,
             pending: Mutex::default(),
             ends: Mutex::default(),
-            served: AtomicU64::new(0),
+            read: Arc::default(),
+            inner: Arc::downgrade(inner),
             gone: AtomicBool::new(false),
         }
     }
@@ -137,6 +157,26 @@ impl Context {
         }
     }
 
+    /// Reads a gap off this thread, which has records to poll.
+    fn read_gap(&self, gap: Gap) {
+        let (Some(inner), read) = (self.inner.upgrade(), self.read.clone()) else { return };
+        self.handle.spawn(async move {
+            let end = inner.end_of_nothing(&gap.at, gap.from).await;
+            let end = end.unwrap_or_else(|error| {
+                tracing::debug!(%error, at = %gap.at, "a gap cannot be read");
+                None
+            });
+            lock(&read).push((gap, end));
+        });
+    }
+
+    fn tell_gaps(&self) {
+        let read = std::mem::take(&mut *lock(&self.read));
+        let mut ended = lock(&self.ends).reached();
+        ended.extend(read.iter().filter_map(|(gap, end)| lock(&self.ends).read(gap, *end)));
+        self.tell_ends(ended);
+    }
+
     fn assigned(&self, consumer: &BaseConsumer<Self>, tpl: &mut TopicPartitionList) -> Result<(), LogError> {
         let added = partitions(tpl);
         let start = if added.is_empty() || self.is_gone() { None } else { self.start(consumer, &added)? };
@@ -151,9 +191,8 @@ impl Context {
         }
         consumer.incremental_assign(tpl).map_err(|error| unavailable("partitions cannot be assigned", &error))?;
         let mut grant = self.member.grant();
-        grant.epoch += 1;
+        grant.renew();
         grant.owned.extend(added);
-        grant.metadata = consumer.group_metadata().map(Arc::new);
         Ok(())
     }
 
@@ -176,12 +215,9 @@ impl Context {
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, tpl: &TopicPartitionList) -> Result<(), LogError> {
         let removed = partitions(tpl);
-        let lost = consumer.assignment_lost();
-        if lost {
+        if consumer.assignment_lost() {
             // Somebody else may have them already: nothing is committed for them from here on.
-            let mut grant = self.member.grant();
-            grant.metadata = None;
-            grant.owned.retain(|at| !removed.contains(at));
+            self.member.grant().owned.retain(|at| !removed.contains(at));
         }
         self.flush();
         if !removed.is_empty() && !self.is_gone() {
@@ -192,11 +228,8 @@ impl Context {
         }
         {
             let mut grant = self.member.grant();
-            grant.epoch += 1;
+            grant.renew();
             grant.owned.retain(|at| !removed.contains(at));
-            if !lost {
-                grant.metadata = consumer.group_metadata().map(Arc::new);
-            }
         }
         removed.iter().for_each(|at| lock(&self.ends).forget(at));
         consumer.incremental_unassign(tpl).map_err(|error| unavailable("partitions cannot be given up", &error))
@@ -209,18 +242,18 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka client");
+        error_line(&error, reason);
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        self.served.fetch_add(1, Ordering::Relaxed);
-        lock(&self.ends).statistics(statistics);
+        for gap in lock(&self.ends).statistics(statistics) {
+            self.read_gap(gap);
+        }
     }
 }
 
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, tpl: &mut TopicPartitionList) {
-        self.served.fetch_add(1, Ordering::Relaxed);
         let outcome = match kind {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, tpl),
             _ => self.revoked(consumer, tpl),
@@ -231,17 +264,13 @@ impl ConsumerContext for Context {
             self.gone.store(true, Ordering::Relaxed);
         }
     }
-
-    fn commit_callback(&self, _: KafkaResult<()>, _: &TopicPartitionList) {
-        self.served.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
-impl super::Inner {
-    pub(super) fn subscribe(&self, group: &Group, topics: &[&str]) -> Result<RecordStream, LogError> {
+impl Inner {
+    pub(super) fn subscribe(self: &Arc<Self>, group: &Group, topics: &[&str]) -> Result<RecordStream, LogError> {
         let (sender, deliveries) = mpsc::channel(2);
         let member = Arc::new(Member::default());
-        let context = Context::new(sender, self.closed.clone(), member.clone());
+        let context = Context::new(self, sender, member.clone());
         let consumer: BaseConsumer<Context> = self
             .options
             .member(group)
@@ -255,9 +284,9 @@ impl super::Inner {
         Ok(RecordStream::new(deliveries))
     }
 
-    pub(super) fn follow(&self, from: &Positions) -> Result<RecordStream, LogError> {
+    pub(super) fn follow(self: &Arc<Self>, from: &Positions) -> Result<RecordStream, LogError> {
         let (sender, deliveries) = mpsc::channel(2);
-        let context = Context::new(sender, self.closed.clone(), Arc::default());
+        let context = Context::new(self, sender, Arc::default());
         for (at, next) in from.iter() {
             lock(&context.ends).begin(at.clone(), next);
         }
@@ -291,7 +320,6 @@ fn run(consumer: &BaseConsumer<Context>) {
     let mut began = Instant::now();
     let mut wait = IDLE;
     while !context.is_gone() {
-        let served = context.served.load(Ordering::Relaxed);
         match consumer.poll(wait) {
             Some(Ok(message)) => {
                 wait = Duration::ZERO;
@@ -327,14 +355,8 @@ fn run(consumer: &BaseConsumer<Context>) {
             None => {
                 context.flush();
                 bytes = 0;
-                // A poll that served a callback may have come back with something left in the queue.
-                wait = if context.served.load(Ordering::Relaxed) == served {
-                    let ended = lock(&context.ends).drained();
-                    context.tell_ends(ended);
-                    IDLE
-                } else {
-                    Duration::ZERO
-                };
+                context.tell_gaps();
+                wait = IDLE;
             }
         }
     }

@@ -110,7 +110,8 @@ impl Inner {
         self.committed_of(group, question).await
     }
 
-    /// The stable offsets of a group: what a transaction under way will move is waited for.
+    /// The stable offsets of a group: what a transaction under way will move is waited for, also where the brokers have
+    /// to end one of a dead process first.
     pub(super) async fn committed_of(
         &self,
         group: &Group,
@@ -120,7 +121,7 @@ impl Inner {
         blocking(move || {
             // Errors that nobody takes would pile up.
             drop(asker.poll(std::time::Duration::ZERO));
-            let answer = asker.committed_offsets(question, PATIENCE);
+            let answer = asker.committed_offsets(question, PATIENCE * 3);
             let answer = answer.map_err(|error| unavailable("a group's offsets cannot be read", &error))?;
             Ok(positions(&answer, |_| None))
         })

@@ -24,9 +24,11 @@ pub struct KafkaOptions {
     pub properties: BTreeMap<String, String>,
     /// The schema registry's address; user and password may stand in it.
     pub registry: String,
-    /// Unique among the processes that live at one time, and the same again after a restart, where it can be:
-    /// a transaction that a killed process left open is then ended by the next start at once.
+    /// Unique among the processes that live at one time.
     pub instance: String,
+    /// Whether the instance has this name again after a restart. It is then a static member of its groups, and a
+    /// transaction that a killed process left open is ended by the next start at once.
+    pub lasting: bool,
     /// How many copies of each partition new topics get.
     pub replication: i32,
 }
@@ -129,9 +131,9 @@ impl KafkaOptions {
         let mut config = self.consumer(group.as_str());
         self.defaults(&mut config, &[("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "2000")]);
         config.set("partition.assignment.strategy", "cooperative-sticky");
-        if group.as_str().ends_with(&format!(".{}", self.instance)) {
-            // The group is this instance's alone: after a kill the next start takes its place at once, and a copied
-            // data folder is noticed, since the two put each other out.
+        if self.lasting {
+            // After a kill the next start takes its place at once, and a copied data folder is noticed, since the two
+            // put each other out.
             config.set("group.instance.id", &self.instance);
         }
         config
@@ -185,6 +187,7 @@ mod tests {
             properties: properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             registry: "http://localhost:8081".into(),
             instance: "a".into(),
+            lasting: false,
             replication: 1,
         }
     }
@@ -194,7 +197,11 @@ mod tests {
         let free = options(&[("linger.ms", "50"), ("security.protocol", "ssl")]);
         free.check().unwrap();
         assert_eq!(free.producer().get("linger.ms"), Some("50"));
-        assert_eq!(free.member(&Group::new("p", "g")).get("security.protocol"), Some("ssl"));
+        let group = Group::new("p", "g");
+        assert_eq!(free.member(&group).get("security.protocol"), Some("ssl"));
+        assert_eq!(free.member(&group).get("group.instance.id"), None);
+        let lasting = KafkaOptions { lasting: true, ..free.clone() };
+        assert_eq!(lasting.member(&group).get("group.instance.id"), Some("a"));
         for (name, _) in OURS {
             let error = options(&[(name, "x")]).check().unwrap_err().to_string();
             assert!(error.contains(name), "{error}");

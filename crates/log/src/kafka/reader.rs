@@ -73,6 +73,14 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// The partition's end, if no record lies between an offset and it.
+    pub(super) async fn end_of_nothing(&self, at: &TopicPartition, from: u64) -> Result<Option<u64>, LogError> {
+        let end = self.ends_of(std::slice::from_ref(at)).await?.next(at);
+        Ok(self.read(at, from, 1).await?.is_empty().then_some(end))
+    }
+}
+
 fn read_range(
     reader: &BaseConsumer<Quiet>,
     at: &TopicPartition,

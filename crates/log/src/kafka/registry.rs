@@ -66,21 +66,23 @@ impl Registry {
         let Some(version) = known else {
             return Err(LogError::Corrupt(format!("{event} has no schema with fingerprint {fingerprint}")));
         };
-        let id = self
-            .look_up(version)
-            .await?
-            .ok_or_else(|| LogError::SchemaMissing { subject: subject(event), version: version.number })?;
-        lock(&self.ids).insert(key, id);
-        Ok(id)
+        let id = self.look_up(version).await?;
+        id.ok_or_else(|| LogError::SchemaMissing { subject: subject(event), version: version.number })
     }
 
-    /// Where the registry has this version; `None` where it has not.
+    /// Where the registry has this version; `None` where it has not. What was found once is not asked for again, in
+    /// either direction: a registry that goes away holds up nothing that runs.
     pub async fn look_up(&self, version: &SchemaVersion) -> Result<Option<u32>, LogError> {
         let body = json!({"schema": version.json, "schemaType": "AVRO"}).to_string();
         let subject = subject(version.event);
         match perform_sr_call(&self.settings, SrCall::PostForVersion(&subject, &body)).await {
-            Ok(found) if found.id.is_some() => Ok(found.id),
-            Ok(_) => Err(LogError::Unavailable("schema registry: an answer without an id".into())),
+            Ok(found) => {
+                let id = found.id;
+                let id = id.ok_or_else(|| LogError::Unavailable("schema registry: an answer without an id".into()))?;
+                lock(&self.ids).insert((version.event.to_owned(), version.fingerprint), id);
+                lock(&self.schemas).insert(id, version.json.to_owned());
+                Ok(Some(id))
+            }
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(unavailable(&error)),
         }

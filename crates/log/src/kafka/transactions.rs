@@ -11,7 +11,7 @@ use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::Inner;
 use super::client::{PATIENCE, Quiet, blocking, breathe, list, number, reason, unavailable};
@@ -39,8 +39,11 @@ impl Transactions {
 /// In whose name a transaction moves the group.
 struct Permit {
     epoch: Option<u64>,
-    metadata: Arc<ConsumerGroupMetadata>,
+    metadata: ConsumerGroupMetadata,
 }
+
+/// The lock and the records come back, for the next attempt.
+type Attempt = (OwnedMutexGuard<Transactions>, Vec<Placed>, Result<Vec<Position>, Option<Code>>);
 
 enum Failure {
     /// Nothing was written.
@@ -58,6 +61,33 @@ impl Inner {
         upto: &Positions,
     ) -> Result<Vec<Position>, LogError> {
         let mut transactions = self.transactions(group).lock_owned().await;
+        let (mut records, began) = (records, Instant::now());
+        loop {
+            let attempt;
+            (transactions, records, attempt) = self.attempt(group, transactions, records, from, upto).await?;
+            match attempt {
+                Ok(positions) => return Ok(positions),
+                // A rebalance came between. Whose the partitions are now is looked up again.
+                Err(Some(Code::IllegalGeneration)) if began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(_) => break,
+            }
+        }
+        drop(transactions);
+        let actual = self.committed(group).await?;
+        Err(LogError::Fenced { group: group.to_string(), actual })
+    }
+
+    /// Tries once. An error of the inner kind: it is fenced, and by which word of the brokers, if it was theirs.
+    async fn attempt(
+        self: &Arc<Self>,
+        group: &Group,
+        mut transactions: OwnedMutexGuard<Transactions>,
+        records: Vec<Placed>,
+        from: &Positions,
+        upto: &Positions,
+    ) -> Result<Attempt, LogError> {
         let producer = match transactions.producer.take() {
             Some(producer) => producer,
             None => {
@@ -65,14 +95,10 @@ impl Inner {
                 self.open_transactional(group).await?
             }
         };
-        let fenced = async |inner: &Self| {
-            let actual = inner.committed(group).await?;
-            Err(LogError::Fenced { group: group.to_string(), actual })
-        };
         // The metadata is taken before it is looked whose the partitions are, and that before the offsets are.
-        let Some(permit) = self.permit(group, upto)? else {
+        let Some(permit) = self.permit(group, upto).await? else {
             transactions.producer = Some(producer);
-            return fenced(self).await;
+            return Ok((transactions, records, Err(None)));
         };
         let stands = match (&transactions.known, permit.epoch) {
             (Some((epoch, known)), Some(now))
@@ -91,33 +117,32 @@ impl Inner {
         if upto.iter().any(|(at, _)| stands.next(at) != from.next(at)) {
             transactions.producer = Some(producer);
             transactions.known = None;
-            return fenced(self).await;
+            return Ok((transactions, records, Err(None)));
         }
-        let (offsets, metadata) = (list(upto)?, permit.metadata.clone());
-        let handle = Handle::current();
+        let Permit { epoch, metadata } = permit;
+        let (offsets, handle) = (list(upto)?, Handle::current());
         // Goes on to its end even where nobody waits for it any more.
-        let (mut transactions, outcome) = blocking(move || {
+        let (mut transactions, records, outcome) = blocking(move || {
             let outcome = transact(&handle, &producer, &records, &offsets, &metadata);
             if !matches!(outcome, Err(Failure::Unknown(_))) {
                 transactions.producer = Some(producer);
             }
-            Ok((transactions, outcome))
+            Ok((transactions, records, outcome))
         })
         .await?;
         match outcome {
             Ok(positions) => {
-                transactions.known = permit.epoch.map(|epoch| {
+                transactions.known = epoch.map(|epoch| {
                     let mut known = transactions.known.take().filter(|(then, _)| *then == epoch).unwrap_or_default().1;
                     known.merge(upto);
                     (epoch, known)
                 });
-                Ok(positions)
+                Ok((transactions, records, Ok(positions)))
             }
             Err(Failure::Aborted(error)) => {
                 transactions.known = None;
-                drop(transactions);
                 match is_fenced(&error) {
-                    true => fenced(self).await,
+                    true => Ok((transactions, records, Err(error.rdkafka_error_code()))),
                     false => Err(unavailable("a transaction was aborted", &error)),
                 }
             }
@@ -139,19 +164,23 @@ impl Inner {
     }
 
     /// Whether these partitions are this process's to move; `None` where they are not.
-    fn permit(&self, group: &Group, upto: &Positions) -> Result<Option<Permit>, LogError> {
-        let Some(members) = self.members_of(group) else {
-            // Nobody of this process ever joined the group: a tool, or a test.
-            let metadata = self.asker(group)?.group_metadata();
-            let metadata = metadata.ok_or_else(|| LogError::Corrupt(format!("group {group} has no metadata")))?;
-            return Ok(Some(Permit { epoch: None, metadata: Arc::new(metadata) }));
-        };
-        Ok(members.iter().find_map(|member| {
-            let grant = member.grant();
-            let metadata = grant.metadata.clone()?;
-            let owned = upto.iter().all(|(at, _)| grant.owned.contains(at));
-            owned.then_some(Permit { epoch: Some(grant.epoch), metadata })
-        }))
+    async fn permit(self: &Arc<Self>, group: &Group, upto: &Positions) -> Result<Option<Permit>, LogError> {
+        let (inner, group, upto) = (self.clone(), group.clone(), upto.clone());
+        blocking(move || {
+            let Some(members) = inner.members_of(&group) else {
+                // Nobody of this process ever joined the group: a tool, or a test.
+                let metadata = inner.asker(&group)?.group_metadata();
+                let metadata = metadata.ok_or_else(|| LogError::Corrupt(format!("group {group} has no metadata")))?;
+                return Ok(Some(Permit { epoch: None, metadata }));
+            };
+            Ok(members.iter().find_map(|member| {
+                let metadata = member.metadata()?;
+                let grant = member.grant();
+                let owned = upto.iter().all(|(at, _)| grant.owned.contains(at));
+                owned.then_some(Permit { epoch: Some(grant.epoch), metadata })
+            }))
+        })
+        .await
     }
 }
 

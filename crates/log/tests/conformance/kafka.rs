@@ -28,6 +28,7 @@ impl Kafka {
             properties: BTreeMap::new(),
             registry: variable("ML_SCHEMA_REGISTRY_URL"),
             instance: self.prefix.clone(),
+            lasting: false,
             replication: 1,
         }
     }
