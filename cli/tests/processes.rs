@@ -3,8 +3,15 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use apache_avro::Schema;
+use apache_avro::types::Value;
+use apache_avro::writer::datum::GenericDatumWriter;
+use carbon_core::TopicName;
+use carbon_log::{EventLog as _, NewRecord, Placement};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -250,4 +257,47 @@ async fn every_set_is_a_full_copy_and_a_copied_folder_is_noticed() {
     settings.push(("ML_LOG_LEVEL", "warn"));
     let _third = support::spawn_roles(copied.path(), &SET, &settings);
     second.says(&["was the folder copied"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts brokers: scripts/services.sh fetches them; run with --ignored"]
+async fn law_13_what_a_newer_program_wrote_is_read() {
+    let place = Place::kafka().await;
+    let server = place.start().await;
+    let log = connect(&place).await;
+    // The next version of the schema, as a program to come would have it: a field more, with a default.
+    let event = "ml.entity.changed.v1";
+    let mut grown: serde_json::Value = serde_json::from_str(carbon_schemas::current(event).unwrap().json).unwrap();
+    let field = json!({"name": "exchange", "type": ["null", "string"], "default": null});
+    grown["fields"].as_array_mut().unwrap().push(field);
+    let id = log.put_schema(event, &grown.to_string()).await.unwrap();
+    let schema = Schema::parse_str(&grown.to_string()).unwrap();
+    let text = |text: &str| Value::String(text.to_owned());
+    let record = Value::Record(vec![
+        ("event_id".into(), text("0192f0c1-0000-7000-8000-000000000001")),
+        ("occurred_at".into(), Value::TimestampMillis(1_700_000_000_000)),
+        ("tenant_id".into(), text("default")),
+        ("entity_type".into(), text("instrument")),
+        ("entity_id".into(), text("NEWER")),
+        ("text".into(), text("Zeebrugge beach gas of a newer writer")),
+        ("metadata".into(), Value::Map(HashMap::new())),
+        ("tags".into(), Value::Array(vec![])),
+        ("deleted".into(), Value::Boolean(false)),
+        ("exchange".into(), Value::Union(1, Box::new(text("ICE")))),
+    ]);
+    let writer = GenericDatumWriter::builder(&schema).build().unwrap();
+    let body = writer.write_value_to_vec(record).unwrap();
+    let key = b"default/instrument/NEWER".to_vec();
+    let record = NewRecord {
+        topic: TopicName::parse(event).unwrap(),
+        key: Some(key.clone()),
+        placement: Placement::ByKey(key),
+        value: carbon_log::Value::Raw(carbon_schemas::frame(id, &body)),
+        headers: vec![],
+    };
+    let position = log.append(vec![record]).await.unwrap().remove(0);
+    let answer = server.search("default", json!({"query": "zeebrugge"}), Some(&position.to_string())).await;
+    assert_eq!(results(&answer)[0].0, "instrument/NEWER");
+    // And a program that knows only this version is not refused by the registry afterwards.
+    place.cluster.as_ref().unwrap().apply_topology();
 }

@@ -126,6 +126,7 @@ struct DeadLetters {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Log {
+    identity: String,
     bytes: Option<u64>,
     topics: Vec<Topic>,
 }
@@ -156,8 +157,10 @@ fn print(status: &Status) -> Result<(), CliError> {
         }
         term::line("")?;
     }
-    let bytes = status.log.bytes.map_or_else(|| "of unknown size".to_owned(), |bytes| HumanBytes(bytes).to_string());
-    term::line(format_args!("log: {bytes}"))
+    match status.log.bytes {
+        Some(bytes) => term::line(format_args!("log: {}", HumanBytes(bytes))),
+        None => term::line(format_args!("log: kafka cluster {}", term::printable(&status.log.identity))),
+    }
 }
 
 fn cell(text: &str) -> Cell {
