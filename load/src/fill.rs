@@ -64,7 +64,7 @@ pub async fn run(root: &Path, entities: usize, model: &ModelRef, dimension: usiz
     Ok(())
 }
 
-fn entity(random: &mut Random, number: usize) -> Result<EntityChanged, Failure> {
+pub fn entity(random: &mut Random, number: usize) -> Result<EntityChanged, Failure> {
     Ok(EntityChanged {
         event_id: Uuid::now_v7(),
         occurred_at: SystemClock.now(),

@@ -1,6 +1,7 @@
 //! Load for a running platform, and a filler for a stopped one. Every command is bounded in count and time.
 
 mod fill;
+mod fold;
 mod latency;
 mod prose;
 mod random;
@@ -33,6 +34,17 @@ enum Command {
         model: String,
         #[arg(long, default_value_t = 384)]
         dimension: usize,
+        #[arg(long, default_value_t = 7)]
+        seed: u64,
+    },
+    /// How fast the catalog folds a topic of a Kafka cluster, after appending what it lacks of so many events.
+    Fold {
+        #[arg(long, env = "ML_KAFKA_BROKERS")]
+        brokers: String,
+        #[arg(long, env = "ML_SCHEMA_REGISTRY_URL")]
+        registry: String,
+        #[arg(long, default_value_t = 300_000)]
+        events: u64,
         #[arg(long, default_value_t = 7)]
         seed: u64,
     },
@@ -75,6 +87,9 @@ async fn main() -> Result<(), Failure> {
     match Arguments::parse().command {
         Command::Fill { data_dir, entities, model, dimension, seed } => {
             fill::run(&data_dir, entities, &model.parse()?, dimension, seed).await
+        }
+        Command::Fold { brokers, registry, events, seed } => {
+            fold::run(&fold::Plan { brokers, registry, events, seed }).await
         }
         Command::Latency { url, tracking_url, rate, seconds, tenant, seed } => {
             latency::run(&latency::Plan { url, tracking_url, rate, seconds, tenant, seed }).await

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use carbon_core::{Positions, Timestamp, TopicName, TopicPartition};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -13,6 +14,9 @@ use super::Inner;
 use super::client::{PATIENCE, Quiet, blocking, breathe, list, number, of_topic, positions, unavailable};
 use crate::error::LogError;
 use crate::event_log::{Group, GroupDescription};
+
+/// How many groups are asked about at a time.
+const AT_ONCE: usize = 8;
 
 fn is_passing(error: &KafkaError) -> bool {
     matches!(
@@ -92,22 +96,28 @@ impl Inner {
         if let Some(asker) = askers.get(group) {
             return Ok(asker.clone());
         }
-        let mut config = self.options.consumer(group.as_str());
-        config.set("statistics.interval.ms", "0");
-        let asker: BaseConsumer<Quiet> =
-            config.create_with_context(Quiet).map_err(|error| unavailable("a client cannot be made", &error))?;
-        let asker = Arc::new(asker);
+        let asker = Arc::new(self.new_asker(group)?);
         askers.insert(group.clone(), asker.clone());
         Ok(asker)
     }
 
+    fn new_asker(&self, group: &Group) -> Result<BaseConsumer<Quiet>, LogError> {
+        let mut config = self.options.consumer(group.as_str());
+        config.set("statistics.interval.ms", "0");
+        config.create_with_context(Quiet).map_err(|error| unavailable("a client cannot be made", &error))
+    }
+
     pub(super) async fn committed(&self, group: &Group) -> Result<Positions, LogError> {
-        let topics: Vec<_> = self.refresh().await?.into_iter().collect();
-        let mut question = TopicPartitionList::new();
-        for (topic, partitions) in topics.iter().filter(|(topic, _)| !topic.as_str().starts_with("__")) {
-            question.add_partition_range(topic.as_str(), 0, number(*partitions) - 1);
-        }
+        let question = self.all_partitions().await?;
         self.committed_of(group, question).await
+    }
+
+    async fn all_partitions(&self) -> Result<TopicPartitionList, LogError> {
+        let mut all = TopicPartitionList::new();
+        for (topic, partitions) in self.refresh().await?.iter().filter(|(topic, _)| !topic.as_str().starts_with("__")) {
+            all.add_partition_range(topic.as_str(), 0, number(*partitions) - 1);
+        }
+        Ok(all)
     }
 
     /// The stable offsets of a group: what a transaction under way will move is waited for, also where the brokers have
@@ -117,7 +127,14 @@ impl Inner {
         group: &Group,
         question: TopicPartitionList,
     ) -> Result<Positions, LogError> {
-        let asker = self.asker(group)?;
+        self.committed_by(self.asker(group)?, question).await
+    }
+
+    async fn committed_by(
+        &self,
+        asker: Arc<BaseConsumer<Quiet>>,
+        question: TopicPartitionList,
+    ) -> Result<Positions, LogError> {
         blocking(move || {
             // Errors that nobody takes would pile up.
             drop(asker.poll(std::time::Duration::ZERO));
@@ -153,18 +170,22 @@ impl Inner {
                 Some(Code::Partial) => LogError::Unavailable("kafka: not every broker told its groups".into()),
                 _ => unavailable("groups cannot be listed", &error),
             })?;
-            let ours = groups.groups().iter().filter_map(|group| {
-                let members = group.members().iter().map(|member| member.client_host().to_owned()).collect::<Vec<_>>();
-                Some((Group::parse(group.name())?, members))
-            });
+            let ours =
+                groups.groups().iter().filter_map(|group| Some((Group::parse(group.name())?, group.members().len())));
             Ok(ours.collect::<Vec<_>>())
         })
         .await?;
-        let mut found = Vec::with_capacity(listed.len());
-        for (group, members) in listed {
-            let positions = self.committed(&group).await?;
-            found.push(GroupDescription { group, members: members.len(), positions });
-        }
-        Ok(found)
+        let all = self.all_partitions().await?;
+        let describe = |(group, members): (Group, usize)| {
+            let all = all.clone();
+            async move {
+                // Groups of instances that are gone stay for days: their clients are not kept.
+                let known = self.askers().get(&group).cloned();
+                let asker = known.map_or_else(|| self.new_asker(&group).map(Arc::new), Ok)?;
+                let positions = self.committed_by(asker, all).await?;
+                Ok(GroupDescription { group, members, positions })
+            }
+        };
+        stream::iter(listed).map(describe).buffered(AT_ONCE).try_collect().await
     }
 }
