@@ -47,6 +47,10 @@ impl Namespace {
             .synchronous(synchronous)
             .busy_timeout(Duration::from_secs(10))
             .pragma("temp_store", "memory")
+            // Pages that a fold comes back to stay in memory: 32 MiB a connection at the most.
+            .pragma("cache_size", "-32768")
+            // 16 MiB of log before pages are copied to the file: the same page is written once for many batches.
+            .pragma("wal_autocheckpoint", "4096")
             .statement_cache_capacity(64);
         let opened = |source| StoreError::Open { path: shown(), source };
         let pool = |max| SqlitePoolOptions::new().max_connections(max).acquire_timeout(Duration::from_secs(30));

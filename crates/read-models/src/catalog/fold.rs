@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use carbon_core::EntityKey;
@@ -25,7 +25,8 @@ impl Projection for Catalog {
 
     async fn apply(&self, tables: &mut Tables<'_>, batch: &[Recorded<EntityChanged>]) -> Result<(), FoldError> {
         // The topic is compacted: the last record of a key says all (law 6), so only it is written.
-        let mut last: HashMap<&EntityKey, &Recorded<EntityChanged>> = HashMap::new();
+        // In key order, so that neighbours in the index are written together.
+        let mut last: BTreeMap<&EntityKey, &Recorded<EntityChanged>> = BTreeMap::new();
         for record in batch {
             match &record.body {
                 Decoded::Event { key, .. } | Decoded::Null { key } | Decoded::Quarantined { key, .. } => {

@@ -1,5 +1,6 @@
 //! The tables of the catalog. `topic`, `partition` and `offset` say which record made a row: an older one
-//! never overwrites a newer (law 4).
+//! never overwrites a newer (law 4). Rows lie in the order in which they came, and the key in an index of its own:
+//! kept in key order, a fill would write each page of texts again for every partition.
 
 pub(super) const DDL: &str = "
 CREATE TABLE IF NOT EXISTS search_items (
@@ -14,7 +15,7 @@ CREATE TABLE IF NOT EXISTS search_items (
     \"offset\" INTEGER NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('live', 'deleted', 'quarantined')),
     PRIMARY KEY (tenant_id, entity_type, entity_id)
-) WITHOUT ROWID;
+);
 ";
 
 pub(super) const CANONICAL: &str = "
