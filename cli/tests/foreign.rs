@@ -305,8 +305,8 @@ async fn law_13_a_version_of_the_schema_that_a_foreign_producer_registered_is_re
     less["fields"].as_array_mut().unwrap().retain(|field| field["name"] != "tags" && field["name"] != "metadata");
     let mut lines = Vec::new();
     for (id, schema, tags) in [("MORE", more, json!(["kept"])), ("LESS", less, json!([]))] {
-        let event = json!({"tenant_id": TENANT, "entity_type": "curve", "entity_id": id, "text": "evolved", "tags": tags,
-            "colour": "red"});
+        let mut event = json!({"tenant_id": TENANT, "entity_type": "curve", "entity_id": id, "tags": tags});
+        (event["text"], event["colour"]) = (json!("evolved"), json!("red"));
         let arguments = ["--schema", &schema.to_string()];
         lines.extend(foreign.python("produce_raw.py", &arguments, &[json!({"key": key(id), "event": event})]).await);
     }

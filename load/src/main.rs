@@ -12,6 +12,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+// As in the program that is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Why a command failed.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 

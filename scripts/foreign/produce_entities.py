@@ -122,7 +122,8 @@ def main():
     parser = parser_of(__doc__)
     parser.add_argument("--tenant", default="default")
     parser.add_argument("--partitioner", default="murmur2_random",
-                        help="murmur2_random, unless the topology says otherwise; librdkafka's own is consistent_random")
+                        help="murmur2_random, unless the topology says otherwise; librdkafka's own default is "
+                             "consistent_random")
     arguments = parser.parse_args()
     serialize, producer, deliveries = entity_serializer(arguments.registry), producer_of(arguments), Deliveries()
     refused = 0

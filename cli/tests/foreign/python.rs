@@ -45,7 +45,8 @@ fn ndjson(values: &[Value]) -> String {
 }
 
 pub fn entity(id: &str, text: &str) -> Value {
-    json!({"entity_type": "curve", "entity_id": id, "text": text, "tags": ["foreign"], "metadata": {"lot": 10, "id": id}})
+    let metadata = json!({"lot": 10, "id": id});
+    json!({"entity_type": "curve", "entity_id": id, "text": text, "tags": ["foreign"], "metadata": metadata})
 }
 
 pub fn entities(prefix: &str, count: usize, text: &str) -> Vec<Value> {

@@ -19,7 +19,7 @@ pub fn dead_letter(processor: &str, record: &Record, poison: &Poison) -> Result<
     let header_tenant = header_tenant.and_then(|(_, value)| TenantId::parse(std::str::from_utf8(value).ok()?).ok());
     let tenant = match poison.reason {
         // Whose it is, is what is wrong with it: no tenant is shown its bytes.
-        PoisonReason::KeyMismatch | PoisonReason::HeaderMismatch => None,
+        PoisonReason::KeyMismatch | PoisonReason::HeaderMismatch | PoisonReason::UnreadableKey => None,
         _ if header_tenant.is_some() && header_tenant != key_tenant => None,
         _ => key_tenant,
     };

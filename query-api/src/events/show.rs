@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use carbon_core::TenantId;
 use carbon_log::Record;
 use carbon_schemas::events::{DeadLetter, EmbeddingGenerated, EntityChanged, GenerationChanged, IndexUpdated};
-use carbon_schemas::{DecodeError, Decoded, Decoder, Event, Poison, SchemaId};
+use carbon_schemas::{DecodeError, Decoded, Decoder, Event, Poison, PoisonReason, SchemaId};
 use carbon_topology::Topic;
 use serde::Serialize;
 
@@ -37,9 +37,13 @@ pub(super) fn for_topic(topic: &Topic) -> Option<Box<dyn Show>> {
     })
 }
 
-/// A dead letter of no tenant is shown to all, but nobody knows whose its bytes are.
+/// A dead letter of no tenant is shown to all, but nobody knows whose its bytes are. That of a record in a wrong
+/// partition is its key's tenant's, but whether the payload is, nobody has looked.
 fn without_foreign_bytes(letter: DeadLetter) -> DeadLetter {
     match letter.tenant_id {
+        Some(_) if letter.reason == PoisonReason::WrongPartition.as_str() => {
+            DeadLetter { payload: None, headers: BTreeMap::new(), ..letter }
+        }
         Some(_) => letter,
         None => DeadLetter { key: None, payload: None, headers: BTreeMap::new(), message: String::new(), ..letter },
     }
@@ -109,7 +113,10 @@ impl<E: Event> Typed<E> {
         if !self.key_is_of(record, tenant) {
             return Shown::Hidden;
         }
-        let poison = ShownPoison { reason: poison.reason.as_str(), message: &poison.message };
+        // What disagrees may be another tenant's, and the message says it.
+        let foreign = matches!(poison.reason, PoisonReason::KeyMismatch | PoisonReason::HeaderMismatch);
+        let message = if foreign { "" } else { &poison.message };
+        let poison = ShownPoison { reason: poison.reason.as_str(), message };
         data(to_json(&Head { poison: Some(poison), ..Head::of(record) }))
     }
 }
