@@ -15,8 +15,10 @@ use super::client::at;
 struct Seen {
     /// Everything below was delivered.
     next: u64,
-    /// The last hint, and whether it came twice.
-    hint: Option<(u64, bool)>,
+    /// The last hint, and how often it came.
+    hint: Option<(u64, u32)>,
+    /// How often a hint has to come before its gap is read.
+    patience: u32,
     /// The gap is being read.
     asked: bool,
     /// The end that the reader was told last.
@@ -49,9 +51,14 @@ struct Partition {
     eof_offset: i64,
 }
 
+/// At the beginning somebody waits for the end.
+const EAGER: u32 = 2;
+/// Later a stream of transactions would have a gap read for each of them: only one that stays is worth it.
+const PATIENT: u32 = 5;
+
 impl Ends {
     pub fn begin(&mut self, at: TopicPartition, next: u64) {
-        self.0.insert(at, Seen { next, hint: None, asked: false, told: None });
+        self.0.insert(at, Seen { next, hint: None, patience: EAGER, asked: false, told: None });
     }
 
     pub fn forget(&mut self, at: &TopicPartition) {
@@ -84,10 +91,11 @@ impl Ends {
                 let Ok(end) = u64::try_from(found.eof_offset) else { continue };
                 let Some(at) = at(&topic, partition) else { continue };
                 let Some(seen) = self.0.get_mut(&at) else { continue };
-                let stays = seen.hint.is_some_and(|(before, _)| before == end);
-                seen.hint = Some((end, stays));
-                if stays && end > seen.next && !seen.asked {
+                let times = seen.hint.filter(|(before, _)| *before == end).map_or(1, |(_, times)| times + 1);
+                seen.hint = Some((end, times));
+                if times >= seen.patience && end > seen.next && !seen.asked {
                     seen.asked = true;
+                    seen.patience = PATIENT;
                     gaps.push(Gap { at, from: seen.next });
                 }
             }
@@ -160,6 +168,7 @@ mod tests {
         assert_eq!(ends.read(&gap, None), None);
         assert_eq!(ends.ended(0), Some((t.clone(), 3)));
         // What was read for an assignment before is not believed.
+        assert!((3..PATIENT).all(|_| ends.statistics(&json(9)).is_empty()), "one that stays is worth a read");
         let gap = ends.statistics(&json(9)).remove(0);
         ends.begin(t.clone(), 1);
         assert_eq!(ends.read(&gap, Some(9)), None);

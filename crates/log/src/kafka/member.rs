@@ -157,16 +157,18 @@ impl Context {
         }
     }
 
-    /// Reads a gap off this thread, which has records to poll.
-    fn read_gap(&self, gap: Gap) {
+    /// Reads gaps off this thread, which has records to poll; one after the other, by one reader.
+    fn read_gaps(&self, gaps: Vec<Gap>) {
         let (Some(inner), read) = (self.inner.upgrade(), self.read.clone()) else { return };
         self.handle.spawn(async move {
-            let end = inner.end_of_nothing(&gap.at, gap.from).await;
-            let end = end.unwrap_or_else(|error| {
-                tracing::debug!(%error, at = %gap.at, "a gap cannot be read");
-                None
-            });
-            lock(&read).push((gap, end));
+            for gap in gaps {
+                let end = inner.end_of_nothing(&gap.at, gap.from).await;
+                let end = end.unwrap_or_else(|error| {
+                    tracing::debug!(%error, at = %gap.at, "a gap cannot be read");
+                    None
+                });
+                lock(&read).push((gap, end));
+            }
         });
     }
 
@@ -246,8 +248,9 @@ impl ClientContext for Context {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        for gap in lock(&self.ends).statistics(statistics) {
-            self.read_gap(gap);
+        let gaps = lock(&self.ends).statistics(statistics);
+        if !gaps.is_empty() {
+            self.read_gaps(gaps);
         }
     }
 }
