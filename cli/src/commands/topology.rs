@@ -90,7 +90,7 @@ async fn apply(global: &Global, json: bool) -> Result<(), CliError> {
     let topology = Topology::builtin().map_err(|error| CliError::CheckFailed(error.to_string()))?;
     let refused = |error: LogError| match error {
         LogError::TopicDiffers { .. } | LogError::SchemaRefused { .. } => CliError::CheckFailed(error.to_string()),
-        other => CliError::Failed(other.to_string()),
+        other => open_log::unusable(&other),
     };
     let log = KafkaLog::connect(open_log::options(&config, open_log::Instance::Passing)).await.map_err(refused)?;
     let specs = topology.specs();

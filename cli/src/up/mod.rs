@@ -29,7 +29,14 @@ pub async fn up(config: Config, args: UpArgs) -> Result<(), CliError> {
 
 pub async fn serve(config: Config, args: ServeArgs) -> Result<(), CliError> {
     config.check_listen(args.insecure_listen)?;
-    run(config, Roles::new(&args.roles)?, args.no_pull, None).await
+    let roles = Roles::new(&args.roles)?;
+    if !config.on_kafka() && !roles.is_all() {
+        return Err(CliError::Usage(
+            "the embedded log serves one process: run `carbon-ml up`, or set ML_KAFKA_BROKERS to share a cluster"
+                .into(),
+        ));
+    }
+    run(config, roles, args.no_pull, None).await
 }
 
 async fn run(config: Config, roles: Roles, no_pull: bool, samples: Option<&str>) -> Result<(), CliError> {

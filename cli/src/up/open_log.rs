@@ -67,6 +67,14 @@ pub async fn kafka(config: &Config, topology: &Topology, instance: Instance) -> 
     Ok(OpenLog { log: Arc::new(log), embedded: None })
 }
 
+/// A setting that cannot be used is wrong usage, all else is a failure.
+pub fn unusable(error: &LogError) -> CliError {
+    match error {
+        LogError::Options(_) => CliError::Usage(error.to_string()),
+        _ => CliError::Failed(error.to_string()),
+    }
+}
+
 /// Tries again for as long as the fault may pass by itself.
 pub async fn patiently<T>(mut attempt: impl AsyncFnMut() -> Result<T, LogError>) -> Result<T, CliError> {
     let mut said = String::new();
@@ -81,7 +89,7 @@ pub async fn patiently<T>(mut attempt: impl AsyncFnMut() -> Result<T, LogError>)
                 }
                 tokio::time::sleep(AGAIN).await;
             }
-            Err(error) => return Err(CliError::Failed(error.to_string())),
+            Err(error) => return Err(unusable(&error)),
         }
     }
 }

@@ -280,10 +280,7 @@ async fn open(config: &Config, topology: &Topology, folder: Option<&DataFolder>)
         // Several of these may share a data folder.
         (true, None) => open_log::kafka(config, topology, Instance::Passing).await,
         (false, Some(folder)) => open_log::embedded(folder, topology).await,
-        (false, None) => Err(CliError::Usage(
-            "the embedded log serves one process: run `carbon-ml up`, or set ML_KAFKA_BROKERS to share a cluster"
-                .into(),
-        )),
+        (false, None) => Err(CliError::Failed("a process without a data folder has no log".into())),
     }
 }
 

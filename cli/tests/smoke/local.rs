@@ -8,7 +8,9 @@ fn every_command_has_help_with_examples() {
     for command in [
         "",
         "up",
+        "serve",
         "topology",
+        "topology apply",
         "topology check",
         "topology graph",
         "produce",
@@ -49,6 +51,10 @@ fn wrong_usage_is_exit_code_2() {
         (&["tail", "a/b"], "topic"),
         (&["tail", "t", "--from", "yesterday"], "earliest"),
         (&["status", "--config", "nowhere.toml"], "nowhere.toml"),
+        (&["serve"], "ROLE"),
+        (&["serve", "indexer", "embedder"], "add query-api and projections"),
+        (&["serve", "embedder", "--no-pull"], "ML_KAFKA_BROKERS"),
+        (&["topology", "apply"], "ML_KAFKA_BROKERS"),
         (&["eval", "--corpus", "c", "--queries", "q", "--qrels", "r", "--at-least", "quality@1=0.5"], "ndcg@10"),
     ] {
         let ran = program.run(args);
@@ -57,6 +63,14 @@ fn wrong_usage_is_exit_code_2() {
     }
     let ran = program.run_with(&["status"], "", &[("ML_QUERY_PORT", "many")]);
     assert_eq!((ran.code, ran.err.contains("ML_QUERY_PORT")), (Some(2), true), "{}", ran.err);
+    let brokers = ("ML_KAFKA_BROKERS", "127.0.0.1:1");
+    let ran = program.run_with(&["topology", "apply"], "", &[brokers]);
+    assert_eq!((ran.code, ran.err.contains("ML_SCHEMA_REGISTRY_URL")), (Some(2), true), "{}", ran.err);
+    let registry = ("ML_SCHEMA_REGISTRY_URL", "http://127.0.0.1:1");
+    for (setting, part) in [("ML_KAFKA__ACKS", "law 14"), ("ML_KAFKA__NO_SUCH_THING", "no.such.thing")] {
+        let ran = program.run_with(&["topology", "apply"], "", &[brokers, registry, (setting, "1")]);
+        assert!(ran.code == Some(2) && ran.err.contains(part), "{setting}: {:?} {}", ran.code, ran.err);
+    }
     let ran = program.run_with(&["models", "list"], "", &[("ML_QUERY_PROT", "1")]);
     assert_eq!((ran.code, ran.err.contains("did you mean ML_QUERY_PORT")), (Some(0), true), "{}", ran.err);
 }
