@@ -92,7 +92,10 @@ pub async fn keys_values_and_headers_come_back_as_they_were(cluster: &impl Clust
 
 pub async fn an_event_comes_back_as_it_was(cluster: &impl Cluster) {
     let (log, topic) = (cluster.open().await, carbon_core::TopicName::parse(EntityChanged::NAME).unwrap());
-    log.ensure_topics(&[spec(&topic, 6, Cleanup::Keep)]).await.unwrap();
+    // The one topic whose name is not this test's own: a platform may have made it already.
+    if log.ends(&topic).await.is_err() {
+        log.ensure_topics(&[spec(&topic, 6, Cleanup::Keep)]).await.unwrap();
+    }
     let event = EntityChanged {
         event_id: uuid::Uuid::from_u128(7),
         occurred_at: Timestamp(1_700_000_000_000),
@@ -107,7 +110,7 @@ pub async fn an_event_comes_back_as_it_was(cluster: &impl Cluster) {
     let answered = log.append(vec![NewRecord::event(&event).unwrap()]).await.unwrap();
     let key = event.key().unwrap();
     log.append(vec![NewRecord::null::<EntityChanged>(&key).unwrap()]).await.unwrap();
-    let found = all(&*log, &topic, answered[0].partition).await;
+    let found = log.read(&at(&topic, answered[0].partition), answered[0].offset, 2).await.unwrap();
     let mut decoder = Decoder::<EntityChanged>::new(6, Partitioner::Murmur2);
     // A registry's id has to be asked for, a fingerprint is known.
     let id = unframe(found[0].value.as_ref().unwrap()).unwrap().schema;
