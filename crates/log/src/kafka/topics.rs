@@ -214,7 +214,7 @@ impl Inner {
                 None => missing.push(spec),
                 Some(known) => {
                     refuse_difference(&known.spec, spec)?;
-                    if known.spec != *spec {
+                    if !self.is_as_wanted(&known.spec, spec) {
                         changed.push((spec, known.own.clone()));
                     }
                 }
@@ -222,6 +222,7 @@ impl Inner {
         }
         partitioners::write(self, &missing).await?;
         self.create(&missing).await?;
+        let wanted: Vec<&TopicSpec> = changed.iter().map(|(spec, _)| *spec).collect();
         for (spec, mut all) in changed {
             // What is not named would fall back to the cluster's default: an operator's own settings stay.
             let ours = settings(spec, self.options.replication).into_iter();
@@ -237,6 +238,29 @@ impl Inner {
                     LogError::Unavailable(format!("kafka: topic {} cannot be changed: {code}", spec.name))
                 })?;
             }
+        }
+        self.until_changed(&wanted).await
+    }
+
+    /// Whether nothing that Kafka keeps differs.
+    fn is_as_wanted(&self, known: &TopicSpec, wanted: &TopicSpec) -> bool {
+        let copies = self.options.replication;
+        known.name == wanted.name && settings(known, copies) == settings(wanted, copies)
+    }
+
+    /// A change is told by the brokers a moment after the controller has taken it.
+    async fn until_changed(&self, wanted: &[&TopicSpec]) -> Result<(), LogError> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !wanted.is_empty() {
+            let found = self.found_topics().await?;
+            let Some(late) = wanted.iter().find(|spec| !found.iter().any(|found| self.is_as_wanted(&found.spec, spec)))
+            else {
+                break;
+            };
+            if tokio::time::Instant::now() > deadline {
+                return Err(LogError::Unavailable(format!("kafka: topic {} was not changed in time", late.name)));
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         Ok(())
     }
