@@ -1,5 +1,6 @@
 //! What the module shares: quiet clients, errors, conversions, and blocking calls off the async threads.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use carbon_core::{Positions, TopicName, TopicPartition};
@@ -48,6 +49,11 @@ pub(super) fn log_line(level: RDKafkaLogLevel, fac: &str, message: &str) {
         }
         _ => tracing::warn!(fac, message, "kafka client"),
     }
+}
+
+/// What panicked while it held a lock left its value whole: each change is one step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs a call of librdkafka that blocks.

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     fn json(eof: i64) -> Vec<u8> {
-        let partition = serde_json::json!({"partition": 0, "fetch_state": "active", "eof_offset": eof});
+        let partition = serde_json::json!({"partition": 0, "eof_offset": eof});
         serde_json::json!({"name": "x", "topics": {"t": {"topic": "t", "partitions": {"0": partition, "-1": partition}}}})
             .to_string()
             .into_bytes()

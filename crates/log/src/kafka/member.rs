@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use carbon_core::{Positions, TopicPartition};
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;
-use super::client::{PATIENCE, error_line, list, log_line, partitions, positions, reason, unavailable};
+use super::client::{PATIENCE, error_line, list, lock, log_line, partitions, positions, reason, unavailable};
 use super::ends::{Ends, Gap};
 use super::reader::record;
 use crate::error::LogError;
@@ -56,11 +56,11 @@ pub(super) struct Member {
 
 impl Member {
     pub fn grant(&self) -> MutexGuard<'_, Grant> {
-        self.grant.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.grant)
     }
 
     fn consumer(&self) -> MutexGuard<'_, Weak<BaseConsumer<Context>>> {
-        self.consumer.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.consumer)
     }
 
     pub fn is_alive(&self) -> bool {
@@ -98,10 +98,6 @@ pub(super) struct Context {
     inner: Weak<Inner>,
     /// Nobody listens any more.
     gone: AtomicBool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Context {
@@ -295,7 +291,7 @@ impl Inner {
         }
         let consumer: BaseConsumer<Context> = self
             .options
-            .consumer(super::group_of_readers())
+            .follower()
             .create_with_context(context)
             .map_err(|error| unavailable("a follower cannot be made", &error))?;
         consumer.assign(&list(from)?).map_err(|error| unavailable("partitions cannot be followed", &error))?;

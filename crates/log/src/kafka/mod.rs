@@ -15,7 +15,7 @@ mod topics;
 mod transactions;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use carbon_core::{Partitioner, Position, Positions, Timestamp, TopicName, TopicPartition, TopicSpec};
@@ -30,7 +30,7 @@ use crate::error::LogError;
 use crate::event_log::{EventLog, Foreign, Group, GroupDescription, TopicDescription};
 use crate::record::{NewRecord, Record};
 use crate::stream::RecordStream;
-use client::{PATIENCE, Quiet, blocking, unavailable};
+use client::{PATIENCE, Quiet, blocking, lock, unavailable};
 use member::Member;
 use producer::Producer;
 use registry::Registry;
@@ -65,11 +65,6 @@ struct Inner {
     readers: Mutex<Vec<BaseConsumer<Quiet>>>,
     threads: TaskTracker,
     closed: CancellationToken,
-}
-
-// What panicked while it held a lock left the maps whole: each change is one insert.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inner {
@@ -120,7 +115,7 @@ impl KafkaLog {
         options.check()?;
         let made = |error| LogError::Options(format!("the kafka client cannot be set up: {error}"));
         let mut config = options.consumer(group_of_readers());
-        config.set("statistics.interval.ms", "0").remove("group.id");
+        config.remove("group.id");
         let client: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(made)?;
         let client = Arc::new(client);
         let asked = client.clone();

@@ -102,9 +102,8 @@ impl Inner {
     }
 
     fn new_asker(&self, group: &Group) -> Result<BaseConsumer<Quiet>, LogError> {
-        let mut config = self.options.consumer(group.as_str());
-        config.set("statistics.interval.ms", "0");
-        config.create_with_context(Quiet).map_err(|error| unavailable("a client cannot be made", &error))
+        let made = self.options.consumer(group.as_str()).create_with_context(Quiet);
+        made.map_err(|error| unavailable("a client cannot be made", &error))
     }
 
     pub(super) async fn committed(&self, group: &Group) -> Result<Positions, LogError> {

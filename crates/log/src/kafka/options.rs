@@ -131,6 +131,7 @@ impl KafkaOptions {
         let mut config = self.consumer(group.as_str());
         self.defaults(&mut config, &[("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "2000")]);
         config.set("partition.assignment.strategy", "cooperative-sticky");
+        hint_at_ends(&mut config);
         if self.lasting {
             // After a kill the next start takes its place at once, and a copied data folder is noticed, since the two
             // put each other out.
@@ -143,7 +144,14 @@ impl KafkaOptions {
     pub(super) fn reader(&self) -> ClientConfig {
         let mut config = self.consumer(group_of_readers());
         // An end is told by an empty answer: do not let the broker wait for more.
-        config.set("fetch.wait.max.ms", "10").set("statistics.interval.ms", "0");
+        config.set("fetch.wait.max.ms", "10");
+        config
+    }
+
+    /// Reads on without a group.
+    pub(super) fn follower(&self) -> ClientConfig {
+        let mut config = self.consumer(group_of_readers());
+        hint_at_ends(&mut config);
         config
     }
 
@@ -162,8 +170,7 @@ impl KafkaOptions {
             .set("enable.auto.offset.store", "false")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "earliest")
-            .set("isolation.level", "read_committed")
-            .set("statistics.interval.ms", "200");
+            .set("isolation.level", "read_committed");
         config
     }
 
@@ -174,6 +181,11 @@ impl KafkaOptions {
             }
         }
     }
+}
+
+/// The statistics hint at ends behind markers: only whoever tells ends pays for them.
+fn hint_at_ends(config: &mut ClientConfig) {
+    config.set("statistics.interval.ms", "200");
 }
 
 #[cfg(test)]

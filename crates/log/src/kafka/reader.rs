@@ -48,6 +48,16 @@ impl Inner {
     /// Reads up to `max` records of a partition from an offset on, up to the end that it has now.
     pub(super) async fn read(&self, at: &TopicPartition, from: u64, max: usize) -> Result<Vec<Record>, LogError> {
         let end = self.ends_of(std::slice::from_ref(at)).await?.next(at);
+        self.read_below(at, from, end, max).await
+    }
+
+    /// The partition's end, if no record lies between an offset and it.
+    pub(super) async fn end_of_nothing(&self, at: &TopicPartition, from: u64) -> Result<Option<u64>, LogError> {
+        let end = self.ends_of(std::slice::from_ref(at)).await?.next(at);
+        Ok(self.read_below(at, from, end, 1).await?.is_empty().then_some(end))
+    }
+
+    async fn read_below(&self, at: &TopicPartition, from: u64, end: u64, max: usize) -> Result<Vec<Record>, LogError> {
         if from >= end || max == 0 {
             return Ok(Vec::new());
         }
@@ -70,14 +80,6 @@ impl Inner {
             readers.push(reader);
         }
         Ok(records)
-    }
-}
-
-impl Inner {
-    /// The partition's end, if no record lies between an offset and it.
-    pub(super) async fn end_of_nothing(&self, at: &TopicPartition, from: u64) -> Result<Option<u64>, LogError> {
-        let end = self.ends_of(std::slice::from_ref(at)).await?.next(at);
-        Ok(self.read(at, from, 1).await?.is_empty().then_some(end))
     }
 }
 

@@ -2,7 +2,7 @@
 //! were seen, since neither ever changes.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use carbon_schemas::{Fingerprint, SchemaVersion, versions};
@@ -14,6 +14,7 @@ use schema_registry_converter::schema_registry_common::{RawError, SchemaType, Sr
 use serde::Deserialize;
 use serde_json::json;
 
+use super::client::lock;
 use crate::error::LogError;
 
 /// Not longer than a writer waits for its answer.
@@ -155,11 +156,6 @@ impl Registry {
         }
         Ok(found)
     }
-}
-
-// What panicked while it held a lock left a map whole: each change is one insert.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The registry's own words, where it answered.

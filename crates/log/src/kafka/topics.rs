@@ -8,6 +8,7 @@ use rdkafka::admin::{
     TopicReplication,
 };
 use rdkafka::consumer::Consumer as _;
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::client::{PATIENCE, blocking, list, of_topic, unavailable};
@@ -75,19 +76,27 @@ fn spec(name: TopicName, partitions: u32, partitioner: Partitioner, found: &BTre
 }
 
 impl Inner {
-    /// Asks the cluster which topics it has.
-    pub(super) async fn refresh(&self) -> Result<Counts, LogError> {
+    /// Asks the cluster which topics it has, and something of the partitions of each.
+    async fn topics_with<T: Send + 'static>(
+        &self,
+        of: impl Fn(&[MetadataPartition]) -> Option<T> + Send + 'static,
+    ) -> Result<BTreeMap<TopicName, T>, LogError> {
         let client = self.client.clone();
-        let counts = blocking(move || {
+        blocking(move || {
             let metadata = client.client().fetch_metadata(None, PATIENCE);
             let metadata = metadata.map_err(|error| unavailable("topics cannot be listed", &error))?;
-            let topic = |topic: &rdkafka::metadata::MetadataTopic| {
-                Some((TopicName::parse(topic.name()).ok()?, u32::try_from(topic.partitions().len()).ok()?))
-            };
             let there = metadata.topics().iter().filter(|topic| topic.error().is_none());
-            Ok(there.filter_map(topic).filter(|(_, partitions)| *partitions > 0).collect::<Counts>())
+            Ok(there
+                .filter_map(|topic| Some((TopicName::parse(topic.name()).ok()?, of(topic.partitions())?)))
+                .collect())
         })
-        .await?;
+        .await
+    }
+
+    /// Asks the cluster which topics it has.
+    pub(super) async fn refresh(&self) -> Result<Counts, LogError> {
+        let count = |partitions: &[MetadataPartition]| u32::try_from(partitions.len()).ok().filter(|count| *count > 0);
+        let counts = self.topics_with(count).await?;
         *self.topics() = counts.clone();
         Ok(counts)
     }
@@ -176,17 +185,7 @@ impl Inner {
 
     /// The fewest copies that any partition of a topic has.
     async fn copies(&self) -> Result<BTreeMap<TopicName, usize>, LogError> {
-        let client = self.client.clone();
-        blocking(move || {
-            let metadata = client.client().fetch_metadata(None, PATIENCE);
-            let metadata = metadata.map_err(|error| unavailable("topics cannot be listed", &error))?;
-            let fewest = |topic: &rdkafka::metadata::MetadataTopic| {
-                let copies = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
-                Some((TopicName::parse(topic.name()).ok()?, copies?))
-            };
-            Ok(metadata.topics().iter().filter_map(fewest).collect())
-        })
-        .await
+        self.topics_with(|partitions| partitions.iter().map(|partition| partition.replicas().len()).min()).await
     }
 
     pub(super) async fn describe_topics(&self) -> Result<Vec<TopicDescription>, LogError> {
