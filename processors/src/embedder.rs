@@ -158,7 +158,7 @@ impl Stage for Embedder {
     type Out = EmbeddingGenerated;
 
     async fn process(
-        &mut self,
+        &self,
         batch: &[Recorded<EntityChanged>],
     ) -> Result<Vec<Output<EmbeddingGenerated>>, ProcessorError> {
         let texts = batch.iter().filter_map(|record| match &record.body {

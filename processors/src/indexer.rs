@@ -66,11 +66,11 @@ fn failed(error: IndexError) -> SinkError {
 impl Sink for Indexer {
     type In = EmbeddingGenerated;
 
-    async fn checkpoint(&mut self) -> Result<Checkpoint, ProcessorError> {
+    async fn checkpoint(&self) -> Result<Checkpoint, ProcessorError> {
         self.index.checkpoint(&self.spec.id).await.map_err(|error| ProcessorError::of(&error))
     }
 
-    async fn reset(&mut self) -> Result<(), ProcessorError> {
+    async fn reset(&self) -> Result<(), ProcessorError> {
         self.index.reset(&self.spec.id).await.map_err(|error| ProcessorError::of(&error))
     }
 
@@ -87,7 +87,7 @@ impl Sink for Indexer {
     }
 
     async fn apply(
-        &mut self,
+        &self,
         log: &str,
         batch: &[Recorded<EmbeddingGenerated>],
         from: &Positions,

@@ -42,16 +42,16 @@ impl<P: Projection> ProjectionSink<P> {
 impl<P: Projection> Sink for ProjectionSink<P> {
     type In = P::Event;
 
-    async fn checkpoint(&mut self) -> Result<Checkpoint, ProcessorError> {
+    async fn checkpoint(&self) -> Result<Checkpoint, ProcessorError> {
         Ok(self.namespace.checkpoint().await?)
     }
 
-    async fn reset(&mut self) -> Result<(), ProcessorError> {
+    async fn reset(&self) -> Result<(), ProcessorError> {
         Ok(self.namespace.clear().await?)
     }
 
     async fn apply(
-        &mut self,
+        &self,
         log: &str,
         batch: &[Recorded<P::Event>],
         from: &Positions,

@@ -35,7 +35,7 @@ fn recorded(id: u8, offset: u64, what: u8) -> Recorded<EntityChanged> {
 
 async fn fold(batches: &[Vec<Recorded<EntityChanged>>]) -> Digest {
     let folder = tempfile::tempdir().unwrap();
-    let mut sink = ProjectionSink::open(Catalog, folder.path().to_owned()).await.unwrap();
+    let sink = ProjectionSink::open(Catalog, folder.path().to_owned()).await.unwrap();
     let mut from = Positions::new();
     for batch in batches {
         let mut upto = Positions::new();
@@ -104,8 +104,8 @@ async fn law_04_a_row_is_fenced_by_the_position_that_made_it() {
 #[tokio::test]
 async fn law_04_a_zombies_batch_aborts_whole_and_the_loop_joins_again() {
     let folder = tempfile::tempdir().unwrap();
-    let mut first = ProjectionSink::open(Catalog, folder.path().to_owned()).await.unwrap();
-    let mut zombie = ProjectionSink::open(Catalog, folder.path().to_owned()).await.unwrap();
+    let first = ProjectionSink::open(Catalog, folder.path().to_owned()).await.unwrap();
+    let zombie = ProjectionSink::open(Catalog, folder.path().to_owned()).await.unwrap();
     let at = TopicPartition::new(topic(EntityChanged::NAME), 1);
     let to = |next| -> Positions { [(at.clone(), next)].into_iter().collect() };
     first.apply("log", &[recorded(1, 0, 3)], &to(0), &to(1)).await.unwrap();
@@ -184,6 +184,6 @@ async fn law_01_a_read_model_whose_file_is_ruined_is_made_anew() {
     let path = folder.path().join("catalog-v1-1");
     std::fs::create_dir_all(&path).unwrap();
     std::fs::write(path.join("rows.db"), "this is no database".repeat(500)).unwrap();
-    let mut sink = ProjectionSink::open(Catalog, path).await.unwrap();
+    let sink = ProjectionSink::open(Catalog, path).await.unwrap();
     assert!(sink.checkpoint().await.unwrap().positions.is_empty());
 }

@@ -63,11 +63,11 @@ async fn throughput(queue: &Arc<EncodeQueue>, name: &str, texts: &[String]) -> R
     Ok(())
 }
 
-async fn latency(queue: &Arc<EncodeQueue>, name: &str, queries: usize) -> Result<(), Box<dyn Error>> {
+async fn latency(queue: &Arc<EncodeQueue>, name: &str, tokens: usize) -> Result<(), Box<dyn Error>> {
     let encoder = queue.lane(Lane::Interactive);
-    let mut took = Vec::with_capacity(queries);
-    for seed in 0..queries {
-        let query = [text(4 + seed % 5, seed)];
+    let mut took = Vec::with_capacity(100);
+    for seed in 0..100 {
+        let query = [text(tokens + seed % 5, seed)];
         let started = Instant::now();
         encoder.encode(&query).await?;
         took.push(started.elapsed().as_secs_f64() * 1e3);
@@ -97,7 +97,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("load: {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
     println!("memory after loading: {:.0} MB, peak {:.0} MB", memory_mb("VmRSS"), memory_mb("VmHWM"));
 
-    latency(&queue, "query, bulk lane idle", 100).await?;
+    latency(&queue, "query, bulk lane idle", 4).await?;
+    latency(&queue, "text of 100 tokens, alone", 100).await?;
     if let Some(file) = arguments.next() {
         let texts: Vec<String> =
             std::fs::read_to_string(file)?.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
@@ -112,7 +113,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let texts: Vec<String> = (0..4000).map(|seed| text(130, seed)).collect();
         let _ = busy.lane(Lane::Bulk).encode(&texts).await;
     });
-    latency(&queue, "query, bulk lane busy", 100).await?;
+    latency(&queue, "query, bulk lane busy", 4).await?;
     bulk.abort();
     println!("memory at the end: {:.0} MB, peak {:.0} MB", memory_mb("VmRSS"), memory_mb("VmHWM"));
     Ok(())

@@ -106,6 +106,8 @@ pub(super) struct Shared {
     /// Smoothed microseconds that a text has taken, over all workers.
     text_us: AtomicU64,
     workers: u64,
+    /// Batches that run now.
+    running: AtomicUsize,
 }
 
 impl Shared {
@@ -121,6 +123,7 @@ impl Shared {
             batch_tokens: options.batch_tokens,
             text_us: AtomicU64::new(5_000),
             workers: super::worker::threads(options) as u64,
+            running: AtomicUsize::new(0),
         }
     }
 
@@ -186,6 +189,17 @@ impl Shared {
             let condition = if interactive_only { &self.interactive_work } else { &self.any_work };
             queues = condition.wait(queues).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Tells whether the batch that begins is alone: none runs, and none waits. Ended by [`Shared::batch_ended`].
+    pub fn begins_alone(&self) -> bool {
+        let others = self.running.fetch_add(1, Ordering::Relaxed);
+        let queues = lock(&self.queues);
+        others == 0 && queues.interactive.is_empty() && queues.bulk.is_empty()
+    }
+
+    pub fn batch_ended(&self) {
+        self.running.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub fn record(&self, texts: usize, took: Duration) {

@@ -21,19 +21,30 @@ pub(super) fn threads(options: &EncoderOptions) -> usize {
 /// Starts the threads. One more serves the interactive lane alone: a query then shares the cores
 /// with the batches that run, and does not wait for one of them to end.
 pub(super) fn spawn(shared: &Arc<Shared>, label: Arc<str>, options: &EncoderOptions) -> Result<(), InferenceError> {
+    let wide = wide(threads(options))?;
     for number in 0..=threads(options) {
-        let (shared, label) = (shared.clone(), label.clone());
+        let (shared, label, wide) = (shared.clone(), label.clone(), wide.clone());
         let interactive_only = number == 0;
         let name = if interactive_only { "encode-query".to_owned() } else { format!("encode-{number}") };
         std::thread::Builder::new()
             .name(name)
-            .spawn(move || work(&shared, &label, interactive_only))
+            .spawn(move || work(&shared, &label, wide.as_deref(), interactive_only))
             .map_err(|error| InferenceError::Broken(format!("no thread to encode on: {error}")))?;
     }
     Ok(())
 }
 
-fn work(shared: &Shared, label: &str, interactive_only: bool) {
+/// All cores for one batch that is alone: it ends sooner, at some loss of throughput that nobody waits for.
+fn wide(threads: usize) -> Result<Option<Arc<rayon::ThreadPool>>, InferenceError> {
+    if threads < 2 {
+        return Ok(None);
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|at| format!("encode-wide-{at}"));
+    let pool = pool.build().map_err(|error| InferenceError::Broken(format!("no threads to encode on: {error}")))?;
+    Ok(Some(Arc::new(pool)))
+}
+
+fn work(shared: &Shared, label: &str, wide: Option<&rayon::ThreadPool>, interactive_only: bool) {
     // The network's parallel loops run on this very thread: batches side by side keep the cores
     // busier than one batch whose every step is divided.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
@@ -45,7 +56,12 @@ fn work(shared: &Shared, label: &str, interactive_only: bool) {
         let started = Instant::now();
         batch_size.record(batch.len() as f64);
         let texts = batch.len();
-        run(shared, batch);
+        let alone = shared.begins_alone();
+        match wide {
+            Some(wide) if alone => wide.install(|| run(shared, batch)),
+            _ => run(shared, batch),
+        }
+        shared.batch_ended();
         let took = started.elapsed();
         if lane == Lane::Bulk {
             shared.record(texts, took);

@@ -161,6 +161,8 @@ impl KafkaOptions {
             // An end is seen when a fetch comes back empty.
             ("fetch.wait.max.ms", "100"),
             ("queued.max.messages.kbytes", "16384"),
+            // A full queue is looked at again soon; by default a reader that has emptied it waits for up to a second.
+            ("fetch.queue.backoff.ms", "5"),
             ("fetch.error.backoff.ms", "50"),
         ];
         self.defaults(&mut config, &defaults);

@@ -108,8 +108,16 @@ impl Registry {
         }
     }
 
-    /// Registers a schema; where it is there already, the id is the same.
+    /// Registers a schema; where it is there already, the id is the same. Of two who register at once a registry may
+    /// refuse the second ("already exists"), so a refusal holds only where it is said twice.
     pub async fn put(&self, event: &str, json: &str) -> Result<u32, LogError> {
+        match self.post(event, json).await {
+            Err(LogError::SchemaRefused { .. }) => self.post(event, json).await,
+            answer => answer,
+        }
+    }
+
+    async fn post(&self, event: &str, json: &str) -> Result<u32, LogError> {
         let refused = |message: String| LogError::SchemaRefused { subject: subject(event), message };
         let schema = carbon_schemas::parse(json).map_err(refused)?;
         match post_schema(&self.settings, subject(event), supplied(json)).await {

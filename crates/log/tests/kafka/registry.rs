@@ -1,5 +1,6 @@
 //! The registry: what it does not know is not the same as what it does not say (law 13).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use carbon_core::{Classify, Retry, TopicName};
@@ -188,6 +189,26 @@ async fn law_13_an_incompatible_subject_is_refused_before_anything_changes() {
     let [entity, index] = ["ml.entity.changed.v1-value", "search.index.updated.v1-value"];
     let writes = [entity, index].map(|of| [format!("POST /subjects/{of}/versions"), format!("PUT /config/{of}")]);
     assert_eq!(stub.writes(), writes.concat());
+}
+
+/// Of two who register a subject at once, some registries refuse the second, though both say the same.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
+async fn law_13_who_loses_a_race_of_registrations_has_its_id() {
+    let raced = AtomicBool::new(false);
+    let stub = Stub::start(move |asked| {
+        let already = r#"{"error_code":409,"message":"An artifact with this id already exists."}"#;
+        let registers = asked.starts_with("POST ") && asked.ends_with("/versions");
+        match (asked.starts_with("GET /subjects/"), registers && !raced.swap(true, Ordering::Relaxed)) {
+            (true, _) => (404, r#"{"error_code":40401,"message":"Subject not found"}"#.to_owned()),
+            (_, true) => (409, already.to_owned()),
+            _ => (200, r#"{"id":7}"#.to_owned()),
+        }
+    })
+    .await;
+    let log = with_registry(&Kafka::new(), &stub.address).await;
+    let made = log.register_schemas(&[topic(EntityChanged::NAME)]).await.unwrap();
+    assert_eq!(made.iter().map(|made| (made.version, made.id)).collect::<Vec<_>>(), [(1, 7)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! What sinks and stages have in common, seen from the loop.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use carbon_core::{Position, Positions, TopicPartition};
 use carbon_log::NewRecord;
@@ -28,12 +30,23 @@ impl From<ProcessorError> for WorkerError {
     }
 }
 
+/// The loop makes the next batch ready while the last one lands, so that both run on one worker.
 #[async_trait]
-pub(super) trait Worker: Send + 'static {
+pub(super) trait Worker: Send + Sync + 'static {
     type In: Event;
+    /// A batch that is ready to land.
+    type Ready: Send + Sync + 'static;
+    /// Whether it takes time to make a batch ready. Where it takes none, records are held until the batch before has
+    /// landed, so that a batch holds as many as it may.
+    const PREPARES: bool;
 
     /// Where to start each assigned partition; and why the read model is rebuilt, if it is.
-    async fn start(&mut self, assigned: &[TopicPartition]) -> Result<(Positions, Option<String>), ProcessorError>;
+    async fn start(&self, assigned: &[TopicPartition]) -> Result<(Positions, Option<String>), ProcessorError>;
+
+    /// What can be opened before the first batch comes, once an assignment is taken. It may fail: the batch tries again.
+    async fn open(&self) -> Result<(), ProcessorError> {
+        Ok(())
+    }
 
     /// What the decoder cannot know, such as the dimension of a generation's vectors.
     fn check(&self, event: &Self::In) -> Result<(), Poison>;
@@ -41,9 +54,12 @@ pub(super) trait Worker: Send + 'static {
     /// Whether a dead letter at this position is this worker's to report.
     fn reports(&self, position: &Position) -> bool;
 
+    /// What can be done before the batch before has landed.
+    async fn prepare(&self, batch: &Arc<Vec<Recorded<Self::In>>>) -> Result<Self::Ready, ProcessorError>;
+
     async fn commit(
-        &mut self,
-        batch: &[Recorded<Self::In>],
+        &self,
+        batch: &Self::Ready,
         dead_letters: &[NewRecord],
         from: &Positions,
         upto: &Positions,
@@ -51,11 +67,11 @@ pub(super) trait Worker: Send + 'static {
 
     /// The end was seen at `upto`, with no record between. Moves the position where it lies in the log itself, and
     /// says so; a checkpoint stays at the last record, which the end does not change.
-    async fn pass(&mut self, from: &Positions, upto: &Positions) -> Result<bool, WorkerError>;
+    async fn pass(&self, from: &Positions, upto: &Positions) -> Result<bool, WorkerError>;
 
     /// What goes out after the commit; derived ids make a repeat harmless.
-    async fn after_commit(&mut self, committed: Committed) -> Result<(), ProcessorError>;
+    async fn after_commit(&self, committed: Committed) -> Result<(), ProcessorError>;
 
     /// Tells the log how far this worker is, where that is only advice.
-    async fn advise(&mut self, positions: &Positions) -> Result<(), ProcessorError>;
+    async fn advise(&self, positions: &Positions) -> Result<(), ProcessorError>;
 }

@@ -3,6 +3,7 @@
 
 mod batch;
 mod error;
+mod landing;
 mod progress;
 mod run;
 mod sink;

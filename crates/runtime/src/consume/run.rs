@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use carbon_core::{Classify as _, Positions, Retry, TopicName, TopicPartition};
+use carbon_core::{Positions, TopicName, TopicPartition};
 use carbon_log::{Delivery, EventLog, Group, NewRecord, Record, RecordStream};
 use carbon_schemas::{DecodeError, Decoded, Decoder, Event, Recorded};
 use carbon_topology::{Batch, Topic};
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::batch::{Worker, WorkerError};
 use super::error::ProcessorError;
+use super::landing::{Backoff, Landed, Landing, Prepared};
 use super::progress::{Phase, ProcessorHandle, ProcessorView, Progress};
 use super::sink::{Sink, SinkWorker};
 use super::stage::{Stage, StageWorker};
@@ -44,32 +45,36 @@ fn spawn<W: Worker>(worker: W, options: Options, shared: bool) -> ProcessorHandl
     let (name, group, topic) = (options.name.clone(), options.group.clone(), options.topic.spec.name.clone());
     let view = ProcessorView { name, group, topic, shared, progress };
     let decoder = Decoder::new(options.topic.spec.partitions, options.topic.spec.partitioner);
+    let backoff = Backoff::new(options.name.clone(), sender.clone(), options.shutdown.clone());
     let run = Loop {
-        worker,
+        worker: Arc::new(worker),
         options,
         decoder,
         progress: sender,
         pending: Vec::new(),
         letters: Vec::new(),
+        landing: None,
         committed: Positions::new(),
         advice_due: None,
-        attempt: 0,
+        backoff,
     };
     ProcessorHandle { view, task: tokio::spawn(run.run()) }
 }
 
 struct Loop<W: Worker> {
-    worker: W,
+    worker: Arc<W>,
     options: Options,
     decoder: Decoder<W::In>,
     progress: watch::Sender<Progress>,
     pending: Vec<Recorded<W::In>>,
     letters: Vec<NewRecord>,
+    /// The batch that lands while the next one is made ready.
+    landing: Option<Landing>,
     /// Where the worker's own checkpoint stands: a batch's compare-and-swap begins there.
     committed: Positions,
     /// When the log is next told how far this is; `None` when it knows.
     advice_due: Option<tokio::time::Instant>,
-    attempt: u32,
+    backoff: Backoff,
 }
 
 /// How often the log is told how far a sink is.
@@ -91,6 +96,11 @@ impl<W: Worker> Loop<W> {
                 Ok(stream) => self.consume(stream).await,
                 Err(error) => Err(error.into()),
             };
+            // What is on its way ends before anything is read again.
+            let left = match self.settle().await {
+                Ok(_) => left,
+                Err(error) => left.and(Err(error)),
+            };
             self.pending.clear();
             self.letters.clear();
             self.committed = Positions::new();
@@ -98,7 +108,7 @@ impl<W: Worker> Loop<W> {
             match left {
                 Ok(Left::Shutdown) => break,
                 Ok(Left::Rejoin) => {}
-                Err(error) => self.wait_after(&error).await,
+                Err(error) => self.backoff.wait_after(&error).await,
             }
         }
         self.progress.send_modify(|now| now.phase = Phase::Stopped);
@@ -111,8 +121,17 @@ impl<W: Worker> Loop<W> {
             let delivery = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {
+                    if self.flush().await? {
+                        self.settle().await?;
+                    }
                     self.advise().await?;
                     return Ok(Left::Shutdown);
+                }
+                landed = landed(&mut self.landing) => {
+                    if !self.settled(landed)? || !self.flush().await? {
+                        return Ok(Left::Rejoin);
+                    }
+                    continue;
                 }
                 delivery = stream.next() => delivery,
                 () = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
@@ -130,8 +149,8 @@ impl<W: Worker> Loop<W> {
                     return Ok(Left::Rejoin);
                 }
                 // Under load a batch fills up to N records or T; an empty queue commits at once.
-                let full =
-                    self.pending.len() >= self.options.batch.records || began.elapsed() >= self.options.batch.linger;
+                let lingered = began.elapsed() >= self.options.batch.linger && !self.holds();
+                let full = self.pending.len() >= self.options.batch.records || lingered;
                 match stream.try_next() {
                     Some(next) if !full => delivery = next?,
                     Some(next) => {
@@ -143,16 +162,24 @@ impl<W: Worker> Loop<W> {
                     None => break,
                 }
             }
-            if !self.flush().await? {
+            if !self.holds() && !self.flush().await? {
                 return Ok(Left::Rejoin);
             }
         }
+    }
+
+    /// Whether nothing is gained by a flush: it would wait for the batch that lands.
+    fn holds(&self) -> bool {
+        !W::PREPARES && self.landing.as_ref().is_some_and(|landing| !landing.has_ended())
     }
 
     /// Takes one message; false when the partitions are gone.
     async fn take(&mut self, delivery: Delivery) -> Result<bool, ProcessorError> {
         match delivery {
             Delivery::Assigned { partitions, start } => {
+                if !self.flush().await? || !self.settle().await? {
+                    return Ok(false);
+                }
                 let (positions, rebuilt) = self.worker.start(&partitions).await?;
                 // A cooperative rebalance adds to what is here already.
                 positions.iter().for_each(|(at, next)| self.committed.set(at.clone(), next));
@@ -164,6 +191,9 @@ impl<W: Worker> Loop<W> {
                 });
                 tracing::debug!(processor = %self.options.name, group = %self.options.group, %positions, "assigned");
                 let _ = start.send(positions);
+                if let Err(error) = self.worker.open().await {
+                    tracing::debug!(processor = %self.options.name, %error, "not opened beforehand");
+                }
             }
             Delivery::Records(records) => {
                 for record in records {
@@ -171,7 +201,7 @@ impl<W: Worker> Loop<W> {
                 }
             }
             Delivery::Ended { at, next } => {
-                if !self.flush().await? {
+                if !self.flush().await? || !self.settle().await? {
                     return Ok(false);
                 }
                 if !self.progress.borrow().halted.contains_key(&at) {
@@ -179,7 +209,10 @@ impl<W: Worker> Loop<W> {
                 }
             }
             Delivery::Revoked { partitions, done } => {
-                let landed = self.flush().await;
+                let landed = match self.flush().await {
+                    Ok(true) => self.settle().await,
+                    other => other,
+                };
                 self.advise().await?;
                 for at in &partitions {
                     self.committed.remove(at);
@@ -265,56 +298,65 @@ impl<W: Worker> Loop<W> {
         Ok(())
     }
 
-    /// Commits what is pending, in batches; retries until it lands. False when the position is lost.
+    /// Makes what is pending ready, in batches, and lets each land. False when the position is lost.
     async fn flush(&mut self) -> Result<bool, ProcessorError> {
         let mut letters = std::mem::take(&mut self.letters);
         let mut pending = std::mem::take(&mut self.pending);
         while !pending.is_empty() {
             let rest = pending.split_off(pending.len().min(self.options.batch.records));
-            let batch = std::mem::replace(&mut pending, rest);
-            // All letters go with the first batch: they may come early, never late.
-            if !self.land(&batch, std::mem::take(&mut letters)).await? {
+            let batch = Arc::new(std::mem::replace(&mut pending, rest));
+            let Some(ready) = self.prepare(&batch).await else { return Ok(false) };
+            if !self.settle().await? {
                 return Ok(false);
             }
+            let mut upto = Positions::new();
+            batch.iter().for_each(|record| upto.advance_past(&record.position));
+            let from: Positions = upto.iter().map(|(at, _)| (at.clone(), self.committed.next(at))).collect();
+            // All letters go with the first batch: they may come early, never late.
+            let letters = std::mem::take(&mut letters);
+            let prepared = Prepared { ready, records: batch.len(), letters, from, upto };
+            self.landing = Some(Landing::start(self.worker.clone(), prepared, self.backoff.fresh()));
         }
         Ok(true)
     }
 
-    async fn land(&mut self, batch: &[Recorded<W::In>], letters: Vec<NewRecord>) -> Result<bool, ProcessorError> {
-        let mut upto = Positions::new();
-        batch.iter().for_each(|record| upto.advance_past(&record.position));
-        let from: Positions = upto.iter().map(|(at, _)| (at.clone(), self.committed.next(at))).collect();
-        let committed = loop {
-            let began = Instant::now();
-            match self.worker.commit(batch, &letters, &from, &upto).await {
-                Ok(committed) => {
-                    let seconds = began.elapsed().as_secs_f64();
-                    metrics::histogram!("processor_commit_seconds", "processor" => self.options.name.clone())
-                        .record(seconds);
-                    break committed;
+    /// Tries until it succeeds; `None` at a shutdown.
+    async fn prepare(&mut self, batch: &Arc<Vec<Recorded<W::In>>>) -> Option<W::Ready> {
+        loop {
+            match self.worker.prepare(batch).await {
+                Ok(ready) => {
+                    self.backoff.succeeded();
+                    return Some(ready);
                 }
-                Err(WorkerError::Lost { actual }) => return Ok(self.lost(&actual, &from)),
-                Err(WorkerError::Failed(error)) => {
-                    self.wait_after(&error).await;
-                    if self.options.shutdown.is_cancelled() {
-                        return Ok(false);
-                    }
-                }
+                Err(error) => self.backoff.wait_after(&error).await,
             }
-        };
-        self.attempt = 0;
-        self.committed.merge(&upto);
-        self.progress.send_modify(|now| {
-            now.positions.merge(&upto);
-            now.phase = Phase::Running;
-            now.records += batch.len() as u64;
-            now.batches += 1;
-        });
-        metrics::histogram!("processor_batch_size", "processor" => self.options.name.clone())
-            .record(batch.len() as f64);
-        self.advice_due.get_or_insert_with(|| tokio::time::Instant::now() + ADVICE);
-        self.worker.after_commit(committed).await?;
-        Ok(true)
+            if self.options.shutdown.is_cancelled() {
+                return None;
+            }
+        }
+    }
+
+    /// Waits for the batch that lands. False when the position is lost.
+    async fn settle(&mut self) -> Result<bool, ProcessorError> {
+        match self.landing.is_some() {
+            true => {
+                let landed = landed(&mut self.landing).await;
+                self.settled(landed)
+            }
+            false => Ok(true),
+        }
+    }
+
+    fn settled(&mut self, landed: Result<Landed, ProcessorError>) -> Result<bool, ProcessorError> {
+        match landed? {
+            Landed::At(upto) => {
+                self.committed.merge(&upto);
+                self.advice_due.get_or_insert_with(|| tokio::time::Instant::now() + ADVICE);
+                Ok(true)
+            }
+            Landed::Lost { actual, from } => Ok(self.lost(&actual, &from)),
+            Landed::GivenUp => Ok(false),
+        }
     }
 
     async fn advise(&mut self) -> Result<(), ProcessorError> {
@@ -327,19 +369,16 @@ impl<W: Worker> Loop<W> {
         }
         Ok(())
     }
+}
 
-    /// Backs off: 50 ms, doubling to 10 s; what will not mend itself waits the longest time at once.
-    async fn wait_after(&mut self, error: &ProcessorError) {
-        self.attempt += 1;
-        const LONGEST: Duration = Duration::from_secs(10);
-        let doubled = Duration::from_millis(25 << self.attempt.min(9)).min(LONGEST);
-        let wait = if error.retry() == Retry::Later { doubled } else { LONGEST };
-        let (attempt, wait_ms) = (self.attempt, wait.as_millis() as u64);
-        tracing::error!(processor = %self.options.name, %error, attempt, wait_ms, "attempt failed");
-        self.progress.send_modify(|now| now.phase = Phase::Retrying { error: error.to_string(), attempt });
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = self.options.shutdown.cancelled() => {}
+/// The end of the batch that lands; never, where there is none.
+async fn landed(landing: &mut Option<Landing>) -> Result<Landed, ProcessorError> {
+    match landing {
+        Some(running) => {
+            let landed = running.end().await;
+            *landing = None;
+            landed
         }
+        None => std::future::pending().await,
     }
 }

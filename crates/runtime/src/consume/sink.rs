@@ -1,6 +1,6 @@
 //! Sinks: events to a read model that owns its position (law 4).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use carbon_core::{Positions, TopicPartition};
@@ -13,14 +13,14 @@ use super::error::ProcessorError;
 
 /// Folds events into a read model whose rows and checkpoint commit together.
 #[async_trait]
-pub trait Sink: Send + 'static {
+pub trait Sink: Send + Sync + 'static {
     type In: Event;
 
     /// The checkpoint that lies with the rows.
-    async fn checkpoint(&mut self) -> Result<Checkpoint, ProcessorError>;
+    async fn checkpoint(&self) -> Result<Checkpoint, ProcessorError>;
 
     /// Throws rows and checkpoint away: they are of another log.
-    async fn reset(&mut self) -> Result<(), ProcessorError>;
+    async fn reset(&self) -> Result<(), ProcessorError>;
 
     /// Refuses an event that the decoder had to let pass, such as a vector of another dimension than this
     /// generation's. By constants of the generation alone (law 10).
@@ -32,7 +32,7 @@ pub trait Sink: Send + 'static {
     /// Applies a batch, in log order within each partition, and moves the checkpoint from `from` to `upto`
     /// in the same transaction. Answers the notices to be appended after the commit.
     async fn apply(
-        &mut self,
+        &self,
         log: &str,
         batch: &[Recorded<Self::In>],
         from: &Positions,
@@ -55,20 +55,22 @@ pub(super) struct SinkWorker<S: Sink> {
     pub log: Arc<dyn EventLog>,
     pub group: Group,
     /// Below these, dead letters were reported before: a rebuild reports none again.
-    reported: Positions,
+    reported: Mutex<Positions>,
 }
 
 impl<S: Sink> SinkWorker<S> {
     pub fn new(sink: S, log: Arc<dyn EventLog>, group: Group) -> Self {
-        Self { sink, log, group, reported: Positions::new() }
+        Self { sink, log, group, reported: Mutex::default() }
     }
 }
 
 #[async_trait]
 impl<S: Sink> Worker for SinkWorker<S> {
     type In = S::In;
+    type Ready = Arc<Vec<Recorded<S::In>>>;
+    const PREPARES: bool = false;
 
-    async fn start(&mut self, assigned: &[TopicPartition]) -> Result<(Positions, Option<String>), ProcessorError> {
+    async fn start(&self, assigned: &[TopicPartition]) -> Result<(Positions, Option<String>), ProcessorError> {
         let mut checkpoint = self.sink.checkpoint().await?;
         let mut rebuilt = None;
         if let Some(log) = &checkpoint.log
@@ -79,7 +81,8 @@ impl<S: Sink> Worker for SinkWorker<S> {
             rebuilt = Some(foreign.to_string());
             checkpoint = Checkpoint::default();
         }
-        self.reported = self.log.committed(&self.group).await?;
+        let reported = self.log.committed(&self.group).await?;
+        *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = reported;
         let start = assigned.iter().map(|at| (at.clone(), checkpoint.positions.next(at))).collect();
         Ok((start, rebuilt))
     }
@@ -89,12 +92,17 @@ impl<S: Sink> Worker for SinkWorker<S> {
     }
 
     fn reports(&self, position: &carbon_core::Position) -> bool {
-        position.offset >= self.reported.next(&position.topic_partition())
+        let reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        position.offset >= reported.next(&position.topic_partition())
+    }
+
+    async fn prepare(&self, batch: &Arc<Vec<Recorded<S::In>>>) -> Result<Self::Ready, ProcessorError> {
+        Ok(batch.clone())
     }
 
     async fn commit(
-        &mut self,
-        batch: &[Recorded<S::In>],
+        &self,
+        batch: &Self::Ready,
         dead_letters: &[NewRecord],
         from: &Positions,
         upto: &Positions,
@@ -108,15 +116,15 @@ impl<S: Sink> Worker for SinkWorker<S> {
         Ok(Committed { notices })
     }
 
-    async fn pass(&mut self, _: &Positions, _: &Positions) -> Result<bool, WorkerError> {
+    async fn pass(&self, _: &Positions, _: &Positions) -> Result<bool, WorkerError> {
         Ok(false)
     }
 
-    async fn after_commit(&mut self, committed: Committed) -> Result<(), ProcessorError> {
+    async fn after_commit(&self, committed: Committed) -> Result<(), ProcessorError> {
         Ok(self.log.append(committed.notices).await.map(drop)?)
     }
 
-    async fn advise(&mut self, positions: &Positions) -> Result<(), ProcessorError> {
+    async fn advise(&self, positions: &Positions) -> Result<(), ProcessorError> {
         // Only advice: a member that is just being replaced may not give it, and the next one will.
         if let Err(error) = self.log.commit(&self.group, positions).await {
             tracing::debug!(group = %self.group, %error, "the log was not told how far this is");

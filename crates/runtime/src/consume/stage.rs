@@ -23,12 +23,12 @@ pub enum Output<E: Event> {
 
 /// An effect that becomes an event (law 2).
 #[async_trait]
-pub trait Stage: Send + 'static {
+pub trait Stage: Send + Sync + 'static {
     type In: Event;
     type Out: Event;
 
     /// One output for each record, in order. Records without a readable key never come here.
-    async fn process(&mut self, batch: &[Recorded<Self::In>]) -> Result<Vec<Output<Self::Out>>, ProcessorError>;
+    async fn process(&self, batch: &[Recorded<Self::In>]) -> Result<Vec<Output<Self::Out>>, ProcessorError>;
 
     /// Whether an output is of this stage (its topic may be shared, as by the embedders of several models).
     fn owns(&self, key: &<Self::Out as Event>::Key) -> bool;
@@ -43,7 +43,7 @@ pub(super) struct StageWorker<S: Stage> {
 impl<S: Stage> StageWorker<S> {
     /// Where to go on when the group's offsets were forgotten: after the highest source position in the
     /// partition's outputs. Only the end of each output partition is looked at first; sources rise.
-    async fn resume(&mut self, input: &TopicPartition) -> Result<u64, ProcessorError> {
+    async fn resume(&self, input: &TopicPartition) -> Result<u64, ProcessorError> {
         const STEP: u64 = 500;
         let output = TopicName::parse(S::Out::NAME).map_err(|error| ProcessorError::internal(error.to_string()))?;
         let at = TopicPartition::new(output.clone(), input.partition);
@@ -67,13 +67,38 @@ impl<S: Stage> StageWorker<S> {
         }
         Ok(0)
     }
+
+    async fn outputs(&self, batch: &[Recorded<S::In>]) -> Result<Vec<NewRecord>, ProcessorError> {
+        let keyed: Vec<_> = batch.iter().filter(|r| !matches!(r.body, Decoded::Rejected { .. })).cloned().collect();
+        let outputs = self.stage.process(&keyed).await?;
+        if outputs.len() != keyed.len() {
+            let message = format!("{} outputs for {} records", outputs.len(), keyed.len());
+            return Err(ProcessorError::internal(message));
+        }
+        let mut records = Vec::with_capacity(outputs.len());
+        for (input, output) in keyed.iter().zip(outputs) {
+            let record = match output {
+                Output::Event(event) => NewRecord::event(&event),
+                Output::Null(key) => NewRecord::null::<S::Out>(&key),
+            };
+            let mut record =
+                record?.in_partition(input.position.partition).with_header(SOURCE_HEADER, input.position.to_string());
+            if let Some(trace) = &input.traceparent {
+                record = record.with_header("traceparent", trace.as_str());
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
 }
 
 #[async_trait]
 impl<S: Stage> Worker for StageWorker<S> {
     type In = S::In;
+    type Ready = Vec<NewRecord>;
+    const PREPARES: bool = true;
 
-    async fn start(&mut self, assigned: &[TopicPartition]) -> Result<(Positions, Option<String>), ProcessorError> {
+    async fn start(&self, assigned: &[TopicPartition]) -> Result<(Positions, Option<String>), ProcessorError> {
         let committed = self.log.committed(&self.group).await?;
         let (mut start, mut resumed) = (Positions::new(), Positions::new());
         for at in assigned {
@@ -92,6 +117,12 @@ impl<S: Stage> Worker for StageWorker<S> {
         Ok((start, None))
     }
 
+    async fn open(&self) -> Result<(), ProcessorError> {
+        // With nothing in it: the log gets ready for transactions, which costs Kafka hundreds of milliseconds.
+        let nothing = Positions::new();
+        Ok(self.log.append_and_advance(&self.group, Vec::new(), &nothing, &nothing).await.map(drop)?)
+    }
+
     fn check(&self, _event: &S::In) -> Result<(), Poison> {
         Ok(())
     }
@@ -100,34 +131,18 @@ impl<S: Stage> Worker for StageWorker<S> {
         true
     }
 
+    async fn prepare(&self, batch: &Arc<Vec<Recorded<S::In>>>) -> Result<Self::Ready, ProcessorError> {
+        self.outputs(batch).await
+    }
+
     async fn commit(
-        &mut self,
-        batch: &[Recorded<S::In>],
+        &self,
+        batch: &Self::Ready,
         dead_letters: &[NewRecord],
         from: &Positions,
         upto: &Positions,
     ) -> Result<Committed, WorkerError> {
-        let keyed: Vec<_> = batch.iter().filter(|r| !matches!(r.body, Decoded::Rejected { .. })).cloned().collect();
-        let outputs = self.stage.process(&keyed).await?;
-        if outputs.len() != keyed.len() {
-            let message = format!("{} outputs for {} records", outputs.len(), keyed.len());
-            return Err(ProcessorError::internal(message).into());
-        }
-        let mut records = Vec::with_capacity(outputs.len() + dead_letters.len());
-        for (input, output) in keyed.iter().zip(outputs) {
-            let record = match output {
-                Output::Event(event) => NewRecord::event(&event),
-                Output::Null(key) => NewRecord::null::<S::Out>(&key),
-            };
-            let mut record = record
-                .map_err(ProcessorError::from)?
-                .in_partition(input.position.partition)
-                .with_header(SOURCE_HEADER, input.position.to_string());
-            if let Some(trace) = &input.traceparent {
-                record = record.with_header("traceparent", trace.as_str());
-            }
-            records.push(record);
-        }
+        let mut records = batch.clone();
         records.extend_from_slice(dead_letters);
         match self.log.append_and_advance(&self.group, records, from, upto).await {
             Ok(_) => Ok(Committed { notices: Vec::new() }),
@@ -136,7 +151,7 @@ impl<S: Stage> Worker for StageWorker<S> {
         }
     }
 
-    async fn pass(&mut self, from: &Positions, upto: &Positions) -> Result<bool, WorkerError> {
+    async fn pass(&self, from: &Positions, upto: &Positions) -> Result<bool, WorkerError> {
         match self.log.append_and_advance(&self.group, Vec::new(), from, upto).await {
             Ok(_) => Ok(true),
             Err(LogError::Fenced { actual, .. }) => Err(WorkerError::Lost { actual }),
@@ -144,12 +159,12 @@ impl<S: Stage> Worker for StageWorker<S> {
         }
     }
 
-    async fn after_commit(&mut self, _: Committed) -> Result<(), ProcessorError> {
+    async fn after_commit(&self, _: Committed) -> Result<(), ProcessorError> {
         Ok(())
     }
 
     // A stage's position moves with its outputs; there is nothing to advise.
-    async fn advise(&mut self, _: &Positions) -> Result<(), ProcessorError> {
+    async fn advise(&self, _: &Positions) -> Result<(), ProcessorError> {
         Ok(())
     }
 }
