@@ -52,7 +52,7 @@ pub async fn run(plan: &Plan) -> Result<(), Failure> {
         Options {
             name: "catalog".into(),
             group: Group::new("catalog", format!("load-{instance}")),
-            topic: topic.clone(),
+            topics: vec![topic.clone()],
             batch: processor.batch,
             log: log.clone(),
             shutdown: shutdown.clone(),

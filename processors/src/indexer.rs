@@ -64,7 +64,7 @@ fn failed(error: IndexError) -> SinkError {
 
 #[async_trait]
 impl Sink for Indexer {
-    type In = EmbeddingGenerated;
+    type In = Recorded<EmbeddingGenerated>;
 
     async fn checkpoint(&self) -> Result<Checkpoint, ProcessorError> {
         self.index.checkpoint(&self.spec.id).await.map_err(|error| ProcessorError::of(&error))
@@ -74,16 +74,18 @@ impl Sink for Indexer {
         self.index.reset(&self.spec.id).await.map_err(|error| ProcessorError::of(&error))
     }
 
-    fn check(&self, event: &EmbeddingGenerated) -> Result<(), Poison> {
-        let own = event.model == self.spec.model.to_string();
-        if !own || event.deleted || event.dimension as usize == self.spec.dimension {
-            return Ok(());
+    fn check(&self, mut record: Recorded<EmbeddingGenerated>) -> Recorded<EmbeddingGenerated> {
+        let Decoded::Event { key, event } = &record.body else { return record };
+        if key.model != self.spec.model || event.deleted || event.dimension as usize == self.spec.dimension {
+            return record;
         }
         let message = format!(
             "the vector has dimension {}, {} makes vectors of {}",
             event.dimension, self.spec.model, self.spec.dimension
         );
-        Err(Poison { reason: PoisonReason::WrongDimension, message })
+        let poison = Poison { reason: PoisonReason::WrongDimension, message };
+        record.body = Decoded::Quarantined { key: key.clone(), poison };
+        record
     }
 
     async fn apply(

@@ -7,7 +7,6 @@ use carbon_core::Positions;
 use carbon_log::NewRecord;
 use carbon_read_models::Projection;
 use carbon_runtime::consume::{ProcessorError, Sink, SinkError};
-use carbon_schemas::Recorded;
 use carbon_store::{Checkpoint, CheckpointError, Durability, Namespace, StoreError};
 
 /// Folds a projection into its namespace.
@@ -40,7 +39,7 @@ impl<P: Projection> ProjectionSink<P> {
 
 #[async_trait]
 impl<P: Projection> Sink for ProjectionSink<P> {
-    type In = P::Event;
+    type In = P::Record;
 
     async fn checkpoint(&self) -> Result<Checkpoint, ProcessorError> {
         Ok(self.namespace.checkpoint().await?)
@@ -53,7 +52,7 @@ impl<P: Projection> Sink for ProjectionSink<P> {
     async fn apply(
         &self,
         log: &str,
-        batch: &[Recorded<P::Event>],
+        batch: &[P::Record],
         from: &Positions,
         upto: &Positions,
     ) -> Result<Vec<NewRecord>, SinkError> {

@@ -40,7 +40,7 @@ pub(crate) async fn get_stats(
     let indexer = app.parts.indexer.get().ok_or_else(|| Problem::unavailable("the indexer has not started yet"))?;
     app.index_has(search, &read).await?;
     let stats = search.index.stats(&search.generation, Some(&scope)).await?;
-    let ends = app.parts.log.ends(&indexer.topic).await?;
+    let ends = indexer.ends(&*app.parts.log).await?;
     let progress = indexer.progress.borrow().clone();
     Ok(Json(IndexStats {
         total_entities: stats.total,

@@ -7,6 +7,8 @@ mod compat;
 mod decode;
 mod event;
 pub mod events;
+#[doc(hidden)]
+pub mod feed;
 mod reading;
 mod versions;
 
@@ -14,4 +16,5 @@ pub use codec::{CodecError, Framed, MAX_RECORD_BYTES, SchemaId, encode, frame, u
 pub use compat::{Incompatible, check_all};
 pub use decode::{DecodeError, Decoded, Decoder, Poison, PoisonReason, RawRecord, Recorded};
 pub use event::{Event, EventSchema, Limits};
+pub use feed::Feed;
 pub use versions::{Fingerprint, SchemaVersion, current, event_names, key_fields, parse, versions};

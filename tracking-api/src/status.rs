@@ -49,7 +49,7 @@ struct TopicStatus {
 struct ProcessorStatus {
     name: String,
     group: String,
-    topic: String,
+    topics: Vec<String>,
     /// `starting`, `running`, `retrying` or `stopped`; of a processor elsewhere, whether its group has members.
     phase: &'static str,
     /// Whether it runs in this process; of one elsewhere, only what the log knows is told.
@@ -145,7 +145,7 @@ async fn processor(log: &dyn EventLog, view: &ProcessorView, now: Timestamp) -> 
     Ok(ProcessorStatus {
         name: view.name.clone(),
         group: view.group.to_string(),
-        topic: view.topic.to_string(),
+        topics: view.topics.iter().map(ToString::to_string).collect(),
         here: true,
         phase,
         error,
@@ -168,24 +168,22 @@ async fn elsewhere(parts: &Parts, here: &[ProcessorView], now: Timestamp) -> Res
         if here.iter().any(|view| view.group == group.group) {
             continue;
         }
-        for topic in &processor.consumes {
-            let lag = Lag::of(&*parts.log, topic, &group.positions, now).await?;
-            found.push(ProcessorStatus {
-                name: name.to_owned(),
-                group: group.group.to_string(),
-                topic: topic.to_string(),
-                here: false,
-                phase: if group.members > 0 { "running" } else { "stopped" },
-                error: None,
-                lag: lag.records,
-                oldest_event_age_s: lag.oldest_event_age_s,
-                records: group.positions.iter().map(|(_, next)| next).sum(),
-                batches: 0,
-                halted: BTreeMap::new(),
-                dead_letters: BTreeMap::new(),
-                rebuilt: None,
-            });
-        }
+        let lag = Lag::of(&*parts.log, &processor.consumes, &group.positions, now).await?;
+        found.push(ProcessorStatus {
+            name: name.to_owned(),
+            group: group.group.to_string(),
+            topics: processor.consumes.iter().map(ToString::to_string).collect(),
+            here: false,
+            phase: if group.members > 0 { "running" } else { "stopped" },
+            error: None,
+            lag: lag.records,
+            oldest_event_age_s: lag.oldest_event_age_s,
+            records: group.positions.iter().map(|(_, next)| next).sum(),
+            batches: 0,
+            halted: BTreeMap::new(),
+            dead_letters: BTreeMap::new(),
+            rebuilt: None,
+        });
     }
     Ok(found)
 }

@@ -265,7 +265,7 @@ mod tests {
         let status: Status = serde_json::from_value(json!({
             "env": "test", "version": "0.1.0",
             "processors": [
-                {"name": "embedder", "group": "carbon.embedder.m@1@f32", "topic": "ml.entity.changed.v1", "phase": "running",
+                {"name": "embedder", "group": "carbon.embedder.m@1@f32", "topics": ["ml.entity.changed.v1"], "phase": "running",
                     "lag": 12, "oldest_event_age_s": 63.5, "records": 4321, "batches": 2, "halted": {}, "dead_letters": {}, "rebuilt": null},
                 {"name": "indexer", "group": "carbon.indexer.search-v1-1", "phase": "retrying", "lag": 0, "oldest_event_age_s": null,
                     "error": "disk\nfull"},

@@ -72,12 +72,11 @@ impl Parts {
     fn options(&self, name: &str, group: Group) -> Result<Options, CliError> {
         let processor = self.topology.processors.get(name);
         let processor = processor.ok_or_else(|| CliError::Failed(format!("the topology has no processor {name}")))?;
-        let topic = processor.consumes.first().and_then(|topic| self.topology.topics.get(topic.as_str()));
-        let topic = topic.ok_or_else(|| CliError::Failed(format!("processor {name} consumes nothing")))?;
+        let topics = processor.consumes.iter().filter_map(|topic| self.topology.topics.get(topic.as_str()));
         Ok(Options {
             name: name.to_owned(),
             group,
-            topic: topic.clone(),
+            topics: topics.cloned().collect(),
             batch: processor.batch,
             log: self.log.clone(),
             shutdown: self.shutdown.clone(),

@@ -44,7 +44,7 @@ pub async fn index(
 /// The ends of a processor's topic, from a log that may be away for a while.
 async fn ends(log: &Arc<dyn EventLog>, view: &ProcessorView) -> Option<Positions> {
     loop {
-        match log.ends(&view.topic).await {
+        match view.ends(&*log).await {
             Ok(ends) => return Some(ends),
             Err(error) if error.retry() == carbon_core::Retry::Later => {
                 tracing::warn!(%error, processor = %view.name, "ends cannot be told yet");

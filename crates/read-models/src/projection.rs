@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use carbon_core::{Classify, Fault, Retry};
-use carbon_schemas::{Event, Recorded};
+use carbon_schemas::Feed;
 use carbon_store::{StoreError, Tables};
 
 /// Why a fold could not be applied. A business conflict is no error (law 10).
@@ -34,7 +34,7 @@ impl Classify for FoldError {
     }
 }
 
-/// A read model: the deterministic fold of its topic into rows.
+/// A read model: the deterministic fold of its topics into rows.
 #[async_trait]
 pub trait Projection: Send + Sync + 'static {
     const NAME: &'static str;
@@ -43,9 +43,10 @@ pub trait Projection: Send + Sync + 'static {
     const DDL: &'static str;
     /// All rows in key order, one text each: what the digest is made of.
     const CANONICAL: &'static str;
-    type Event: Event;
+    /// The records that it folds.
+    type Record: Feed;
 
     /// Applies a batch, in log order within each partition, inside the caller's transaction, which also
     /// moves the checkpoint.
-    async fn apply(&self, tables: &mut Tables<'_>, batch: &[Recorded<Self::Event>]) -> Result<(), FoldError>;
+    async fn apply(&self, tables: &mut Tables<'_>, batch: &[Self::Record]) -> Result<(), FoldError>;
 }

@@ -140,7 +140,7 @@ pub fn options(name: &str, group: &str, log: Arc<dyn EventLog>, shutdown: &Shutd
     Options {
         name: name.into(),
         group: Group::new(name, group),
-        topic: topology.topics[processor.consumes[0].as_str()].clone(),
+        topics: processor.consumes.iter().map(|topic| topology.topics[topic.as_str()].clone()).collect(),
         batch: processor.batch,
         log,
         shutdown: shutdown.clone(),
@@ -202,7 +202,7 @@ impl Rig {
     pub async fn settle(&self) {
         for handle in &self.handles {
             let view = handle.view();
-            let ends = self.log.ends(&view.topic).await.unwrap();
+            let ends = view.ends(&*self.log).await.unwrap();
             assert!(view.reached(&ends, PATIENCE).await, "{} stands at {:?}", view.name, view.progress.borrow());
         }
         let rows = self.index.source_positions(&search_generation()).await.unwrap();

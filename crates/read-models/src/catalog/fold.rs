@@ -21,7 +21,7 @@ impl Projection for Catalog {
     const VERSION: u32 = 1;
     const DDL: &'static str = tables::DDL;
     const CANONICAL: &'static str = tables::CANONICAL;
-    type Event = EntityChanged;
+    type Record = Recorded<EntityChanged>;
 
     async fn apply(&self, tables: &mut Tables<'_>, batch: &[Recorded<EntityChanged>]) -> Result<(), FoldError> {
         // The topic is compacted: the last record of a key says all (law 6), so only it is written.

@@ -17,7 +17,7 @@ impl Projection for DeadLetters {
     const VERSION: u32 = 1;
     const DDL: &'static str = tables::DDL;
     const CANONICAL: &'static str = tables::CANONICAL;
-    type Event = DeadLetter;
+    type Record = Recorded<DeadLetter>;
 
     async fn apply(&self, tables: &mut Tables<'_>, batch: &[Recorded<DeadLetter>]) -> Result<(), FoldError> {
         // A poisonous dead letter folds to nothing: its topic is kept (law 10).

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use carbon_core::{Position, Positions, TopicPartition};
 use carbon_log::NewRecord;
-use carbon_schemas::{Event, Poison, Recorded};
+use carbon_schemas::Feed;
 
 use super::error::ProcessorError;
 
@@ -33,7 +33,8 @@ impl From<ProcessorError> for WorkerError {
 /// The loop makes the next batch ready while the last one lands, so that both run on one worker.
 #[async_trait]
 pub(super) trait Worker: Send + Sync + 'static {
-    type In: Event;
+    /// The records that it takes.
+    type In: Feed;
     /// A batch that is ready to land.
     type Ready: Send + Sync + 'static;
     /// Whether it takes time to make a batch ready. Where it takes none, records are held until the batch before has
@@ -49,13 +50,15 @@ pub(super) trait Worker: Send + Sync + 'static {
     }
 
     /// What the decoder cannot know, such as the dimension of a generation's vectors.
-    fn check(&self, event: &Self::In) -> Result<(), Poison>;
+    fn check(&self, record: Self::In) -> Self::In {
+        record
+    }
 
     /// Whether a dead letter at this position is this worker's to report.
     fn reports(&self, position: &Position) -> bool;
 
     /// What can be done before the batch before has landed.
-    async fn prepare(&self, batch: &Arc<Vec<Recorded<Self::In>>>) -> Result<Self::Ready, ProcessorError>;
+    async fn prepare(&self, batch: &Arc<Vec<Self::In>>) -> Result<Self::Ready, ProcessorError>;
 
     async fn commit(
         &self,

@@ -69,8 +69,8 @@ impl Progress {
 pub struct ProcessorView {
     pub name: String,
     pub group: Group,
-    /// The topic that it consumes.
-    pub topic: TopicName,
+    /// The topics that it consumes.
+    pub topics: Vec<TopicName>,
     /// Whether others may hold a part of the group's partitions: how far it is, the log knows then.
     pub shared: bool,
     pub progress: watch::Receiver<Progress>,
@@ -88,12 +88,12 @@ impl Lag {
     /// The lag of who stands at `positions`.
     pub async fn of(
         log: &dyn EventLog,
-        topic: &TopicName,
+        topics: &[TopicName],
         positions: &Positions,
         now: Timestamp,
     ) -> Result<Self, LogError> {
         let (mut records, mut oldest) = (0, None);
-        for (at, end) in log.ends(topic).await?.iter() {
+        for (at, end) in ends(log, topics).await?.iter() {
             let next = positions.next(at);
             let behind = end.saturating_sub(next);
             records += behind;
@@ -107,10 +107,23 @@ impl Lag {
     }
 }
 
+async fn ends(log: &dyn EventLog, topics: &[TopicName]) -> Result<Positions, LogError> {
+    let mut ends = Positions::new();
+    for topic in topics {
+        ends.merge(&log.ends(topic).await?);
+    }
+    Ok(ends)
+}
+
 impl ProcessorView {
+    /// The ends of the topics that it consumes.
+    pub async fn ends(&self, log: &dyn EventLog) -> Result<Positions, LogError> {
+        ends(log, &self.topics).await
+    }
+
     /// Compares the positions with the log's ends.
     pub async fn lag(&self, log: &dyn EventLog, now: Timestamp) -> Result<Lag, LogError> {
-        Lag::of(log, &self.topic, &self.positions(log).await?, now).await
+        Lag::of(log, &self.topics, &self.positions(log).await?, now).await
     }
 
     /// How far the group is.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use carbon_core::{Positions, TopicName, TopicPartition};
+use carbon_core::{Partitioner, Positions, TopicName, TopicPartition};
 use carbon_log::{Delivery, EventLog, Group, NewRecord, Record, RecordStream};
-use carbon_schemas::{DecodeError, Decoded, Decoder, Event, Recorded};
+use carbon_schemas::{DecodeError, Event as _, Feed};
 use carbon_topology::{Batch, Topic};
 use tokio::sync::watch;
 
@@ -23,8 +23,8 @@ use crate::dead_letters::dead_letter;
 pub struct Options {
     pub name: String,
     pub group: Group,
-    /// The topic that it consumes.
-    pub topic: Topic,
+    /// The topics that it consumes.
+    pub topics: Vec<Topic>,
     pub batch: Batch,
     pub log: Arc<dyn EventLog>,
     pub shutdown: Shutdown,
@@ -42,14 +42,18 @@ pub fn spawn_stage<S: Stage>(stage: S, options: Options) -> ProcessorHandle {
 
 fn spawn<W: Worker>(worker: W, options: Options, shared: bool) -> ProcessorHandle {
     let (sender, progress) = watch::channel(Progress::default());
-    let (name, group, topic) = (options.name.clone(), options.group.clone(), options.topic.spec.name.clone());
-    let view = ProcessorView { name, group, topic, shared, progress };
-    let decoder = Decoder::new(options.topic.spec.partitions, options.topic.spec.partitioner);
+    let (name, group) = (options.name.clone(), options.group.clone());
+    let topics: Vec<_> = options.topics.iter().map(|topic| topic.spec.name.clone()).collect();
+    let view = ProcessorView { name, group, topics, shared, progress };
+    let decoders = W::In::decoders(&|name| {
+        let topic = options.topics.iter().find(|topic| topic.spec.name.as_str() == name);
+        topic.map_or((1, Partitioner::default()), |topic| (topic.spec.partitions, topic.spec.partitioner))
+    });
     let backoff = Backoff::new(options.name.clone(), sender.clone(), options.shutdown.clone());
     let run = Loop {
         worker: Arc::new(worker),
         options,
-        decoder,
+        decoders,
         progress: sender,
         pending: Vec::new(),
         letters: Vec::new(),
@@ -64,9 +68,9 @@ fn spawn<W: Worker>(worker: W, options: Options, shared: bool) -> ProcessorHandl
 struct Loop<W: Worker> {
     worker: Arc<W>,
     options: Options,
-    decoder: Decoder<W::In>,
+    decoders: <W::In as Feed>::Decoders,
     progress: watch::Sender<Progress>,
-    pending: Vec<Recorded<W::In>>,
+    pending: Vec<W::In>,
     letters: Vec<NewRecord>,
     /// The batch that lands while the next one is made ready.
     landing: Option<Landing>,
@@ -91,7 +95,7 @@ impl<W: Worker> Loop<W> {
     async fn run(mut self) {
         let shutdown = self.options.shutdown.clone();
         while !shutdown.is_cancelled() {
-            let topics: [TopicName; 1] = [self.options.topic.spec.name.clone()];
+            let topics: Vec<TopicName> = self.options.topics.iter().map(|topic| topic.spec.name.clone()).collect();
             let left = match self.options.log.subscribe(&self.options.group, &topics).await {
                 Ok(stream) => self.consume(stream).await,
                 Err(error) => Err(error.into()),
@@ -255,13 +259,13 @@ impl<W: Worker> Loop<W> {
         if self.progress.borrow().halted.contains_key(&record.position.topic_partition()) {
             return Ok(());
         }
-        let body = loop {
-            match self.decoder.decode(&record.raw()) {
-                Ok(body) => break body,
+        let decoded = loop {
+            match W::In::decode(&mut self.decoders, &record.raw()) {
+                Ok(decoded) => break self.worker.check(decoded),
                 Err(DecodeError::NeedSchema(id)) => {
                     // A registry that does not answer is waited for, by the retry of the whole stream.
                     let schema = self.options.log.schema(id).await?;
-                    self.decoder.learn(id, schema.as_deref());
+                    W::In::learn(&mut self.decoders, record.position.topic.as_str(), id, schema.as_deref());
                 }
                 Err(DecodeError::Newer { position, needs }) => {
                     tracing::error!(processor = %self.options.name, %position, needs, "halted: a newer program wrote this record");
@@ -272,14 +276,7 @@ impl<W: Worker> Loop<W> {
                 }
             }
         };
-        let body = match body {
-            Decoded::Event { key, event } => match self.worker.check(&event) {
-                Ok(()) => Decoded::Event { key, event },
-                Err(poison) => Decoded::Quarantined { key, poison },
-            },
-            other => other,
-        };
-        if let Some(poison) = body.poison()
+        if let Some(poison) = decoded.poison()
             && self.worker.reports(&record.position)
         {
             let (reason, position) = (poison.reason.as_str(), &record.position);
@@ -287,14 +284,12 @@ impl<W: Worker> Loop<W> {
             metrics::counter!("dead_letters_total", "processor" => self.options.name.clone(), "reason" => reason)
                 .increment(1);
             // A poisonous dead letter ends here: reporting it would go in a circle.
-            if W::In::NAME != carbon_schemas::events::DeadLetter::NAME {
+            if record.position.topic.as_str() != carbon_schemas::events::DeadLetter::NAME {
                 self.letters.push(dead_letter(&self.options.name, &record, poison)?);
             }
             self.progress.send_modify(|now| *now.dead_letters.entry(reason).or_default() += 1);
         }
-        let traceparent = record.headers.iter().find(|(name, _)| name == "traceparent");
-        let traceparent = traceparent.and_then(|(_, value)| String::from_utf8(value.clone()).ok());
-        self.pending.push(Recorded { position: record.position, timestamp: record.timestamp, traceparent, body });
+        self.pending.push(decoded);
         Ok(())
     }
 
@@ -310,7 +305,7 @@ impl<W: Worker> Loop<W> {
                 return Ok(false);
             }
             let mut upto = Positions::new();
-            batch.iter().for_each(|record| upto.advance_past(&record.position));
+            batch.iter().for_each(|record| upto.advance_past(record.position()));
             let from: Positions = upto.iter().map(|(at, _)| (at.clone(), self.committed.next(at))).collect();
             // All letters go with the first batch: they may come early, never late.
             let letters = std::mem::take(&mut letters);
@@ -321,7 +316,7 @@ impl<W: Worker> Loop<W> {
     }
 
     /// Tries until it succeeds; `None` at a shutdown.
-    async fn prepare(&mut self, batch: &Arc<Vec<Recorded<W::In>>>) -> Option<W::Ready> {
+    async fn prepare(&mut self, batch: &Arc<Vec<W::In>>) -> Option<W::Ready> {
         loop {
             match self.worker.prepare(batch).await {
                 Ok(ready) => {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use carbon_core::{Positions, TopicPartition};
 use carbon_log::{EventLog, Group, NewRecord};
-use carbon_schemas::{Event, Poison, Recorded};
+use carbon_schemas::Feed;
 use carbon_store::Checkpoint;
 
 use super::batch::{Committed, Worker, WorkerError};
@@ -14,7 +14,8 @@ use super::error::ProcessorError;
 /// Folds events into a read model whose rows and checkpoint commit together.
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
-    type In: Event;
+    /// The records that it takes.
+    type In: Feed;
 
     /// The checkpoint that lies with the rows.
     async fn checkpoint(&self) -> Result<Checkpoint, ProcessorError>;
@@ -22,11 +23,10 @@ pub trait Sink: Send + Sync + 'static {
     /// Throws rows and checkpoint away: they are of another log.
     async fn reset(&self) -> Result<(), ProcessorError>;
 
-    /// Refuses an event that the decoder had to let pass, such as a vector of another dimension than this
+    /// Quarantines a record whose event the decoder had to let pass, such as a vector of another dimension than this
     /// generation's. By constants of the generation alone (law 10).
-    fn check(&self, event: &Self::In) -> Result<(), Poison> {
-        let _ = event;
-        Ok(())
+    fn check(&self, record: Self::In) -> Self::In {
+        record
     }
 
     /// Applies a batch, in log order within each partition, and moves the checkpoint from `from` to `upto`
@@ -34,7 +34,7 @@ pub trait Sink: Send + Sync + 'static {
     async fn apply(
         &self,
         log: &str,
-        batch: &[Recorded<Self::In>],
+        batch: &[Self::In],
         from: &Positions,
         upto: &Positions,
     ) -> Result<Vec<NewRecord>, SinkError>;
@@ -67,7 +67,7 @@ impl<S: Sink> SinkWorker<S> {
 #[async_trait]
 impl<S: Sink> Worker for SinkWorker<S> {
     type In = S::In;
-    type Ready = Arc<Vec<Recorded<S::In>>>;
+    type Ready = Arc<Vec<S::In>>;
     const PREPARES: bool = false;
 
     async fn start(&self, assigned: &[TopicPartition]) -> Result<(Positions, Option<String>), ProcessorError> {
@@ -87,8 +87,8 @@ impl<S: Sink> Worker for SinkWorker<S> {
         Ok((start, rebuilt))
     }
 
-    fn check(&self, event: &S::In) -> Result<(), Poison> {
-        self.sink.check(event)
+    fn check(&self, record: S::In) -> S::In {
+        self.sink.check(record)
     }
 
     fn reports(&self, position: &carbon_core::Position) -> bool {
@@ -96,7 +96,7 @@ impl<S: Sink> Worker for SinkWorker<S> {
         position.offset >= reported.next(&position.topic_partition())
     }
 
-    async fn prepare(&self, batch: &Arc<Vec<Recorded<S::In>>>) -> Result<Self::Ready, ProcessorError> {
+    async fn prepare(&self, batch: &Arc<Vec<S::In>>) -> Result<Self::Ready, ProcessorError> {
         Ok(batch.clone())
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use carbon_core::{Position, Positions, TopicName, TopicPartition};
 use carbon_log::{EventLog, Group, LogError, NewRecord};
-use carbon_schemas::{Decoded, Event, Poison, Recorded};
+use carbon_schemas::{Decoded, Event, Recorded};
 
 use super::batch::{Committed, Worker, WorkerError};
 use super::error::ProcessorError;
@@ -94,7 +94,7 @@ impl<S: Stage> StageWorker<S> {
 
 #[async_trait]
 impl<S: Stage> Worker for StageWorker<S> {
-    type In = S::In;
+    type In = Recorded<S::In>;
     type Ready = Vec<NewRecord>;
     const PREPARES: bool = true;
 
@@ -121,10 +121,6 @@ impl<S: Stage> Worker for StageWorker<S> {
         // With nothing in it: the log gets ready for transactions, which costs Kafka hundreds of milliseconds.
         let nothing = Positions::new();
         Ok(self.log.append_and_advance(&self.group, Vec::new(), &nothing, &nothing).await.map(drop)?)
-    }
-
-    fn check(&self, _event: &S::In) -> Result<(), Poison> {
-        Ok(())
     }
 
     fn reports(&self, _position: &Position) -> bool {

@@ -1,0 +1,80 @@
+//! The loop makes the next batch ready while the last one lands, and a batch that does not land holds it up.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod rig;
+
+use async_trait::async_trait;
+use carbon_core::Positions;
+use carbon_log::NewRecord;
+use carbon_runtime::consume::{ProcessorError, Sink, SinkError, spawn_sink};
+use carbon_schemas::events::EntityChanged;
+use carbon_schemas::{Feed as _, Recorded};
+use carbon_store::Checkpoint;
+use tokio::sync::watch;
+
+use rig::{PATIENCE, Rig, entity, options};
+
+/// Lands its first batch only once a record of the next one was decoded.
+struct Slow {
+    entered: watch::Sender<bool>,
+    decoded: watch::Sender<usize>,
+    applied: watch::Sender<Vec<Positions>>,
+}
+
+#[async_trait]
+impl Sink for Slow {
+    type In = Recorded<EntityChanged>;
+
+    async fn checkpoint(&self) -> Result<Checkpoint, ProcessorError> {
+        Ok(Checkpoint::default())
+    }
+
+    async fn reset(&self) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+
+    fn check(&self, record: Recorded<EntityChanged>) -> Recorded<EntityChanged> {
+        self.decoded.send_modify(|decoded| *decoded += 1);
+        record
+    }
+
+    async fn apply(
+        &self,
+        _: &str,
+        batch: &[Recorded<EntityChanged>],
+        from: &Positions,
+        upto: &Positions,
+    ) -> Result<Vec<NewRecord>, SinkError> {
+        self.entered.send_replace(true);
+        let mut decoded = self.decoded.subscribe();
+        let next = decoded.wait_for(|decoded| *decoded >= 2);
+        tokio::time::timeout(PATIENCE, next).await.expect("the next batch is decoded meanwhile").unwrap();
+        // One after the other all the same: each begins where the one before ended.
+        let at = batch[0].position().topic_partition();
+        self.applied.send_modify(|applied| {
+            let before = applied.iter().rev().find_map(|upto| upto.get(&at)).unwrap_or(0);
+            assert_eq!(from.next(&at), before);
+            applied.push(upto.clone());
+        });
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_batch_is_decoded_while_the_last_one_lands() {
+    let rig = Rig::new().await;
+    let version = |n: usize| entity("acme", "E1", &format!("text {n}"));
+    rig.produce(&[version(0)]).await;
+    let (decoded, (applied, mut seen)) = (watch::Sender::new(0), watch::channel(Vec::new()));
+    let (entered, mut begun) = watch::channel(false);
+    let mut options = options("catalog", "slow", rig.log.clone(), &rig.shutdown);
+    options.batch.records = 1;
+    let handle = spawn_sink(Slow { entered, decoded, applied }, options);
+    tokio::time::timeout(PATIENCE, begun.wait_for(|begun| *begun)).await.unwrap().unwrap();
+    // The first batch is on its way and waits for these.
+    rig.produce(&(1..5).map(version).collect::<Vec<_>>()).await;
+    let done = seen.wait_for(|applied: &Vec<Positions>| applied.len() == 5);
+    tokio::time::timeout(PATIENCE, done).await.unwrap().unwrap();
+    rig.shutdown.cancel();
+    handle.join().await.unwrap();
+}
