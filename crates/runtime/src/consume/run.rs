@@ -1,5 +1,6 @@
 //! The loop itself.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,7 @@ fn spawn<W: Worker>(worker: W, options: Options, shared: bool) -> ProcessorHandl
         letters: Vec::new(),
         landing: None,
         committed: Positions::new(),
+        ended: Positions::new(),
         advice_due: None,
         backoff,
     };
@@ -76,6 +78,8 @@ struct Loop<W: Worker> {
     landing: Option<Landing>,
     /// Where the worker's own checkpoint stands: a batch's compare-and-swap begins there.
     committed: Positions,
+    /// Ends that were seen and are not passed yet.
+    ended: Positions,
     /// When the log is next told how far this is; `None` when it knows.
     advice_due: Option<tokio::time::Instant>,
     backoff: Backoff,
@@ -108,6 +112,7 @@ impl<W: Worker> Loop<W> {
             self.pending.clear();
             self.letters.clear();
             self.committed = Positions::new();
+            self.ended = Positions::new();
             self.advice_due = None;
             match left {
                 Ok(Left::Shutdown) => break,
@@ -132,7 +137,7 @@ impl<W: Worker> Loop<W> {
                     return Ok(Left::Shutdown);
                 }
                 landed = landed(&mut self.landing) => {
-                    if !self.settled(landed)? || !self.flush().await? {
+                    if !self.settled(landed)? || !self.flush().await? || !self.pass_idle().await? {
                         return Ok(Left::Rejoin);
                     }
                     continue;
@@ -166,7 +171,7 @@ impl<W: Worker> Loop<W> {
                     None => break,
                 }
             }
-            if !self.holds() && !self.flush().await? {
+            if (!self.holds() && !self.flush().await?) || !self.pass_idle().await? {
                 return Ok(Left::Rejoin);
             }
         }
@@ -205,12 +210,7 @@ impl<W: Worker> Loop<W> {
                 }
             }
             Delivery::Ended { at, next } => {
-                if !self.flush().await? || !self.settle().await? {
-                    return Ok(false);
-                }
-                if !self.progress.borrow().halted.contains_key(&at) {
-                    return self.pass(at, next).await;
-                }
+                self.ended.set(at, next);
             }
             Delivery::Revoked { partitions, done } => {
                 let landed = match self.flush().await {
@@ -220,6 +220,7 @@ impl<W: Worker> Loop<W> {
                 self.advise().await?;
                 for at in &partitions {
                     self.committed.remove(at);
+                    self.ended.remove(at);
                 }
                 self.progress.send_modify(|now| {
                     partitions.iter().for_each(|at| now.positions.remove(at));
@@ -227,6 +228,31 @@ impl<W: Worker> Loop<W> {
                 });
                 let _ = done.send(());
                 return landed;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Passes all ends where nothing is on its way.
+    async fn pass_idle(&mut self) -> Result<bool, ProcessorError> {
+        match self.landing {
+            None => self.pass_ends(&[]).await,
+            Some(_) => Ok(true),
+        }
+    }
+
+    /// Passes the ends that were seen, but those of partitions that have records on their way.
+    async fn pass_ends(&mut self, on_their_way: &[&[W::In]]) -> Result<bool, ProcessorError> {
+        if self.ended.is_empty() {
+            return Ok(true);
+        }
+        let records = on_their_way.iter().copied().flatten().chain(&self.pending);
+        let busy: BTreeSet<_> = records.map(|record| record.position().topic_partition()).collect();
+        for (at, next) in std::mem::take(&mut self.ended).iter() {
+            if busy.contains(at) {
+                self.ended.set(at.clone(), next);
+            } else if !self.progress.borrow().halted.contains_key(at) && !self.pass(at.clone(), next).await? {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -301,7 +327,7 @@ impl<W: Worker> Loop<W> {
             let rest = pending.split_off(pending.len().min(self.options.batch.records));
             let batch = Arc::new(std::mem::replace(&mut pending, rest));
             let Some(ready) = self.prepare(&batch).await else { return Ok(false) };
-            if !self.settle().await? {
+            if !self.settle().await? || !self.pass_ends(&[&batch, &pending]).await? {
                 return Ok(false);
             }
             let mut upto = Positions::new();
