@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     code.push_str("];\n");
     fs::write(Path::new(&env::var("OUT_DIR")?).join("files.rs"), code)?;
-    println!("cargo::rerun-if-changed=build.rs");
+    // The folder itself too: a new event is a new folder.
+    println!("cargo::rerun-if-changed={root}");
     Ok(())
 }

@@ -11,7 +11,9 @@ use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use carbon_core::{Partitioner, Position, Timestamp, TopicName};
-use carbon_schemas::events::{DeadLetter, EmbeddingGenerated, EntityChanged, GenerationChanged, IndexUpdated};
+use carbon_schemas::events::{
+    DeadLetter, EmbeddingGenerated, EntityChanged, ExperimentChanged, GenerationChanged, IndexUpdated, RunLogged,
+};
 use carbon_schemas::{
     Decoded, Decoder, Event, RawRecord, SchemaId, SchemaVersion, encode, event_names, frame, versions,
 };
@@ -89,15 +91,17 @@ fn check_all_of(event: &str) {
         DeadLetter::NAME => check::<DeadLetter>(),
         EmbeddingGenerated::NAME => check::<EmbeddingGenerated>(),
         EntityChanged::NAME => check::<EntityChanged>(),
+        ExperimentChanged::NAME => check::<ExperimentChanged>(),
         GenerationChanged::NAME => check::<GenerationChanged>(),
         IndexUpdated::NAME => check::<IndexUpdated>(),
+        RunLogged::NAME => check::<RunLogged>(),
         other => panic!("{other} has no golden: give it one, and its line here"),
     }
 }
 
 #[test]
 fn law_13_every_event_is_written_as_pinned_and_every_version_is_read() {
-    assert!(event_names().len() >= 5);
+    assert!(event_names().len() >= 7);
     event_names().into_iter().for_each(check_all_of);
 }
 

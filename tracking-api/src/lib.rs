@@ -1,11 +1,13 @@
 //! Writes: HTTP in, events out. Nothing is changed but by appending to the log (law 1).
 
 mod entities;
+mod mlflow;
 mod status;
 
-use std::sync::{Arc, Mutex};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use carbon_core::Clock;
+use carbon_core::{Clock, TenantId};
 use carbon_http::{Service, assemble};
 use carbon_log::EventLog;
 use carbon_runtime::consume::ProcessorView;
@@ -24,11 +26,38 @@ pub struct Parts {
     pub processors: Arc<Mutex<Vec<ProcessorView>>>,
     /// The namespace of the `deadletters` read model; `None` in a process that does not hold it.
     pub deadletters: Option<Namespace>,
+    /// The registry; `None` in a process that does not hold it.
+    pub registry: Option<RegistryParts>,
     pub health: Arc<Health>,
     pub metrics: Metrics,
     pub config: Arc<Config>,
     pub clock: Arc<dyn Clock>,
     pub shutdown: Shutdown,
+}
+
+/// The registry of this process, and what its writers share.
+pub struct RegistryParts {
+    pub namespace: Namespace,
+    /// Its fold.
+    pub view: ProcessorView,
+    /// Claims of names and numbers queue here, so that races are between replicas alone (law 9).
+    claims: tokio::sync::Mutex<()>,
+    /// Tenants that have their default experiment.
+    defaults: Mutex<HashSet<TenantId>>,
+}
+
+impl RegistryParts {
+    pub fn new(namespace: Namespace, view: ProcessorView) -> Self {
+        Self { namespace, view, claims: tokio::sync::Mutex::default(), defaults: Mutex::default() }
+    }
+
+    fn has_default(&self, tenant: &TenantId) -> bool {
+        self.defaults.lock().unwrap_or_else(PoisonError::into_inner).contains(tenant)
+    }
+
+    fn set_has_default(&self, tenant: &TenantId) {
+        self.defaults.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone());
+    }
 }
 
 /// The whole service.
@@ -44,6 +73,7 @@ pub fn router(parts: Arc<Parts>) -> axum::Router {
         .routes(routes!(entities::post_entities))
         .routes(routes!(entities::delete_entity))
         .routes(routes!(status::get_status))
+        .merge(OpenApiRouter::from(mlflow::routes()))
         .with_state(parts);
     assemble(service, routes)
 }

@@ -37,8 +37,13 @@ async fn status_says_how_far_everything_is() {
         ..Progress::default()
     };
     let (_keep, progress) = watch::channel(progress);
-    let view =
-        ProcessorView { name: "catalog".into(), group: Group::new("catalog", "g"), topic, shared: false, progress };
+    let view = ProcessorView {
+        name: "catalog".into(),
+        group: Group::new("catalog", "g"),
+        topics: vec![topic],
+        shared: false,
+        progress,
+    };
     service.parts.processors.lock().unwrap().push(view);
     service.parts.generations.clone().ensure_active("catalog", 1, None).await.unwrap();
 

@@ -9,6 +9,7 @@ use carbon_log::{DataFolder, EventLog, Group};
 use carbon_processors::{Embedder, Indexer};
 use carbon_read_models::catalog::Catalog;
 use carbon_read_models::deadletters::DeadLetters;
+use carbon_read_models::registry::Registry;
 use carbon_runtime::consume::{ProcessorHandle, ProcessorView};
 use carbon_runtime::{Config, GenerationLog, Health, Metrics, Shutdown};
 use carbon_search::{EmbeddedIndex, GenerationSpec, HybridIndex};
@@ -136,12 +137,15 @@ impl Platform {
             views: Arc::default(),
             handles: Vec::new(),
         };
-        let mut projections = None;
+        let (mut projections, mut registry_parts) = (None, None);
         if let Some(folder) = &folder {
             let catalog = parts.projection(Catalog, folder, &mut generations).await?;
             let letters = parts.projection(DeadLetters, folder, &mut generations).await?;
-            tokio::spawn(watch::store(log.clone(), [catalog.1.clone(), letters.1], health.clone()));
+            let registry = parts.projection(Registry, folder, &mut generations).await?;
+            let views = [catalog.1.clone(), letters.1, registry.1.clone()];
+            tokio::spawn(watch::store(log.clone(), views, health.clone()));
             projections = Some((catalog, letters.0));
+            registry_parts = Some(carbon_tracking_api::RegistryParts::new(registry.0, registry.1));
         }
 
         // The APIs answer from here on; what needs the model says so until it is there.
@@ -170,6 +174,7 @@ impl Platform {
                 generations: generations.clone(),
                 processors: parts.views.clone(),
                 deadletters,
+                registry: registry_parts,
                 health: health.clone(),
                 metrics: start.metrics.clone(),
                 config: config.clone(),

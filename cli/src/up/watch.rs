@@ -12,7 +12,7 @@ use carbon_search::HybridIndex;
 const STEP: Duration = Duration::from_millis(500);
 
 /// The store is ready when its read models have folded what the log held at the start.
-pub async fn store(log: Arc<dyn EventLog>, views: [ProcessorView; 2], health: Arc<Health>) {
+pub async fn store(log: Arc<dyn EventLog>, views: [ProcessorView; 3], health: Arc<Health>) {
     for view in &views {
         catch_up(&log, view, &health, "store").await;
     }
@@ -44,7 +44,7 @@ pub async fn index(
 /// The ends of a processor's topic, from a log that may be away for a while.
 async fn ends(log: &Arc<dyn EventLog>, view: &ProcessorView) -> Option<Positions> {
     loop {
-        match view.ends(&*log).await {
+        match view.ends(&**log).await {
             Ok(ends) => return Some(ends),
             Err(error) if error.retry() == carbon_core::Retry::Later => {
                 tracing::warn!(%error, processor = %view.name, "ends cannot be told yet");

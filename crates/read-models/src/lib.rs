@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod deadletters;
 mod digest;
 mod projection;
+pub mod registry;
 
 pub use digest::{Digest, digest};
 pub use projection::{FoldError, Projection};

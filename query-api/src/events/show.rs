@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use carbon_core::TenantId;
 use carbon_log::Record;
-use carbon_schemas::events::{DeadLetter, EmbeddingGenerated, EntityChanged, GenerationChanged, IndexUpdated};
+use carbon_schemas::events::{
+    DeadLetter, EmbeddingGenerated, EntityChanged, ExperimentChanged, GenerationChanged, IndexUpdated, RunLogged,
+};
 use carbon_schemas::{DecodeError, Decoded, Decoder, Event, Poison, PoisonReason, SchemaId};
 use carbon_topology::Topic;
 use serde::Serialize;
@@ -30,6 +32,8 @@ pub(super) fn for_topic(topic: &Topic) -> Option<Box<dyn Show>> {
     Some(match topic.spec.name.as_str() {
         EntityChanged::NAME => Typed::<EntityChanged>::boxed(topic, |event| event),
         EmbeddingGenerated::NAME => Typed::<EmbeddingGenerated>::boxed(topic, |event| event),
+        ExperimentChanged::NAME => Typed::<ExperimentChanged>::boxed(topic, |event| event),
+        RunLogged::NAME => Typed::<RunLogged>::boxed(topic, |event| event),
         GenerationChanged::NAME => Typed::<GenerationChanged>::boxed(topic, |event| event),
         IndexUpdated::NAME => Typed::<IndexUpdated>::boxed(topic, |event| event),
         DeadLetter::NAME => Typed::<DeadLetter>::boxed(topic, without_foreign_bytes),

@@ -123,7 +123,7 @@ impl Service {
         let view = |name: &str, topic: &str| ProcessorView {
             name: name.into(),
             group: Group::new(name, "test"),
-            topic: TopicName::parse(topic).unwrap(),
+            topics: vec![TopicName::parse(topic).unwrap()],
             shared: false,
             progress: self.folded.subscribe(),
         };

@@ -3,8 +3,11 @@
 mod dead_letter;
 mod embedding_generated;
 mod entity_changed;
+mod experiment_changed;
 mod generation_changed;
 mod index_updated;
+mod run_logged;
+mod tracking;
 
 use carbon_core::{Metadata, Position, Positions, TopicName, TopicPartition};
 use serde::{Deserialize, Serialize};
@@ -14,8 +17,11 @@ use crate::event::Limits;
 pub use dead_letter::{DeadLetter, DeadLetterKind};
 pub use embedding_generated::{DeletedReason, EmbeddingGenerated, EmbeddingKey, vector_from_bytes, vector_to_bytes};
 pub use entity_changed::EntityChanged;
+pub use experiment_changed::{ExperimentChanged, ExperimentKind};
 pub use generation_changed::{GenerationChanged, GenerationState};
 pub use index_updated::IndexUpdated;
+pub use run_logged::{DatasetInput, Metric, ModelOutput, RUN_STATUSES, RunKind, RunLogged};
+pub use tracking::{KeyValue, TenantKey, TrackingLimits};
 
 /// A position as it travels in payloads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,64 @@
+//! A clause's comparison as SQL.
+
+use sqlx::{QueryBuilder, Sqlite};
+
+use super::{Comparator, Literal};
+
+/// Adds `column <comparator> value` to a query, the value bound. The column is an expression of the
+/// program's own, never of a caller. Where the column is NULL the comparison is as well, `!=` and NOT IN
+/// too: a row that lacks it is not found. A pair that no filter makes, as `<` with a list, finds nothing.
+///
+/// LIKE here is GLOB, as SQLite's LIKE ignores the case of ASCII letters, which is what ILIKE wants. Postgres
+/// has both words; there each needs `ESCAPE ''`, for unlike SQLite it takes a backslash for an escape.
+pub fn push_comparison(query: &mut QueryBuilder<Sqlite>, column: &str, comparator: Comparator, value: &Literal) {
+    match (comparator, value) {
+        (Comparator::IsNull | Comparator::IsNotNull, _) => {
+            query.push(format_args!("{column} {comparator}"));
+        }
+        (Comparator::In | Comparator::NotIn, Literal::List(texts)) if !texts.is_empty() => {
+            query.push(format_args!("{column} {comparator} ("));
+            let mut list = query.separated(", ");
+            for text in texts {
+                list.push_bind(text.clone());
+            }
+            query.push(")");
+        }
+        (Comparator::Like, Literal::Text(pattern)) => {
+            query.push(format_args!("{column} GLOB ")).push_bind(glob(pattern));
+        }
+        (Comparator::Ilike, Literal::Text(pattern)) => {
+            query.push(format_args!("{column} LIKE ")).push_bind(pattern.clone());
+        }
+        (
+            Comparator::Eq | Comparator::Ne | Comparator::Lt | Comparator::Le | Comparator::Gt | Comparator::Ge,
+            Literal::Text(_) | Literal::Number(_),
+        ) => {
+            query.push(format_args!("{column} {comparator} "));
+            match value {
+                Literal::Number(number) => match number.integer {
+                    Some(integer) => query.push_bind(integer),
+                    None => query.push_bind(number.value),
+                },
+                Literal::Text(text) => query.push_bind(text.clone()),
+                Literal::List(_) | Literal::None => query.push("NULL"),
+            };
+        }
+        _ => {
+            query.push("1 = 0");
+        }
+    }
+}
+
+/// A pattern of LIKE as one of GLOB: other wildcards, and what is one in GLOB only as a class of itself.
+pub(super) fn glob(pattern: &str) -> String {
+    let mut glob = String::with_capacity(pattern.len());
+    for c in pattern.chars() {
+        match c {
+            '%' => glob.push('*'),
+            '_' => glob.push('?'),
+            '*' | '?' | '[' => glob.extend(['[', c, ']']),
+            c => glob.push(c),
+        }
+    }
+    glob
+}

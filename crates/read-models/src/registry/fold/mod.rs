@@ -1,0 +1,58 @@
+//! The fold. Topics commute: what an event says of another topic's things is joined on read.
+
+mod experiments;
+mod run_rows;
+mod runs;
+
+use async_trait::async_trait;
+use carbon_schemas::events::{ExperimentChanged, RunLogged};
+use carbon_schemas::{Decoded, feed};
+use carbon_store::Tables;
+
+use super::{tables, verdict};
+use crate::projection::{FoldError, Projection};
+
+feed! {
+    /// What the registry folds.
+    pub enum RegistryRecord with RegistryDecoders {
+        Experiment(ExperimentChanged),
+        Run(RunLogged),
+    }
+}
+
+/// The fold of the tracking events into experiments and runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Registry;
+
+#[async_trait]
+impl Projection for Registry {
+    const NAME: &'static str = "registry";
+    const VERSION: u32 = 1;
+    const DDL: &'static str = tables::DDL;
+    const CANONICAL: &'static str = tables::CANONICAL;
+    type Record = RegistryRecord;
+
+    async fn apply(&self, tables: &mut Tables<'_>, batch: &[RegistryRecord]) -> Result<(), FoldError> {
+        let mut conflicts = Vec::new();
+        let mut of_runs = Vec::new();
+        for record in batch {
+            match record {
+                RegistryRecord::Experiment(record) => {
+                    // Poison of a kept topic folds to nothing (law 10).
+                    if let Decoded::Event { event, .. } = &record.body
+                        && let Some(conflict) = experiments::apply(tables, event).await?
+                    {
+                        conflicts.push((&record.position, conflict));
+                    }
+                }
+                RegistryRecord::Run(record) => {
+                    if let Decoded::Event { event, .. } = &record.body {
+                        of_runs.push((&record.position, event));
+                    }
+                }
+            }
+        }
+        conflicts.extend(runs::apply(tables, &of_runs).await?);
+        Ok(verdict::write(tables, &conflicts).await?)
+    }
+}

@@ -1,0 +1,132 @@
+use carbon_core::{TenantScope, Timestamp};
+use carbon_schemas::events::KeyValue;
+use carbon_store::{Namespace, StoreError};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row as _, Sqlite};
+
+use super::{Page, View};
+use crate::registry::filter::{Clause, Comparator, Entity, Order, push_comparison};
+
+/// An experiment as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experiment {
+    pub id: i64,
+    pub name: String,
+    pub artifact_location: String,
+    pub deleted: bool,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub tags: Vec<KeyValue>,
+}
+
+const COLUMNS: &str = "e.experiment_id, e.name, e.artifact_location, e.deleted, e.created_at, e.updated_at, \
+    (SELECT json_group_array(json_object('key', key, 'value', value)) FROM \
+        (SELECT key, value FROM experiment_tags t \
+         WHERE t.tenant_id = e.tenant_id AND t.experiment_id = e.experiment_id ORDER BY key))";
+
+fn read(row: &SqliteRow) -> Result<Experiment, StoreError> {
+    Ok(Experiment {
+        id: row.try_get(0)?,
+        name: row.try_get(1)?,
+        artifact_location: row.try_get(2)?,
+        deleted: row.try_get(3)?,
+        created_at: Timestamp(row.try_get(4)?),
+        updated_at: Timestamp(row.try_get(5)?),
+        tags: serde_json::from_str(row.try_get(6)?).map_err(super::corrupt)?,
+    })
+}
+
+/// The experiment of an id, deleted ones too.
+pub async fn experiment(namespace: &Namespace, scope: &TenantScope, id: i64) -> Result<Option<Experiment>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM experiments e WHERE e.tenant_id = $1 AND e.experiment_id = $2");
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(id);
+    query.fetch_optional(namespace.readers()).await?.as_ref().map(read).transpose()
+}
+
+/// The experiment of a name, deleted ones too.
+pub async fn experiment_by_name(
+    namespace: &Namespace,
+    scope: &TenantScope,
+    name: &str,
+) -> Result<Option<Experiment>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM experiments e WHERE e.tenant_id = $1 AND e.name = $2");
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(name);
+    query.fetch_optional(namespace.readers()).await?.as_ref().map(read).transpose()
+}
+
+/// The id that nobody has claimed yet, as far as this copy knows.
+pub async fn next_experiment_id(namespace: &Namespace, scope: &TenantScope) -> Result<i64, StoreError> {
+    let next = sqlx::query_scalar("SELECT coalesce(max(experiment_id), 0) + 1 FROM experiments WHERE tenant_id = $1")
+        .bind(scope.tenant().as_str())
+        .fetch_one(namespace.readers())
+        .await?;
+    Ok(next)
+}
+
+/// What to search experiments for.
+#[derive(Clone, Debug, Default)]
+pub struct SearchExperiments {
+    pub view: View,
+    pub filter: Vec<Clause>,
+    pub order_by: Vec<Order>,
+    pub limit: usize,
+    pub offset: usize,
+}
+
+fn column(key: &str) -> &'static str {
+    match key {
+        "name" => "e.name",
+        "creation_time" => "e.created_at",
+        "last_update_time" => "e.updated_at",
+        _ => "e.experiment_id",
+    }
+}
+
+/// A page of experiments; the newest first, where nothing else is asked for.
+pub async fn search_experiments(
+    namespace: &Namespace,
+    scope: &TenantScope,
+    search: &SearchExperiments,
+) -> Result<Page<Experiment>, StoreError> {
+    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(format!("SELECT {COLUMNS} FROM experiments e"));
+    query.push(" WHERE e.tenant_id = ").push_bind(scope.tenant().as_str());
+    match search.view {
+        View::Active => drop(query.push(" AND e.deleted = 0")),
+        View::Deleted => drop(query.push(" AND e.deleted = 1")),
+        View::All => {}
+    }
+    for clause in &search.filter {
+        query.push(" AND ");
+        match clause.entity {
+            Entity::Tag => {
+                let not = if clause.comparator == Comparator::IsNull { "NOT " } else { "" };
+                query.push(not).push(
+                    "EXISTS (SELECT 1 FROM experiment_tags t WHERE t.tenant_id = e.tenant_id \
+                     AND t.experiment_id = e.experiment_id AND t.key = ",
+                );
+                query.push_bind(clause.key.clone());
+                if !matches!(clause.comparator, Comparator::IsNull | Comparator::IsNotNull) {
+                    query.push(" AND ");
+                    push_comparison(&mut query, "t.value", clause.comparator, &clause.value);
+                }
+                query.push(")");
+            }
+            // Ids are compared as the text that they are written as.
+            _ if clause.key == "experiment_id" => {
+                push_comparison(&mut query, "CAST(e.experiment_id AS TEXT)", clause.comparator, &clause.value);
+            }
+            _ => push_comparison(&mut query, column(&clause.key), clause.comparator, &clause.value),
+        }
+    }
+    query.push(" ORDER BY ");
+    for order in &search.order_by {
+        query.push(column(&order.key)).push(if order.ascending { " ASC, " } else { " DESC, " });
+    }
+    if search.order_by.is_empty() {
+        query.push("e.created_at DESC, ");
+    }
+    query.push("e.experiment_id DESC LIMIT ").push_bind(search.limit as i64 + 1);
+    query.push(" OFFSET ").push_bind(search.offset as i64);
+    let rows = query.build().fetch_all(namespace.readers()).await?;
+    Ok(Page::of(rows.iter().map(read).collect::<Result<_, _>>()?, search.limit))
+}

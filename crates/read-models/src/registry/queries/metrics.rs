@@ -1,0 +1,98 @@
+//! Metric histories.
+
+use carbon_core::TenantScope;
+use carbon_schemas::events::Metric;
+use carbon_store::{Namespace, StoreError};
+use sqlx::Row as _;
+
+use super::Page;
+use super::runs::RunInfo;
+
+/// A page of a metric's history, by timestamp, step and value.
+pub async fn metric_history(
+    namespace: &Namespace,
+    run: &RunInfo,
+    key: &str,
+    limit: usize,
+    offset: usize,
+) -> Result<Page<Metric>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT timestamp, step, value, is_nan, model_id, dataset_name, dataset_digest FROM metrics \
+         WHERE run_no = $1 AND key = $2 ORDER BY timestamp, step, value LIMIT $3 OFFSET $4",
+    )
+    .bind(run.number)
+    .bind(key)
+    .bind(limit as i64 + 1)
+    .bind(offset as i64)
+    .fetch_all(namespace.readers())
+    .await?;
+    let mut items = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let nan: bool = row.try_get(3)?;
+        items.push(Metric {
+            key: key.to_owned(),
+            timestamp: row.try_get(0)?,
+            step: row.try_get(1)?,
+            value: if nan { f64::NAN } else { row.try_get(2)? },
+            model_id: row.try_get(4)?,
+            dataset_name: row.try_get(5)?,
+            dataset_digest: row.try_get(6)?,
+        });
+    }
+    Ok(Page::of(items, limit))
+}
+
+/// A point of a chart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BulkPoint {
+    pub run_id: String,
+    pub value: f64,
+    pub timestamp: i64,
+    pub step: i64,
+}
+
+/// At most `points` of each run's values, evenly taken over (step, timestamp, value): the first of each bucket, and the
+/// last value always.
+pub async fn metric_intervals(
+    namespace: &Namespace,
+    scope: &TenantScope,
+    run_ids: &[String],
+    key: &str,
+    steps: (Option<i64>, Option<i64>),
+    points: usize,
+) -> Result<Vec<BulkPoint>, StoreError> {
+    let ids = serde_json::to_string(run_ids).map_err(super::corrupt)?;
+    let rows = sqlx::query(
+        "WITH ranked AS (
+             SELECT r.run_id, m.value, m.is_nan, m.timestamp, m.step,
+                    ntile($5) OVER (PARTITION BY r.run_no ORDER BY m.step, m.timestamp, m.value) AS bucket,
+                    row_number() OVER (PARTITION BY r.run_no ORDER BY m.step DESC, m.timestamp DESC, m.value DESC) AS back
+             FROM runs r JOIN metrics m ON m.run_no = r.run_no AND m.key = $3
+             WHERE r.tenant_id = $1 AND r.run_id IN (SELECT value FROM json_each($2))
+               AND m.step >= $4 AND m.step <= $6
+         ), firsts AS (
+             SELECT *, row_number() OVER (PARTITION BY run_id, bucket ORDER BY step, timestamp, value) AS place FROM ranked
+         )
+         SELECT run_id, value, is_nan, timestamp, step FROM firsts WHERE place = 1 OR back = 1
+         ORDER BY run_id, step, timestamp, value",
+    )
+    .bind(scope.tenant().as_str())
+    .bind(ids)
+    .bind(key)
+    .bind(steps.0.unwrap_or(i64::MIN))
+    .bind(points as i64)
+    .bind(steps.1.unwrap_or(i64::MAX))
+    .fetch_all(namespace.readers())
+    .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let nan: bool = row.try_get(2)?;
+        found.push(BulkPoint {
+            run_id: row.try_get(0)?,
+            value: if nan { f64::NAN } else { row.try_get(1)? },
+            timestamp: row.try_get(3)?,
+            step: row.try_get(4)?,
+        });
+    }
+    Ok(found)
+}

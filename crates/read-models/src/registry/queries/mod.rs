@@ -1,0 +1,45 @@
+//! Reads of the registry. Each takes the scope of one tenant (law 12).
+
+mod experiments;
+mod hydrate;
+mod metrics;
+mod runs;
+mod search_runs;
+
+use carbon_store::StoreError;
+
+pub use experiments::{
+    Experiment, SearchExperiments, experiment, experiment_by_name, next_experiment_id, search_experiments,
+};
+pub use metrics::{BulkPoint, metric_history, metric_intervals};
+pub use runs::{Run, RunInfo, has_tag, run, run_info};
+pub use search_runs::{SearchRuns, search_runs};
+
+/// Which of active and deleted things are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum View {
+    #[default]
+    Active,
+    Deleted,
+    All,
+}
+
+/// One page, and whether another follows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    pub more: bool,
+}
+
+impl<T> Page<T> {
+    /// Of `limit + 1` rows that were asked for, the last only says that there is more.
+    fn of(mut items: Vec<T>, limit: usize) -> Self {
+        let more = items.len() > limit;
+        items.truncate(limit);
+        Self { items, more }
+    }
+}
+
+fn corrupt(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(format!("registry: {error}"))
+}

@@ -1,0 +1,168 @@
+//! The search of runs: the numbers of a page by the indexes, then all that was logged to them.
+
+use carbon_core::TenantScope;
+use carbon_store::{Namespace, StoreError};
+use sqlx::{QueryBuilder, Row as _, Sqlite};
+
+use super::hydrate::hydrate;
+use super::runs::{COLUMNS, Run, read};
+use super::{Page, View};
+use crate::registry::filter::{Clause, Comparator, Entity, Literal, Order, push_comparison};
+
+/// What to search runs for.
+#[derive(Clone, Debug, Default)]
+pub struct SearchRuns {
+    pub experiments: Vec<i64>,
+    pub view: View,
+    pub filter: Vec<Clause>,
+    pub order_by: Vec<Order>,
+    pub limit: usize,
+    pub offset: usize,
+}
+
+/// A page of runs: three statements at any size.
+pub async fn search_runs(
+    namespace: &Namespace,
+    scope: &TenantScope,
+    search: &SearchRuns,
+) -> Result<Page<Run>, StoreError> {
+    let (active, deleted) = experiments(namespace, scope, search).await?;
+    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(format!("SELECT {COLUMNS} FROM runs r"));
+    for (at, order) in search.order_by.iter().enumerate() {
+        let table = match order.entity {
+            Entity::Metric => "latest_metrics",
+            Entity::Param => "params",
+            Entity::Tag => "run_tags",
+            Entity::Attribute | Entity::Dataset => continue,
+        };
+        query.push(format!(" LEFT JOIN {table} o{at} ON o{at}.run_no = r.run_no AND o{at}.key = "));
+        query.push_bind(order.key.clone());
+    }
+    query.push(" WHERE r.tenant_id = ").push_bind(scope.tenant().as_str());
+    // Runs of a deleted experiment are deleted with it.
+    let among = |query: &mut QueryBuilder<Sqlite>, ids: &[i64]| {
+        query.push("r.experiment_id IN (SELECT value FROM json_each(");
+        query.push_bind(serde_json::to_string(ids).unwrap_or_default()).push("))");
+    };
+    query.push(" AND (");
+    match search.view {
+        View::Active => {
+            among(&mut query, &active);
+            query.push(" AND r.deleted = 0");
+        }
+        View::Deleted => {
+            among(&mut query, &active);
+            query.push(" AND r.deleted = 1 OR ");
+            among(&mut query, &deleted);
+        }
+        View::All => among(&mut query, &[active, deleted].concat()),
+    }
+    query.push(")");
+    for clause in &search.filter {
+        query.push(" AND ");
+        push_clause(&mut query, clause);
+    }
+    query.push(" ORDER BY ");
+    for (at, order) in search.order_by.iter().enumerate() {
+        let direction = if order.ascending { "ASC" } else { "DESC" };
+        match order.entity {
+            // Values, then not-a-number, then missing, in both directions.
+            Entity::Metric => query.push(format!(
+                "CASE WHEN o{at}.run_no IS NULL THEN 2 ELSE o{at}.is_nan END, o{at}.value {direction}, "
+            )),
+            Entity::Param | Entity::Tag => query.push(format!("o{at}.run_no IS NULL, o{at}.value {direction}, ")),
+            Entity::Attribute | Entity::Dataset => {
+                let column = column(&order.key);
+                query.push(format!("{column} IS NULL, {column} {direction}, "))
+            }
+        };
+    }
+    query.push("r.start_time DESC, r.run_id LIMIT ").push_bind(search.limit as i64 + 1);
+    query.push(" OFFSET ").push_bind(search.offset as i64);
+    let rows = query.build().fetch_all(namespace.readers()).await?;
+    let page = Page::of(rows.iter().map(read).collect::<Result<Vec<_>, _>>()?, search.limit);
+    Ok(Page { items: hydrate(namespace, page.items).await?, more: page.more })
+}
+
+/// The experiments that are meant, the active and the deleted ones.
+async fn experiments(
+    namespace: &Namespace,
+    scope: &TenantScope,
+    search: &SearchRuns,
+) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
+    let ids = serde_json::to_string(&search.experiments).map_err(super::corrupt)?;
+    let rows = sqlx::query(
+        "SELECT experiment_id, deleted FROM experiments WHERE tenant_id = $1 \
+         AND experiment_id IN (SELECT value FROM json_each($2))",
+    )
+    .bind(scope.tenant().as_str())
+    .bind(ids)
+    .fetch_all(namespace.readers())
+    .await?;
+    let (mut active, mut deleted) = (Vec::new(), Vec::new());
+    for row in &rows {
+        let list = if row.try_get(1)? { &mut deleted } else { &mut active };
+        list.push(row.try_get(0)?);
+    }
+    Ok((active, deleted))
+}
+
+fn column(key: &str) -> &'static str {
+    match key {
+        "run_id" => "r.run_id",
+        "run_name" => "r.name",
+        "status" => "r.status",
+        "user_id" => "r.user_id",
+        "artifact_uri" => "r.artifact_uri",
+        "end_time" => "r.end_time",
+        _ => "r.start_time",
+    }
+}
+
+fn push_clause(query: &mut QueryBuilder<Sqlite>, clause: &Clause) {
+    let (table, key) = match clause.entity {
+        Entity::Attribute => return push_comparison(query, column(&clause.key), clause.comparator, &clause.value),
+        Entity::Dataset => return push_dataset(query, clause),
+        Entity::Metric => ("latest_metrics", clause.key.clone()),
+        Entity::Param => ("params", clause.key.clone()),
+        Entity::Tag => ("run_tags", clause.key.clone()),
+    };
+    let absent = clause.comparator == Comparator::IsNull;
+    query.push(if absent { "r.run_no NOT IN (" } else { "r.run_no IN (" });
+    query.push(format!("SELECT f.run_no FROM {table} f WHERE f.key = ")).push_bind(key);
+    if !matches!(clause.comparator, Comparator::IsNull | Comparator::IsNotNull) {
+        query.push(" AND ");
+        match (clause.entity, clause.comparator) {
+            // Not-a-number differs from every number, and compares to none.
+            (Entity::Metric, Comparator::Ne) => {
+                query.push("(f.is_nan = 1 OR ");
+                push_comparison(query, "f.value", clause.comparator, &clause.value);
+                query.push(")");
+            }
+            (Entity::Metric, _) => {
+                query.push("f.is_nan = 0 AND ");
+                push_comparison(query, "f.value", clause.comparator, &clause.value);
+            }
+            _ => push_comparison(query, "f.value", clause.comparator, &clause.value),
+        }
+    }
+    query.push(")");
+}
+
+fn push_dataset(query: &mut QueryBuilder<Sqlite>, clause: &Clause) {
+    query.push("EXISTS (SELECT 1 FROM run_datasets d");
+    let column = match clause.key.as_str() {
+        "context" => {
+            query.push(", json_each(d.tags) c WHERE json_extract(c.value, '$.key') = 'mlflow.data.context' AND ");
+            query.push("d.run_no = r.run_no AND ");
+            "json_extract(c.value, '$.value')"
+        }
+        key => {
+            query.push(" WHERE d.run_no = r.run_no AND ");
+            if key == "digest" { "d.digest" } else { "d.name" }
+        }
+    };
+    let value: &Literal = &clause.value;
+    push_comparison(query, column, clause.comparator, value);
+    query.push(")");
+}

@@ -1,0 +1,134 @@
+//! The tables of the registry. A run has a number of its own (`run_no`), which its parameters, metrics and tags hang on:
+//! it is this copy's alone, and no digest has it.
+
+pub(super) const DDL: &str = "
+CREATE TABLE IF NOT EXISTS experiments (
+    tenant_id TEXT NOT NULL,
+    experiment_id INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    artifact_location TEXT NOT NULL,
+    deleted INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, experiment_id)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS experiments_name ON experiments (tenant_id, name);
+CREATE TABLE IF NOT EXISTS experiment_tags (
+    tenant_id TEXT NOT NULL,
+    experiment_id INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (tenant_id, experiment_id, key)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS runs (
+    run_no INTEGER PRIMARY KEY,
+    tenant_id TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    experiment_id INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    status TEXT NOT NULL,
+    start_time INTEGER NOT NULL,
+    end_time INTEGER,
+    artifact_uri TEXT NOT NULL,
+    deleted INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS runs_id ON runs (tenant_id, run_id);
+CREATE INDEX IF NOT EXISTS runs_page ON runs (tenant_id, experiment_id, deleted, start_time DESC, run_id);
+CREATE TABLE IF NOT EXISTS params (
+    run_no INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (run_no, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS params_value ON params (key, value, run_no);
+CREATE TABLE IF NOT EXISTS run_tags (
+    run_no INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (run_no, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS run_tags_value ON run_tags (key, value, run_no);
+CREATE TABLE IF NOT EXISTS metrics (
+    run_no INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    timestamp INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    value REAL NOT NULL,
+    is_nan INTEGER NOT NULL,
+    model_id TEXT,
+    dataset_name TEXT,
+    dataset_digest TEXT,
+    PRIMARY KEY (run_no, key, timestamp, step, value, is_nan)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS latest_metrics (
+    run_no INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    timestamp INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    value REAL NOT NULL,
+    is_nan INTEGER NOT NULL,
+    model_id TEXT,
+    dataset_name TEXT,
+    dataset_digest TEXT,
+    PRIMARY KEY (run_no, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS latest_metrics_value ON latest_metrics (key, is_nan, value, run_no);
+CREATE TABLE IF NOT EXISTS run_datasets (
+    run_no INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    source_type TEXT NOT NULL,
+    source TEXT NOT NULL,
+    schema TEXT,
+    profile TEXT,
+    tags TEXT NOT NULL,
+    PRIMARY KEY (run_no, name, digest)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS run_models (
+    run_no INTEGER NOT NULL,
+    direction TEXT NOT NULL CHECK (direction IN ('input', 'output')),
+    model_id TEXT NOT NULL,
+    step INTEGER NOT NULL,
+    PRIMARY KEY (run_no, direction, model_id)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS conflicts (
+    topic TEXT NOT NULL,
+    partition INTEGER NOT NULL,
+    \"offset\" INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (topic, partition, \"offset\")
+) WITHOUT ROWID;
+";
+
+pub(super) const CANONICAL: &str = "
+SELECT row FROM (
+    SELECT json_array('experiment', tenant_id, experiment_id, name, artifact_location, deleted, created_at, updated_at)
+        AS row FROM experiments
+    UNION ALL
+    SELECT json_array('experiment tag', tenant_id, experiment_id, key, value) FROM experiment_tags
+    UNION ALL
+    SELECT json_array('run', tenant_id, run_id, experiment_id, name, user_id, status, start_time, end_time, artifact_uri,
+                      deleted) FROM runs
+    UNION ALL
+    SELECT json_array('param', tenant_id, run_id, key, value) FROM params JOIN runs USING (run_no)
+    UNION ALL
+    SELECT json_array('run tag', tenant_id, run_id, key, value) FROM run_tags JOIN runs USING (run_no)
+    UNION ALL
+    SELECT json_array('metric', tenant_id, run_id, key, timestamp, step, value, is_nan, model_id, dataset_name,
+                      dataset_digest) FROM metrics JOIN runs USING (run_no)
+    UNION ALL
+    SELECT json_array('latest metric', tenant_id, run_id, key, timestamp, step, value, is_nan, model_id, dataset_name,
+                      dataset_digest) FROM latest_metrics JOIN runs USING (run_no)
+    UNION ALL
+    SELECT json_array('dataset', tenant_id, run_id, d.name, digest, source_type, source, schema, profile, tags)
+        FROM run_datasets d JOIN runs USING (run_no)
+    UNION ALL
+    SELECT json_array('model', tenant_id, run_id, direction, model_id, step) FROM run_models JOIN runs USING (run_no)
+    UNION ALL
+    SELECT json_array('conflict', topic, partition, \"offset\", code, message) FROM conflicts
+) ORDER BY row
+";

@@ -1,0 +1,1 @@
+"""The parts of mlflow_compare.py."""

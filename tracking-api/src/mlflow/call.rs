@@ -1,0 +1,93 @@
+//! A call: who asks, and for what.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{FromRequest, Request};
+use axum::http::{Method, header};
+use axum::response::{IntoResponse, Response};
+use carbon_core::{TenantScope, Timestamp};
+use carbon_http::{Context, Tenant, content_type, read_body};
+use carbon_store::Namespace;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::args::Args;
+use super::error::MlflowError;
+use crate::{Parts, RegistryParts};
+
+/// The largest body: a batch's limits lie far below.
+const BODY_LIMIT: usize = 16 * 1024 * 1024;
+
+pub(crate) struct Call {
+    pub parts: Arc<Parts>,
+    pub scope: TenantScope,
+    pub args: Args,
+    pub traceparent: Option<String>,
+}
+
+impl Call {
+    /// The read model that answers; an error where this process has none.
+    pub fn registry(&self) -> Result<&RegistryParts, MlflowError> {
+        self.parts.registry.as_ref().ok_or_else(|| {
+            MlflowError::unavailable(
+                "this process does not hold the registry: serve tracking-api together with query-api, indexer and projections",
+            )
+        })
+    }
+
+    pub fn rows(&self) -> Result<&Namespace, MlflowError> {
+        Ok(&self.registry()?.namespace)
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+
+    pub fn event_id(&self) -> Uuid {
+        Uuid::now_v7()
+    }
+}
+
+impl FromRequest<Arc<Parts>> for Call {
+    type Rejection = MlflowError;
+
+    async fn from_request(request: Request, parts: &Arc<Parts>) -> Result<Self, MlflowError> {
+        let (mut head, body) = request.into_parts();
+        let tenant = <Tenant as axum::extract::FromRequestParts<_>>::from_request_parts(&mut head, parts).await?;
+        let traceparent = head.extensions.get::<Context>().map(|context| context.traceparent.clone());
+        let args = if head.method == Method::GET {
+            let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&head.uri);
+            let pairs = pairs.map_err(|rejection| MlflowError::invalid(rejection.body_text()))?.0;
+            Args::from_pairs(pairs)
+        } else {
+            let is_json =
+                head.headers.contains_key(header::CONTENT_TYPE) && content_type(&head.headers)? == "application/json";
+            // MLflow asks for it of POST and PUT alone.
+            if !is_json && (head.method == Method::POST || head.method == Method::PUT) {
+                return Err(MlflowError::invalid("Bad Request. Content-Type must be one of ['application/json']."));
+            }
+            let bytes = read_body(&head.headers, body, BODY_LIMIT).await?;
+            Args::from_body(&bytes)
+        };
+        let call = Self { parts: parts.clone(), scope: tenant.scope(), args, traceparent };
+        super::experiments::ensure_default(&call).await?;
+        Ok(call)
+    }
+}
+
+/// What a call is answered with.
+pub(crate) struct Answer(pub Value);
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        ([(header::X_CONTENT_TYPE_OPTIONS, "nosniff")], Json(self.0)).into_response()
+    }
+}
+
+pub(crate) type Answered = Result<Answer, MlflowError>;
+
+/// `{}`: a call that has nothing to say.
+pub(crate) fn nothing() -> Answered {
+    Ok(Answer(Value::Object(serde_json::Map::new())))
+}

@@ -1,0 +1,94 @@
+//! What keys and values may be.
+
+use super::error::MlflowError;
+
+const KEY: usize = 250;
+pub(super) const PARAM_VALUE: usize = 6000;
+pub(super) const TAG_VALUE: usize = 8000;
+const EXPERIMENT_NAME: usize = 500;
+
+fn invalid(shown: &str, called: &str, why: &str) -> MlflowError {
+    let shown = serde_json::Value::from(shown);
+    MlflowError::invalid(format!("Invalid value {shown} for parameter '{called}' supplied: {why}"))
+}
+
+/// A key of a metric, parameter or tag. `kind` is what messages call it, `called` the parameter that holds it.
+pub(super) fn key(key: &str, kind: &str, called: &str) -> Result<(), MlflowError> {
+    let allowed = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ' | ':' | '/');
+    if !key.chars().all(allowed) {
+        let why = "Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), colon(:) \
+                   and slashes (/).";
+        return Err(invalid(key, called, why));
+    }
+    // Any of these would leave its folder, or name it.
+    let leaves = key.starts_with("..") || key.starts_with('/') || key == ".";
+    if leaves || normalised(key) != key {
+        let why = format!(
+            "Names may be treated as files in certain cases, and must not resolve to other names when treated as such. \
+             This name would resolve to '{}'",
+            normalised(key)
+        );
+        return Err(invalid(key, called, &why));
+    }
+    too_long(key, kind, KEY)
+}
+
+pub(super) fn too_long(text: &str, kind: &str, limit: usize) -> Result<(), MlflowError> {
+    match text.chars().count() > limit {
+        true => Err(MlflowError::invalid(format!("'{kind}' exceeds the maximum length of {limit} characters"))),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn experiment_name(name: &str) -> Result<(), MlflowError> {
+    too_long(name, "name", EXPERIMENT_NAME)
+}
+
+/// As a POSIX path: `a//b/../c` is `a/c`.
+fn normalised(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    let absolute = path.starts_with('/');
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
+            ".." if absolute => {}
+            other => parts.push(other),
+        }
+    }
+    let joined = parts.join("/");
+    match (absolute, joined.is_empty()) {
+        (true, _) => format!("/{joined}"),
+        (false, true) => ".".into(),
+        (false, false) => joined,
+    }
+}
+
+/// What is too long is cut, as MLflow does.
+pub(super) fn cut(text: &str, limit: usize) -> String {
+    text.chars().take(limit).collect()
+}
+
+/// An experiment's id.
+pub(super) fn experiment_id(text: &str) -> Result<i64, MlflowError> {
+    text.parse::<i64>().ok().filter(|id| *id >= 0).ok_or_else(|| {
+        MlflowError::invalid(format!("Invalid experiment ID '{text}'. Experiment ID must be a valid integer."))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_normalised_relative_paths() {
+        for good in ["a", "train/loss", "a b", "x:y", "été", "a.b-c_d", ".a"] {
+            key(good, "Metric name", "name").unwrap();
+        }
+        for bad in ["../x", "a//b", "/a", "a/", ".", "..", "a/./b", "a/../b", "a*b", "a\nb", "", &"k".repeat(251)] {
+            assert!(key(bad, "Metric name", "name").is_err(), "{bad:?}");
+        }
+        assert_eq!(normalised("a//b/../c"), "a/c");
+    }
+}

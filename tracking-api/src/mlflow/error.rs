@@ -1,0 +1,104 @@
+//! Errors in MLflow's own form: `{error_code, message}`. Clients match on both, and try 5xx again for over a minute, so a
+//! caller's mistake is never one.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use carbon_core::{Classify, Fault, Retry};
+use carbon_http::{Code, Problem};
+use carbon_read_models::registry::{Conflict, ConflictCode};
+use serde_json::json;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MlflowError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+/// The end of MLflow's messages about a parameter.
+const SEE: &str = "See the API docs for more information about request parameters.";
+
+impl MlflowError {
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, code: "INVALID_PARAMETER_VALUE", message: message.into() }
+    }
+
+    pub fn missing(parameter: &str) -> Self {
+        Self::invalid(format!("Missing value for required parameter '{parameter}'. {SEE}"))
+    }
+
+    /// `shown` is the value as JSON, `kind` its type as Python names it.
+    pub fn wrong_type(parameter: &str, shown: &str, kind: &str) -> Self {
+        let shown: String = shown.chars().take(500).collect();
+        Self::invalid(format!(
+            "Invalid value {shown} for parameter '{parameter}' supplied: Hint: Value was of type '{kind}'. {SEE}"
+        ))
+    }
+
+    pub fn does_not_exist(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::NOT_FOUND, code: "RESOURCE_DOES_NOT_EXIST", message: message.into() }
+    }
+
+    pub fn already_exists(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, code: "RESOURCE_ALREADY_EXISTS", message: message.into() }
+    }
+
+    pub fn no_endpoint(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::NOT_FOUND, code: "ENDPOINT_NOT_FOUND", message: message.into() }
+    }
+
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "TEMPORARILY_UNAVAILABLE", message: message.into() }
+    }
+
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, code: "INTERNAL_ERROR", message: message.into() }
+    }
+
+    /// The one mapping from the platform's errors.
+    pub fn of(error: &impl Classify) -> Self {
+        match (error.fault(), error.retry()) {
+            (Fault::User, _) => Self::invalid(error.to_string()),
+            (_, Retry::Later) => Self::unavailable(error.to_string()),
+            _ => Self::internal(error.to_string()),
+        }
+    }
+
+    /// The fold's verdict on a write.
+    pub fn conflict(conflict: Conflict) -> Self {
+        match conflict.code {
+            ConflictCode::AlreadyExists | ConflictCode::IdTaken => Self::already_exists(conflict.message),
+            ConflictCode::DoesNotExist => Self::does_not_exist(conflict.message),
+            ConflictCode::Refused => Self::invalid(conflict.message),
+        }
+    }
+}
+
+impl From<Problem> for MlflowError {
+    fn from(problem: Problem) -> Self {
+        let message = problem.detail().to_owned();
+        match problem.code() {
+            Code::InvalidInput => Self::invalid(message),
+            Code::TooLarge => Self { status: StatusCode::PAYLOAD_TOO_LARGE, code: "REQUEST_LIMIT_EXCEEDED", message },
+            Code::Unavailable => Self::unavailable(message),
+            Code::Unauthenticated => Self { status: StatusCode::UNAUTHORIZED, code: "UNAUTHENTICATED", message },
+            Code::Forbidden => Self { status: StatusCode::FORBIDDEN, code: "PERMISSION_DENIED", message },
+            _ => Self::internal(message),
+        }
+    }
+}
+
+impl IntoResponse for MlflowError {
+    fn into_response(self) -> Response {
+        if self.status.is_server_error() {
+            tracing::error!(code = self.code, message = %self.message, "mlflow request failed");
+        }
+        let body = json!({"error_code": self.code, "message": self.message});
+        let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,189 @@
+//! `experiments/*`.
+
+use carbon_read_models::registry::ConflictCode;
+use carbon_read_models::registry::filter::{Target, parse_filter, parse_order_by};
+use carbon_read_models::registry::queries::{
+    Experiment, SearchExperiments, View, experiment, experiment_by_name, next_experiment_id, search_experiments,
+};
+use carbon_schemas::events::{ExperimentChanged, ExperimentKind, KeyValue};
+use serde_json::{Map, json};
+
+use super::args::Args;
+use super::call::{Answer, Answered, Call, nothing};
+use super::check;
+use super::error::MlflowError;
+use super::page::Paging;
+use super::shapes;
+
+/// The experiment that every tenant has from the start.
+const DEFAULT_NAME: &str = "Default";
+
+fn of(error: carbon_store::StoreError) -> MlflowError {
+    MlflowError::of(&error)
+}
+
+fn missing(id: &str) -> MlflowError {
+    MlflowError::does_not_exist(format!("No Experiment with id={id} exists"))
+}
+
+impl Call {
+    fn experiment_event(&self, id: i64, kind: ExperimentKind) -> ExperimentChanged {
+        ExperimentChanged::of(self.event_id(), self.now(), self.scope.tenant(), id, kind)
+    }
+
+    /// The experiment that the arguments name, deleted ones too.
+    pub(super) async fn experiment(&self) -> Result<Experiment, MlflowError> {
+        let text = self.args.required("experiment_id")?;
+        let id = check::experiment_id(text)?;
+        experiment(self.rows()?, &self.scope, id).await.map_err(of)?.ok_or_else(|| missing(text))
+    }
+}
+
+/// Makes the default experiment of a tenant that has none. Of several who do so at once one wins, and all are content.
+pub(super) async fn ensure_default(call: &Call) -> Result<(), MlflowError> {
+    let registry = call.registry()?;
+    if registry.has_default(call.scope.tenant()) {
+        return Ok(());
+    }
+    if experiment(&registry.namespace, &call.scope, 0).await.map_err(of)?.is_none() {
+        let event = ExperimentChanged {
+            name: Some(DEFAULT_NAME.into()),
+            artifact_location: Some(artifact_location(0)),
+            ..call.experiment_event(0, ExperimentKind::Created)
+        };
+        call.append(&event).await?;
+    }
+    registry.set_has_default(call.scope.tenant());
+    Ok(())
+}
+
+fn artifact_location(id: i64) -> String {
+    format!("mlflow-artifacts:/{id}")
+}
+
+pub(super) fn tags(args: &Args) -> Result<Vec<KeyValue>, MlflowError> {
+    let mut tags = Vec::new();
+    for tag in args.objects("tags")? {
+        let key = tag.required("key")?;
+        check::key(key, "Tag name", &tag.called("key"))?;
+        tags.push(KeyValue::new(key, check::cut(tag.text("value")?.unwrap_or_default(), check::TAG_VALUE)));
+    }
+    Ok(tags)
+}
+
+pub(super) async fn create(call: Call) -> Answered {
+    let name = call.args.required("name")?;
+    check::experiment_name(name)?;
+    let (location, tags) = (call.args.text("artifact_location")?.filter(|text| !text.is_empty()), tags(&call.args)?);
+    let registry = call.registry()?;
+    // Claims queue within a process, so that races are between replicas alone.
+    let _claim = registry.claims.lock().await;
+    if experiment_by_name(&registry.namespace, &call.scope, name).await.map_err(of)?.is_some() {
+        return Err(MlflowError::already_exists(format!("Experiment(name={name}) already exists.")));
+    }
+    loop {
+        let id = next_experiment_id(&registry.namespace, &call.scope).await.map_err(of)?;
+        let event = ExperimentChanged {
+            name: Some(name.to_owned()),
+            artifact_location: Some(location.map_or_else(|| artifact_location(id), str::to_owned)),
+            tags: tags.clone(),
+            ..call.experiment_event(id, ExperimentKind::Created)
+        };
+        match call.append(&event).await? {
+            None => return Ok(Answer(json!({"experiment_id": id.to_string()}))),
+            // Another replica has drawn the same number.
+            Some(conflict) if conflict.code == ConflictCode::IdTaken => {}
+            Some(conflict) => return Err(MlflowError::conflict(conflict)),
+        }
+    }
+}
+
+pub(super) async fn get(call: Call) -> Answered {
+    Ok(Answer(json!({"experiment": shapes::experiment(&call.experiment().await?)})))
+}
+
+pub(super) async fn get_by_name(call: Call) -> Answered {
+    let name = call.args.required("experiment_name")?;
+    match experiment_by_name(call.rows()?, &call.scope, name).await.map_err(of)? {
+        Some(found) => Ok(Answer(json!({"experiment": shapes::experiment(&found)}))),
+        None => Err(MlflowError::does_not_exist(format!("Could not find experiment with name '{name}'"))),
+    }
+}
+
+async fn change(call: &Call, kind: ExperimentKind) -> Answered {
+    let text = call.args.required("experiment_id")?;
+    call.write(&call.experiment_event(check::experiment_id(text)?, kind)).await?;
+    nothing()
+}
+
+pub(super) async fn delete(call: Call) -> Answered {
+    change(&call, ExperimentKind::Deleted).await
+}
+
+pub(super) async fn restore(call: Call) -> Answered {
+    change(&call, ExperimentKind::Restored).await
+}
+
+pub(super) async fn update(call: Call) -> Answered {
+    let id = check::experiment_id(call.args.required("experiment_id")?)?;
+    let Some(name) = call.args.text("new_name")?.filter(|name| !name.is_empty()) else { return nothing() };
+    check::experiment_name(name)?;
+    let _claim = call.registry()?.claims.lock().await;
+    let event = ExperimentChanged { name: Some(name.to_owned()), ..call.experiment_event(id, ExperimentKind::Renamed) };
+    call.write(&event).await?;
+    nothing()
+}
+
+pub(super) async fn set_tag(call: Call) -> Answered {
+    let id = check::experiment_id(call.args.required("experiment_id")?)?;
+    let key = call.args.required("key")?;
+    check::key(key, "Tag name", "key")?;
+    let value = check::cut(call.args.text("value")?.unwrap_or_default(), check::TAG_VALUE);
+    let event = ExperimentChanged {
+        tags: vec![KeyValue::new(key, value)],
+        ..call.experiment_event(id, ExperimentKind::Tagged)
+    };
+    call.write(&event).await?;
+    nothing()
+}
+
+pub(super) async fn delete_tag(call: Call) -> Answered {
+    let id = check::experiment_id(call.args.required("experiment_id")?)?;
+    let key = call.args.required("key")?;
+    check::too_long(key, "Tag name", 250)?;
+    let event =
+        ExperimentChanged { removed_tags: vec![key.to_owned()], ..call.experiment_event(id, ExperimentKind::Tagged) };
+    call.write(&event).await?;
+    nothing()
+}
+
+/// Which of active and deleted things are asked for; an unknown name is refused.
+pub(super) fn view(args: &Args, name: &str) -> Result<View, MlflowError> {
+    match args.text(name)? {
+        None | Some("" | "ACTIVE_ONLY") => Ok(View::Active),
+        Some("DELETED_ONLY") => Ok(View::Deleted),
+        Some("ALL") => Ok(View::All),
+        Some(other) => Err(MlflowError::invalid(format!(
+            "Invalid value {other:?} for parameter '{name}' supplied: it is one of ACTIVE_ONLY, DELETED_ONLY, ALL"
+        ))),
+    }
+}
+
+pub(super) async fn search(call: Call) -> Answered {
+    let paging = Paging::read(&call.args, None, 50_000)?;
+    let grammar = |error: carbon_read_models::registry::filter::GrammarError| MlflowError::invalid(error.to_string());
+    let filter = parse_filter(Target::Experiments, call.args.text("filter")?.unwrap_or_default()).map_err(grammar)?;
+    let mut order_by = Vec::new();
+    for term in call.args.texts("order_by")? {
+        order_by.push(parse_order_by(Target::Experiments, &term).map_err(grammar)?);
+    }
+    let view = view(&call.args, "view_type")?;
+    let search = SearchExperiments { view, filter, order_by, limit: paging.limit, offset: paging.offset };
+    let page = search_experiments(call.rows()?, &call.scope, &search).await.map_err(of)?;
+    let mut answer = Map::new();
+    if !page.items.is_empty() {
+        shapes::put(&mut answer, "experiments", page.items.iter().map(shapes::experiment).collect::<Vec<_>>());
+    }
+    paging.sign(&mut answer, page.more);
+    Ok(Answer(answer.into()))
+}

@@ -1,0 +1,73 @@
+//! MLflow's REST API: an unmodified client needs only its tracking URI set. Every write is an event.
+
+mod args;
+mod call;
+mod check;
+mod error;
+mod experiments;
+mod logging;
+mod metrics;
+mod names;
+mod page;
+mod runs;
+mod shapes;
+mod write;
+
+use std::sync::Arc;
+
+use axum::routing::{any, get, post};
+use axum::{Router, response::IntoResponse};
+
+use crate::Parts;
+use error::MlflowError;
+
+/// The routes. They are MLflow's to document, so they are not in this service's OpenAPI.
+pub(crate) fn routes() -> Router<Arc<Parts>> {
+    let mut router = Router::new().route("/version", get(version));
+    // The client uses the first prefix, the web UI the second.
+    for prefix in ["/api/2.0/mlflow", "/ajax-api/2.0/mlflow"] {
+        router = router.nest(prefix, of_prefix());
+    }
+    router
+}
+
+fn of_prefix() -> Router<Arc<Parts>> {
+    Router::new()
+        .route("/experiments/create", post(experiments::create))
+        .route("/experiments/get", get(experiments::get))
+        .route("/experiments/get-by-name", get(experiments::get_by_name))
+        .route("/experiments/search", get(experiments::search).post(experiments::search))
+        .route("/experiments/delete", post(experiments::delete))
+        .route("/experiments/restore", post(experiments::restore))
+        .route("/experiments/update", post(experiments::update))
+        .route("/experiments/set-experiment-tag", post(experiments::set_tag))
+        .route("/experiments/delete-experiment-tag", post(experiments::delete_tag))
+        .route("/runs/create", post(runs::create))
+        .route("/runs/get", get(runs::get))
+        .route("/runs/update", post(runs::update))
+        .route("/runs/delete", post(runs::delete))
+        .route("/runs/restore", post(runs::restore))
+        .route("/runs/search", post(runs::search))
+        .route("/runs/log-metric", post(logging::log_metric))
+        .route("/runs/log-parameter", post(logging::log_param))
+        .route("/runs/log-batch", post(logging::log_batch))
+        .route("/runs/set-tag", post(logging::set_tag))
+        .route("/runs/delete-tag", post(logging::delete_tag))
+        .route("/runs/log-inputs", post(logging::log_inputs))
+        .route("/runs/outputs", post(logging::log_outputs))
+        .route("/metrics/get-history", get(metrics::get_history))
+        .route("/metrics/get-history-bulk", get(metrics::bulk_history))
+        .route("/metrics/get-history-bulk-interval", get(metrics::bulk_interval))
+        .route("/{*rest}", any(no_endpoint))
+}
+
+/// The version of MLflow's API that is spoken: clients look at it before they use what is newer.
+const SPOKEN: &str = "3.17.2";
+
+async fn version() -> impl IntoResponse {
+    SPOKEN
+}
+
+async fn no_endpoint() -> MlflowError {
+    MlflowError::no_endpoint("this endpoint of MLflow is not served")
+}

@@ -1,0 +1,174 @@
+//! `runs/*`: their lives and their search.
+
+use carbon_read_models::registry::filter::{Target, parse_filter, parse_order_by};
+use carbon_read_models::registry::queries::{RunInfo, SearchRuns, experiment, run, run_info, search_runs};
+use carbon_schemas::events::{RUN_STATUSES, RunKind, RunLogged};
+use serde_json::{Map, json};
+use uuid::Uuid;
+
+use super::call::{Answer, Answered, Call, nothing};
+use super::check;
+use super::error::MlflowError;
+use super::experiments::{tags, view};
+use super::names;
+use super::page::Paging;
+use super::shapes;
+
+const NAME_TAG: &str = "mlflow.runName";
+
+fn of(error: carbon_store::StoreError) -> MlflowError {
+    MlflowError::of(&error)
+}
+
+fn missing(run_id: &str) -> MlflowError {
+    MlflowError::does_not_exist(format!("Run with id={run_id} not found"))
+}
+
+impl Call {
+    pub(super) fn run_event(&self, run_id: &str, kind: RunKind) -> RunLogged {
+        RunLogged::of(self.event_id(), self.now(), self.scope.tenant(), run_id, kind)
+    }
+
+    /// The run that the arguments name, deleted ones too.
+    pub(super) async fn run(&self) -> Result<RunInfo, MlflowError> {
+        let id = self.args.run_id()?;
+        run_info(self.rows()?, &self.scope, id).await.map_err(of)?.ok_or_else(|| missing(id))
+    }
+
+    /// A run that takes writes. The fold decides again; here a run is refused whose experiment is deleted, and an id that
+    /// cannot be a key.
+    pub(super) async fn active_run(&self) -> Result<RunInfo, MlflowError> {
+        let run = self.run().await?;
+        if run.deleted {
+            return Err(MlflowError::invalid(format!(
+                "The run {} must be in the 'active' state. Current state is deleted.",
+                run.run_id
+            )));
+        }
+        Ok(run)
+    }
+}
+
+/// Of a status by name; an unknown one is refused.
+fn status(call: &Call) -> Result<Option<String>, MlflowError> {
+    match call.args.text("status")? {
+        None | Some("") => Ok(None),
+        Some(name) if RUN_STATUSES.contains(&name) => Ok(Some(name.to_owned())),
+        Some(other) => Err(MlflowError::invalid(format!(
+            "Invalid value {other:?} for parameter 'status' supplied: it is one of {}",
+            RUN_STATUSES.join(", ")
+        ))),
+    }
+}
+
+pub(super) async fn create(call: Call) -> Answered {
+    // This one call takes protobuf's other spelling too.
+    let args = &call.args;
+    let text = args.any_text(&["experiment_id", "experimentId"])?;
+    let text = text.ok_or_else(|| MlflowError::missing("experiment_id"))?;
+    let id = check::experiment_id(text)?;
+    let experiment = experiment(call.rows()?, &call.scope, id).await.map_err(of)?;
+    let experiment =
+        experiment.ok_or_else(|| MlflowError::does_not_exist(format!("No Experiment with id={text} exists")))?;
+    if experiment.deleted {
+        return Err(MlflowError::invalid(format!(
+            "The experiment {id} must be in the 'active' state. Current state is deleted."
+        )));
+    }
+    let mut tags = tags(args)?;
+    let given = args.any_text(&["run_name", "runName"])?;
+    let tagged = tags.iter().rev().find(|tag| tag.key == NAME_TAG).map(|tag| tag.value.clone());
+    let name = match (given, tagged) {
+        (Some(given), Some(tagged)) if given != tagged => {
+            return Err(MlflowError::invalid(format!(
+                "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values \
+                 (run_name='{given}', mlflow.runName='{tagged}')."
+            )));
+        }
+        (Some(given), _) => given.to_owned(),
+        (None, Some(tagged)) if !tagged.is_empty() => tagged,
+        (None, _) => names::random(),
+    };
+    tags.retain(|tag| tag.key != NAME_TAG);
+    let start_time = args.integer("start_time")?.or(args.integer("startTime")?).unwrap_or(0);
+    let run_id = Uuid::new_v4().simple().to_string();
+    let root = experiment.artifact_location.trim_end_matches('/');
+    let event = RunLogged {
+        experiment_id: Some(id.to_string()),
+        run_name: Some(name),
+        user_id: Some(args.any_text(&["user_id", "userId"])?.unwrap_or_default().to_owned()),
+        status: Some("RUNNING".into()),
+        start_time: Some(start_time),
+        artifact_uri: Some(format!("{root}/{run_id}/artifacts")),
+        tags,
+        ..call.run_event(&run_id, RunKind::Started)
+    };
+    call.write(&event).await?;
+    let made = run(call.rows()?, &call.scope, &run_id).await.map_err(of)?.ok_or_else(|| missing(&run_id))?;
+    Ok(Answer(json!({"run": shapes::run(&made)})))
+}
+
+pub(super) async fn get(call: Call) -> Answered {
+    let id = call.args.run_id()?;
+    let found = run(call.rows()?, &call.scope, id).await.map_err(of)?.ok_or_else(|| missing(id))?;
+    Ok(Answer(json!({"run": shapes::run(&found)})))
+}
+
+pub(super) async fn update(call: Call) -> Answered {
+    let (status, end_time) = (status(&call)?, call.args.integer("end_time")?);
+    let name = call.args.text("run_name")?.filter(|name| !name.is_empty()).map(str::to_owned);
+    let run = call.active_run().await?;
+    let event = RunLogged { status, end_time, run_name: name, ..call.run_event(&run.run_id, RunKind::Updated) };
+    call.write(&event).await?;
+    Ok(Answer(json!({"run_info": shapes::run_info(&call.run().await?)})))
+}
+
+async fn mark(call: &Call, kind: RunKind) -> Answered {
+    let run = call.run().await?;
+    call.write(&call.run_event(&run.run_id, kind)).await?;
+    nothing()
+}
+
+pub(super) async fn delete(call: Call) -> Answered {
+    mark(&call, RunKind::Deleted).await
+}
+
+pub(super) async fn restore(call: Call) -> Answered {
+    mark(&call, RunKind::Restored).await
+}
+
+pub(super) async fn search(call: Call) -> Answered {
+    let paging = Paging::read(&call.args, Some(1000), 50_000)?;
+    let grammar = |error: carbon_read_models::registry::filter::GrammarError| MlflowError::invalid(error.to_string());
+    let filter = parse_filter(Target::Runs, call.args.text("filter")?.unwrap_or_default()).map_err(grammar)?;
+    let terms = call.args.texts("order_by")?;
+    let mut order_by = Vec::with_capacity(terms.len());
+    for term in &terms {
+        let order = parse_order_by(Target::Runs, term).map_err(grammar)?;
+        if order_by.iter().any(|other: &carbon_read_models::registry::filter::Order| {
+            (other.entity, &other.key) == (order.entity, &order.key)
+        }) {
+            return Err(MlflowError::invalid(format!("`order_by` contains duplicate fields: {terms:?}")));
+        }
+        order_by.push(order);
+    }
+    if order_by.len() > MAX_ORDERS {
+        return Err(MlflowError::invalid(format!("`order_by` has more than {MAX_ORDERS} terms")));
+    }
+    let mut experiments = Vec::new();
+    for id in call.args.texts("experiment_ids")? {
+        experiments.push(check::experiment_id(&id)?);
+    }
+    let view = view(&call.args, "run_view_type")?;
+    let search = SearchRuns { experiments, view, filter, order_by, limit: paging.limit, offset: paging.offset };
+    let page = search_runs(call.rows()?, &call.scope, &search).await.map_err(of)?;
+    let mut answer = Map::new();
+    if !page.items.is_empty() {
+        shapes::put(&mut answer, "runs", page.items.iter().map(shapes::run).collect::<Vec<_>>());
+    }
+    paging.sign(&mut answer, page.more);
+    Ok(Answer(answer.into()))
+}
+
+/// Each is a join, of which SQLite takes 64.
+const MAX_ORDERS: usize = 32;
