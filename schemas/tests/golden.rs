@@ -12,7 +12,8 @@ use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use carbon_core::{Partitioner, Position, Timestamp, TopicName};
 use carbon_schemas::events::{
-    DeadLetter, EmbeddingGenerated, EntityChanged, ExperimentChanged, GenerationChanged, IndexUpdated, RunLogged,
+    ArtifactChanged, DeadLetter, EmbeddingGenerated, EntityChanged, ExperimentChanged, GenerationChanged, IndexUpdated,
+    RunLogged,
 };
 use carbon_schemas::{
     Decoded, Decoder, Event, RawRecord, SchemaId, SchemaVersion, encode, event_names, frame, versions,
@@ -88,6 +89,7 @@ fn check<E: Event>() {
 /// Finds the type of an event.
 fn check_all_of(event: &str) {
     match event {
+        ArtifactChanged::NAME => check::<ArtifactChanged>(),
         DeadLetter::NAME => check::<DeadLetter>(),
         EmbeddingGenerated::NAME => check::<EmbeddingGenerated>(),
         EntityChanged::NAME => check::<EntityChanged>(),
@@ -101,7 +103,7 @@ fn check_all_of(event: &str) {
 
 #[test]
 fn law_13_every_event_is_written_as_pinned_and_every_version_is_read() {
-    assert!(event_names().len() >= 7);
+    assert!(event_names().len() >= 8);
     event_names().into_iter().for_each(check_all_of);
 }
 

@@ -7,6 +7,7 @@ mod status;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use carbon_artifacts::ArtifactStore;
 use carbon_core::{Clock, TenantId};
 use carbon_http::{Service, assemble};
 use carbon_log::EventLog;
@@ -28,6 +29,8 @@ pub struct Parts {
     pub deadletters: Option<Namespace>,
     /// The registry; `None` in a process that does not hold it.
     pub registry: Option<RegistryParts>,
+    /// The bytes of files.
+    pub artifacts: ArtifactStore,
     pub health: Arc<Health>,
     pub metrics: Metrics,
     pub config: Arc<Config>,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use carbon_artifacts::{ArtifactStore, StoreOptions};
 use carbon_core::{GenerationId, SystemClock};
 use carbon_inference::{Catalogue, EncodeQueue, EncoderOptions, Lane, ModelEntry, ModelStore, Progress, load_encoder};
 use carbon_log::{DataFolder, EventLog, Group};
@@ -168,6 +169,7 @@ impl Platform {
             servers.push(serve(listener, router, start.shutdown.clone()));
         }
         if let Some(listener) = listeners.tracking {
+            let artifacts = artifacts(&config).await?;
             let router = carbon_tracking_api::router(Arc::new(carbon_tracking_api::Parts {
                 log: log.clone(),
                 topology: topology.clone(),
@@ -175,6 +177,7 @@ impl Platform {
                 processors: parts.views.clone(),
                 deadletters,
                 registry: registry_parts,
+                artifacts,
                 health: health.clone(),
                 metrics: start.metrics.clone(),
                 config: config.clone(),
@@ -287,6 +290,24 @@ async fn open(config: &Config, topology: &Topology, folder: Option<&DataFolder>)
         (false, Some(folder)) => open_log::embedded(folder, topology).await,
         (false, None) => Err(CliError::Failed("a process without a data folder has no log".into())),
     }
+}
+
+/// Where the bytes of files lie.
+async fn artifacts(config: &Config) -> Result<ArtifactStore, CliError> {
+    let opened = match config.artifact_uri.as_str() {
+        "" => ArtifactStore::local(config.data_dir.path().join("artifacts")),
+        uri => {
+            let set = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            let options = StoreOptions {
+                endpoint: set(&config.minio_endpoint),
+                access_key: set(config.minio_access_key.expose()),
+                secret_key: set(config.minio_secret_key.expose()),
+                region: None,
+            };
+            ArtifactStore::open(uri, &options).await
+        }
+    };
+    opened.map_err(|error| failed(&error))
 }
 
 fn embed(parts: &mut Parts, encoder: &Arc<EncodeQueue>, group: Group) -> Result<ProcessorView, CliError> {

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use carbon_core::TenantId;
 use carbon_log::Record;
 use carbon_schemas::events::{
-    DeadLetter, EmbeddingGenerated, EntityChanged, ExperimentChanged, GenerationChanged, IndexUpdated, RunLogged,
+    ArtifactChanged, DeadLetter, EmbeddingGenerated, EntityChanged, ExperimentChanged, GenerationChanged, IndexUpdated,
+    RunLogged,
 };
 use carbon_schemas::{DecodeError, Decoded, Decoder, Event, Poison, PoisonReason, SchemaId};
 use carbon_topology::Topic;
@@ -33,6 +34,7 @@ pub(super) fn for_topic(topic: &Topic) -> Option<Box<dyn Show>> {
         EntityChanged::NAME => Typed::<EntityChanged>::boxed(topic, |event| event),
         EmbeddingGenerated::NAME => Typed::<EmbeddingGenerated>::boxed(topic, |event| event),
         ExperimentChanged::NAME => Typed::<ExperimentChanged>::boxed(topic, |event| event),
+        ArtifactChanged::NAME => Typed::<ArtifactChanged>::boxed(topic, |event| event),
         RunLogged::NAME => Typed::<RunLogged>::boxed(topic, |event| event),
         GenerationChanged::NAME => Typed::<GenerationChanged>::boxed(topic, |event| event),
         IndexUpdated::NAME => Typed::<IndexUpdated>::boxed(topic, |event| event),

@@ -1,5 +1,6 @@
 //! The typed payloads, one file an event.
 
+mod artifact_changed;
 mod dead_letter;
 mod embedding_generated;
 mod entity_changed;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Limits;
 
+pub use artifact_changed::{ArtifactChanged, ArtifactKind};
 pub use dead_letter::{DeadLetter, DeadLetterKind};
 pub use embedding_generated::{DeletedReason, EmbeddingGenerated, EmbeddingKey, vector_from_bytes, vector_to_bytes};
 pub use entity_changed::EntityChanged;

@@ -27,6 +27,13 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// Who asks; the arguments are still to come.
+    pub async fn of(parts: &Arc<Parts>, head: &mut axum::http::request::Parts) -> Result<Self, MlflowError> {
+        let tenant = <Tenant as axum::extract::FromRequestParts<_>>::from_request_parts(head, parts).await?;
+        let traceparent = head.extensions.get::<Context>().map(|context| context.traceparent.clone());
+        Ok(Self { parts: parts.clone(), scope: tenant.scope(), args: Args::default(), traceparent })
+    }
+
     /// The read model that answers; an error where this process has none.
     pub fn registry(&self) -> Result<&RegistryParts, MlflowError> {
         self.parts.registry.as_ref().ok_or_else(|| {
@@ -54,9 +61,8 @@ impl FromRequest<Arc<Parts>> for Call {
 
     async fn from_request(request: Request, parts: &Arc<Parts>) -> Result<Self, MlflowError> {
         let (mut head, body) = request.into_parts();
-        let tenant = <Tenant as axum::extract::FromRequestParts<_>>::from_request_parts(&mut head, parts).await?;
-        let traceparent = head.extensions.get::<Context>().map(|context| context.traceparent.clone());
-        let args = if head.method == Method::GET {
+        let mut call = Self::of(parts, &mut head).await?;
+        call.args = if head.method == Method::GET {
             let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&head.uri);
             let pairs = pairs.map_err(|rejection| MlflowError::invalid(rejection.body_text()))?.0;
             Args::from_pairs(pairs)
@@ -70,7 +76,6 @@ impl FromRequest<Arc<Parts>> for Call {
             let bytes = read_body(&head.headers, body, BODY_LIMIT).await?;
             Args::from_body(&bytes)
         };
-        let call = Self { parts: parts.clone(), scope: tenant.scope(), args, traceparent };
         super::experiments::ensure_default(&call).await?;
         Ok(call)
     }

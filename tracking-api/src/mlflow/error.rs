@@ -36,6 +36,10 @@ impl MlflowError {
         ))
     }
 
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, code: "REQUEST_LIMIT_EXCEEDED", message: message.into() }
+    }
+
     pub fn does_not_exist(message: impl Into<String>) -> Self {
         Self { status: StatusCode::NOT_FOUND, code: "RESOURCE_DOES_NOT_EXIST", message: message.into() }
     }
@@ -80,7 +84,7 @@ impl From<Problem> for MlflowError {
         let message = problem.detail().to_owned();
         match problem.code() {
             Code::InvalidInput => Self::invalid(message),
-            Code::TooLarge => Self { status: StatusCode::PAYLOAD_TOO_LARGE, code: "REQUEST_LIMIT_EXCEEDED", message },
+            Code::TooLarge => Self::too_large(message),
             Code::Unavailable => Self::unavailable(message),
             Code::Unauthenticated => Self { status: StatusCode::UNAUTHORIZED, code: "UNAUTHENTICATED", message },
             Code::Forbidden => Self { status: StatusCode::FORBIDDEN, code: "PERMISSION_DENIED", message },

@@ -1,6 +1,7 @@
 //! MLflow's REST API: an unmodified client needs only its tracking URI set. Every write is an event.
 
 mod args;
+mod artifacts;
 mod call;
 mod check;
 mod error;
@@ -15,6 +16,7 @@ mod write;
 
 use std::sync::Arc;
 
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get, post};
 use axum::{Router, response::IntoResponse};
 
@@ -23,12 +25,20 @@ use error::MlflowError;
 
 /// The routes. They are MLflow's to document, so they are not in this service's OpenAPI.
 pub(crate) fn routes() -> Router<Arc<Parts>> {
-    let mut router = Router::new().route("/version", get(version));
+    let mut router = Router::new().route("/version", get(version)).route("/get-artifact", get(artifacts::get_of_run));
     // The client uses the first prefix, the web UI the second.
     for prefix in ["/api/2.0/mlflow", "/ajax-api/2.0/mlflow"] {
-        router = router.nest(prefix, of_prefix());
+        router = router.nest(prefix, of_prefix()).nest(&format!("{prefix}-artifacts"), of_files());
     }
     router
+}
+
+fn of_files() -> Router<Arc<Parts>> {
+    let file = get(artifacts::download).put(artifacts::upload).delete(artifacts::delete);
+    Router::new()
+        .route("/artifacts", get(artifacts::list_root))
+        .route("/artifacts/{*path}", file.layer(DefaultBodyLimit::disable()))
+        .route("/{*rest}", any(no_endpoint))
 }
 
 fn of_prefix() -> Router<Arc<Parts>> {
@@ -58,6 +68,7 @@ fn of_prefix() -> Router<Arc<Parts>> {
         .route("/metrics/get-history", get(metrics::get_history))
         .route("/metrics/get-history-bulk", get(metrics::bulk_history))
         .route("/metrics/get-history-bulk-interval", get(metrics::bulk_interval))
+        .route("/artifacts/list", get(artifacts::list_of_run))
         .route("/{*rest}", any(no_endpoint))
 }
 

@@ -64,6 +64,7 @@ impl Service {
             generations,
             processors: Arc::new(Mutex::new(Vec::new())),
             deadletters: Some(deadletters),
+            artifacts: carbon_artifacts::ArtifactStore::local(dir.path().join("artifacts")).unwrap(),
             registry: None,
             health: Arc::new(Health::new(&["log"])),
             metrics: METRICS.get_or_init(Metrics::install).clone(),

@@ -94,6 +94,16 @@ CREATE TABLE IF NOT EXISTS run_models (
     PRIMARY KEY (run_no, direction, model_id)
 ) WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS artifacts (
+    tenant_id TEXT NOT NULL,
+    path TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    stored_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, path)
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS conflicts (
     topic TEXT NOT NULL,
     partition INTEGER NOT NULL,
@@ -128,6 +138,8 @@ SELECT row FROM (
         FROM run_datasets d JOIN runs USING (run_no)
     UNION ALL
     SELECT json_array('model', tenant_id, run_id, direction, model_id, step) FROM run_models JOIN runs USING (run_no)
+    UNION ALL
+    SELECT json_array('artifact', tenant_id, path, owner, size, sha256, stored_at) FROM artifacts
     UNION ALL
     SELECT json_array('conflict', topic, partition, \"offset\", code, message) FROM conflicts
 ) ORDER BY row

@@ -39,7 +39,6 @@ impl Classify for ConfigError {
 /// Settings of the platform's contract that this version cannot honour: refused rather than ignored.
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("ML_MLFLOW_BACKEND_DSN", "read models are embedded"),
-    ("ML_MLFLOW_ARTIFACT_URI", "there is no artifact store yet"),
     ("ML_VECTOR_DB_DSN", "the index is embedded"),
     ("ML_REDIS_URL", "caches are in memory"),
     ("ML_AUTH_ENABLED", "there is no authentication yet; keep to loopback"),
@@ -180,12 +179,12 @@ mod tests {
     fn kafka_needs_a_registry_and_takes_any_property() {
         let brokers = ("ML_KAFKA_BROKERS", "k:9092");
         assert!(matches!(from(&[brokers], "").unwrap_err(), ConfigError::RegistryMissing));
-        let registry = ("ML_SCHEMA_REGISTRY_URL", "http://me:secret@r:8081");
-        let sasl = [("ML_KAFKA__SASL_USERNAME", "me"), ("ML_KAFKA__SASL_PASSWORD", "secret")];
+        let registry = ("ML_SCHEMA_REGISTRY_URL", "http://me:hunter2@r:8081");
+        let sasl = [("ML_KAFKA__SASL_USERNAME", "me"), ("ML_KAFKA__SASL_PASSWORD", "hunter2")];
         let (config, warnings) = from(&[brokers, registry, sasl[0], sasl[1]], "").unwrap();
         assert_eq!(config.kafka_properties.as_map()["sasl.username"], "me");
         assert!(warnings.is_empty() && config.on_kafka() && config.replication() == 1, "{warnings:?}");
-        assert!(!format!("{config:?}").contains("secret"));
+        assert!(!format!("{config:?}").contains("hunter2"));
         let (config, _) = from(&[brokers, registry, ("ML_ENV", "production")], "kafka__linger_ms = 5").unwrap();
         assert_eq!((config.replication(), config.kafka_properties.as_map()["linger.ms"].as_str()), (3, "5"));
         let (_, warnings) = from(&[registry, ("ML_KAFKA__ACKS", "1")], "").unwrap();

@@ -50,7 +50,7 @@ declare! {
     /// librdkafka property can be set as `ML_KAFKA__<PROPERTY>`, with `_` for `.`: `ML_KAFKA__SECURITY_PROTOCOL=sasl_ssl`.
     kafka_brokers: String = "ML_KAFKA_BROKERS", "";
     /// The schema registry (Confluent API), required with Kafka; user and password may stand in the address.
-    schema_registry_url: SecretUrl = "ML_SCHEMA_REGISTRY_URL", "";
+    schema_registry_url: Secret = "ML_SCHEMA_REGISTRY_URL", "";
     /// The port of /health, /ready and /metrics of a process that serves no API; 0 takes a free one.
     operations_port: u16 = "ML_OPERATIONS_PORT", "9006";
     /// How many copies of each partition `topology apply` asks for; 0: 3 where ML_ENV is production, else 1.
@@ -65,6 +65,14 @@ declare! {
     url: String = "ML_URL", "http://127.0.0.1:9005";
     /// Where commands find tracking-api.
     tracking_url: String = "ML_TRACKING_URL", "http://127.0.0.1:5000";
+    /// Where files of runs and models lie: a folder, or `s3://bucket/prefix`; empty: `artifacts` in the data folder.
+    artifact_uri: String = "ML_MLFLOW_ARTIFACT_URI", "";
+    /// The address of the S3 server (MinIO and others); empty: Amazon's.
+    minio_endpoint: String = "ML_MINIO_ENDPOINT", "";
+    /// The access key of the S3 server; empty: what the environment gives (`AWS_*`, roles).
+    minio_access_key: Secret = "ML_MINIO_ACCESS_KEY", "";
+    /// The secret key of the S3 server.
+    minio_secret_key: Secret = "ML_MINIO_SECRET_KEY", "";
     /// A name for this installation, shown in logs and status.
     env: String = "ML_ENV", "development";
     /// The model of the search index, by name or alias; empty: the one that the topology names.
@@ -107,23 +115,23 @@ impl std::fmt::Debug for KafkaProperties {
     }
 }
 
-/// An address that may hold a password: never shown.
+/// A key, or an address that may hold a password: never shown.
 #[derive(Clone, Default)]
-pub struct SecretUrl(String);
+pub struct Secret(String);
 
-impl SecretUrl {
+impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-impl std::fmt::Debug for SecretUrl {
+impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.0.is_empty() { "\"\"" } else { "..." })
     }
 }
 
-impl FromStr for SecretUrl {
+impl FromStr for Secret {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

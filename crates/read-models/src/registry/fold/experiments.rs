@@ -124,17 +124,26 @@ async fn tagged(
         return Ok(Some(inactive(id)));
     }
     for key in &event.removed_tags {
-        let removed =
-            sqlx::query("DELETE FROM experiment_tags WHERE tenant_id = $1 AND experiment_id = $2 AND key = $3")
+        // Taken whole or refused whole: nothing is removed before everything is found.
+        let found =
+            sqlx::query("SELECT 1 FROM experiment_tags WHERE tenant_id = $1 AND experiment_id = $2 AND key = $3")
                 .bind(event.tenant_id.as_str())
                 .bind(id)
                 .bind(key)
-                .execute(tables.connection())
+                .fetch_optional(tables.connection())
                 .await?;
-        if removed.rows_affected() == 0 && event.tags.is_empty() && event.removed_tags.len() == 1 {
+        if found.is_none() {
             let message = format!("No tag with name: {key} in experiment with id {id}");
             return Ok(Some(Conflict::new(ConflictCode::DoesNotExist, message)));
         }
+    }
+    for key in &event.removed_tags {
+        sqlx::query("DELETE FROM experiment_tags WHERE tenant_id = $1 AND experiment_id = $2 AND key = $3")
+            .bind(event.tenant_id.as_str())
+            .bind(id)
+            .bind(key)
+            .execute(tables.connection())
+            .await?;
     }
     set_tags(tables, event, id, &event.tags).await?;
     touch(tables, event, id, event.occurred_at).await?;

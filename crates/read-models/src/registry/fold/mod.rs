@@ -1,11 +1,12 @@
 //! The fold. Topics commute: what an event says of another topic's things is joined on read.
 
+mod artifacts;
 mod experiments;
 mod run_rows;
 mod runs;
 
 use async_trait::async_trait;
-use carbon_schemas::events::{ExperimentChanged, RunLogged};
+use carbon_schemas::events::{ArtifactChanged, ExperimentChanged, RunLogged};
 use carbon_schemas::{Decoded, feed};
 use carbon_store::Tables;
 
@@ -17,10 +18,11 @@ feed! {
     pub enum RegistryRecord with RegistryDecoders {
         Experiment(ExperimentChanged),
         Run(RunLogged),
+        Artifact(ArtifactChanged),
     }
 }
 
-/// The fold of the tracking events into experiments and runs.
+/// The fold of the tracking events into experiments, runs and their files.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Registry;
 
@@ -43,6 +45,11 @@ impl Projection for Registry {
                         && let Some(conflict) = experiments::apply(tables, event).await?
                     {
                         conflicts.push((&record.position, conflict));
+                    }
+                }
+                RegistryRecord::Artifact(record) => {
+                    if let Decoded::Event { event, .. } = &record.body {
+                        artifacts::apply(tables, event).await?;
                     }
                 }
                 RegistryRecord::Run(record) => {

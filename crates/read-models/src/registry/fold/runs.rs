@@ -126,8 +126,10 @@ impl<'a> Fold<'a> {
         self.runs.insert(number, row.clone());
         self.changes.runs.insert(number, row);
         self.set_tags(number, &event.tags);
+        // Of the name and the tag that may say otherwise, the name counts for both.
         if let Some(name) = &event.run_name {
             self.changes.tags.insert((number, NAME_TAG), Some(name));
+            self.change(number, |run| run.name.clone_from(name));
         }
     }
 
@@ -234,7 +236,7 @@ impl<'a> Fold<'a> {
     }
 }
 
-/// The latest metric is the greatest by step, timestamp, value; not-a-number is the least value.
+/// The latest metric is the greatest by step, timestamp, value; not-a-number stands as nought, as with MLflow.
 fn rank(metric: &Metric) -> (i64, i64, Ranked) {
     (metric.step, metric.timestamp, Ranked(if metric.value.is_nan() { 0.0 } else { metric.value }))
 }

@@ -51,8 +51,8 @@ pub struct BulkPoint {
     pub step: i64,
 }
 
-/// At most `points` of each run's values, evenly taken over (step, timestamp, value): the first of each bucket, and the
-/// last value always.
+/// At most `points` of each run's values, evenly taken over (step, timestamp, value): the first of each bucket, but the
+/// last value in place of the last bucket's first.
 pub async fn metric_intervals(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -65,16 +65,18 @@ pub async fn metric_intervals(
     let rows = sqlx::query(
         "WITH ranked AS (
              SELECT r.run_id, m.value, m.is_nan, m.timestamp, m.step,
-                    ntile($5) OVER (PARTITION BY r.run_no ORDER BY m.step, m.timestamp, m.value) AS bucket,
-                    row_number() OVER (PARTITION BY r.run_no ORDER BY m.step DESC, m.timestamp DESC, m.value DESC) AS back
+                    ntile($5) OVER (PARTITION BY r.run_no ORDER BY m.step, m.timestamp, m.value, m.is_nan) AS bucket,
+                    row_number() OVER (PARTITION BY r.run_no ORDER BY m.step, m.timestamp, m.value, m.is_nan) AS nth,
+                    count(*) OVER (PARTITION BY r.run_no) AS total
              FROM runs r JOIN metrics m ON m.run_no = r.run_no AND m.key = $3
              WHERE r.tenant_id = $1 AND r.run_id IN (SELECT value FROM json_each($2))
                AND m.step >= $4 AND m.step <= $6
          ), firsts AS (
-             SELECT *, row_number() OVER (PARTITION BY run_id, bucket ORDER BY step, timestamp, value) AS place FROM ranked
+             SELECT *, row_number() OVER (PARTITION BY run_id, bucket ORDER BY nth) AS place FROM ranked
          )
-         SELECT run_id, value, is_nan, timestamp, step FROM firsts WHERE place = 1 OR back = 1
-         ORDER BY run_id, step, timestamp, value",
+         SELECT run_id, value, is_nan, timestamp, step FROM firsts
+         WHERE nth = total OR (place = 1 AND NOT (total > $5 AND bucket = $5))
+         ORDER BY run_id, nth",
     )
     .bind(scope.tenant().as_str())
     .bind(ids)

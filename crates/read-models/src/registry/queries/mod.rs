@@ -1,5 +1,6 @@
 //! Reads of the registry. Each takes the scope of one tenant (law 12).
 
+mod artifacts;
 mod experiments;
 mod hydrate;
 mod metrics;
@@ -8,6 +9,7 @@ mod search_runs;
 
 use carbon_store::StoreError;
 
+pub use artifacts::{ArtifactFile, artifact, artifacts_below};
 pub use experiments::{
     Experiment, SearchExperiments, experiment, experiment_by_name, next_experiment_id, search_experiments,
 };

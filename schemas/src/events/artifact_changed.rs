@@ -1,0 +1,118 @@
+use carbon_core::{TenantId, Timestamp};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::tracking::{TenantKey, at_most};
+use crate::event::{Event, event_schema, uuid_text};
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArtifactKind {
+    Unknown,
+    Stored,
+    Deleted,
+}
+
+/// `ml.artifact.changed.v1`: a file of a run or a logged model was stored or deleted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ArtifactChanged {
+    #[serde(with = "uuid_text")]
+    pub event_id: Uuid,
+    pub occurred_at: Timestamp,
+    pub tenant_id: TenantId,
+    pub owner: String,
+    pub kind: ArtifactKind,
+    pub path: String,
+    pub size: Option<i64>,
+    pub sha256: Option<String>,
+}
+
+/// Bytes of a path.
+const PATH: usize = 1000;
+
+/// The owner of paths that name neither run nor logged model.
+const SHARED: &str = "shared";
+
+impl ArtifactChanged {
+    /// Whose file a path is, by MLflow's layout: `<experiment>/<run>/artifacts/…` and
+    /// `<experiment>/models/<model>/artifacts/…`. All events of one path are then in one partition.
+    pub fn owner_of(path: &str) -> &str {
+        let mut parts = path.split('/');
+        let (_, second, third, fourth) = (parts.next(), parts.next(), parts.next(), parts.next());
+        match (second, third, fourth) {
+            (Some("models"), Some(model), Some("artifacts")) => model,
+            (Some(run), Some("artifacts"), _) => run,
+            _ => SHARED,
+        }
+    }
+}
+
+impl Event for ArtifactChanged {
+    const NAME: &'static str = "ml.artifact.changed.v1";
+    type Key = TenantKey;
+
+    event_schema!(ArtifactChanged);
+
+    fn event_id(&self) -> Uuid {
+        self.event_id
+    }
+
+    fn occurred_at(&self) -> Timestamp {
+        self.occurred_at
+    }
+
+    fn tenant(&self) -> Option<&TenantId> {
+        Some(&self.tenant_id)
+    }
+
+    fn key(&self) -> Result<TenantKey, String> {
+        TenantKey::new(&self.tenant_id, &self.owner)
+    }
+
+    fn parse_key(text: &str) -> Result<TenantKey, String> {
+        TenantKey::parse(text)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let bad = |part: &str| part.is_empty() || part == "." || part == "..";
+        if self.path.split('/').any(bad) || self.path.chars().any(char::is_control) {
+            return Err(format!("path {:?} is no path", self.path));
+        }
+        at_most("path", &self.path, PATH)?;
+        if Self::owner_of(&self.path) != self.owner {
+            return Err(format!("the owner of path {:?} is not {:?}", self.path, self.owner));
+        }
+        if self.kind != ArtifactKind::Stored {
+            return Ok(());
+        }
+        let hex = |hash: &String| hash.len() == 64 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        match (&self.size, &self.sha256) {
+            (Some(size), Some(hash)) if *size >= 0 && hex(hash) => Ok(()),
+            _ => Err("stored needs size and sha256".into()),
+        }
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.kind == ArtifactKind::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_is_in_the_path() {
+        for (path, owner) in [
+            ("10/abc/artifacts/a.txt", "abc"),
+            ("10/abc/artifacts", "abc"),
+            ("10/models/m-1/artifacts/MLmodel", "m-1"),
+            ("10/models/m-1/x", "shared"),
+            ("1/x/a.txt", "shared"),
+            ("a", "shared"),
+        ] {
+            assert_eq!(ArtifactChanged::owner_of(path), owner, "{path}");
+        }
+    }
+}
