@@ -35,6 +35,9 @@ pub struct ExperimentChanged {
 }
 
 impl ExperimentChanged {
+    /// The greatest id: others come after it only up to here, and JavaScript reads no greater number exactly.
+    pub const LAST_ID: i64 = (1 << 53) - 2;
+
     /// An event that says nothing yet but what it is about.
     pub fn of(event_id: Uuid, occurred_at: Timestamp, tenant: &TenantId, id: i64, kind: ExperimentKind) -> Self {
         Self {
@@ -53,8 +56,10 @@ impl ExperimentChanged {
     /// The id as a number: one number has one id, `07` is none.
     pub fn number(&self) -> Result<i64, String> {
         match self.experiment_id.parse::<i64>() {
-            Ok(number) if number >= 0 && number.to_string() == self.experiment_id => Ok(number),
-            _ => Err(format!("experiment_id {:?} is no decimal integer", self.experiment_id)),
+            Ok(number) if (0..=Self::LAST_ID).contains(&number) && number.to_string() == self.experiment_id => {
+                Ok(number)
+            }
+            _ => Err(format!("experiment_id {:?} is no decimal integer, or too great", self.experiment_id)),
         }
     }
 }
@@ -102,7 +107,7 @@ impl Event for ExperimentChanged {
             at_most("name", name, Limits::EXPERIMENT_NAME)?;
         }
         at_most("artifact_location", self.artifact_location.as_deref().unwrap_or_default(), Limits::URI)?;
-        check_pairs("tags", &self.tags, Limits::TAGS, Limits::TAG_VALUE)?;
+        check_pairs("tags", &self.tags, Limits::TAGS, Limits::EXPERIMENT_TAG_VALUE)?;
         at_most_of("removed tags", self.removed_tags.len(), Limits::TAGS)?;
         self.removed_tags.iter().try_for_each(|key| check_key("removed tags", key))
     }

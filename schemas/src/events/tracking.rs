@@ -28,6 +28,7 @@ impl TrackingLimits {
     pub const KEY: usize = 4 * 250;
     pub const PARAM_VALUE: usize = 4 * 6000;
     pub const TAG_VALUE: usize = 4 * 8000;
+    pub const EXPERIMENT_TAG_VALUE: usize = 4 * 20_000;
     pub const NAME: usize = 64 * 1024;
     pub const URI: usize = 64 * 1024;
     pub const METRICS: usize = 1000;

@@ -5,6 +5,7 @@ use super::error::MlflowError;
 const KEY: usize = 250;
 pub(super) const PARAM_VALUE: usize = 6000;
 pub(super) const TAG_VALUE: usize = 8000;
+pub(super) const EXPERIMENT_TAG_VALUE: usize = 20_000;
 const EXPERIMENT_NAME: usize = 500;
 
 fn invalid(shown: &str, called: &str, why: &str) -> MlflowError {

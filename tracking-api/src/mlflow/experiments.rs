@@ -61,20 +61,33 @@ fn artifact_location(id: i64) -> String {
     format!("mlflow-artifacts:/{id}")
 }
 
+/// The tags of a run.
 pub(super) fn tags(args: &Args) -> Result<Vec<KeyValue>, MlflowError> {
+    tags_with(args, |tag| Ok(check::cut(tag.text("value")?.unwrap_or_default(), check::TAG_VALUE)))
+}
+
+fn tags_with(args: &Args, value: impl Fn(&Args) -> Result<String, MlflowError>) -> Result<Vec<KeyValue>, MlflowError> {
     let mut tags = Vec::new();
     for tag in args.objects("tags")? {
-        let key = tag.required("key")?;
-        check::key(key, "Tag name", &tag.called("key"))?;
-        tags.push(KeyValue::new(key, check::cut(tag.text("value")?.unwrap_or_default(), check::TAG_VALUE)));
+        let (key, called) = (tag.required("key")?, tag.called("key"));
+        check::key(key, &called, &called)?;
+        tags.push(KeyValue::new(key, value(&tag)?));
     }
     Ok(tags)
+}
+
+/// The value of an experiment's tag: the web UI keeps descriptions there, so what is too long is refused, not cut.
+fn tag_value(args: &Args) -> Result<String, MlflowError> {
+    let value = args.text("value")?.unwrap_or_default();
+    check::too_long(value, "value", check::EXPERIMENT_TAG_VALUE)?;
+    Ok(value.to_owned())
 }
 
 pub(super) async fn create(call: Call) -> Answered {
     let name = call.args.required("name")?;
     check::experiment_name(name)?;
-    let (location, tags) = (call.args.text("artifact_location")?.filter(|text| !text.is_empty()), tags(&call.args)?);
+    let location = call.args.text("artifact_location")?.filter(|text| !text.is_empty());
+    let tags = tags_with(&call.args, tag_value)?;
     let registry = call.registry()?;
     // Claims queue within a process, so that races are between replicas alone.
     let _claim = registry.claims.lock().await;
@@ -126,7 +139,7 @@ pub(super) async fn restore(call: Call) -> Answered {
 
 pub(super) async fn update(call: Call) -> Answered {
     let id = check::experiment_id(call.args.required("experiment_id")?)?;
-    let Some(name) = call.args.text("new_name")?.filter(|name| !name.is_empty()) else { return nothing() };
+    let name = call.args.required("new_name")?;
     check::experiment_name(name)?;
     let _claim = call.registry()?.claims.lock().await;
     let event = ExperimentChanged { name: Some(name.to_owned()), ..call.experiment_event(id, ExperimentKind::Renamed) };
@@ -137,10 +150,9 @@ pub(super) async fn update(call: Call) -> Answered {
 pub(super) async fn set_tag(call: Call) -> Answered {
     let id = check::experiment_id(call.args.required("experiment_id")?)?;
     let key = call.args.required("key")?;
-    check::key(key, "Tag name", "key")?;
-    let value = check::cut(call.args.text("value")?.unwrap_or_default(), check::TAG_VALUE);
+    check::key(key, "key", "key")?;
     let event = ExperimentChanged {
-        tags: vec![KeyValue::new(key, value)],
+        tags: vec![KeyValue::new(key, tag_value(&call.args)?)],
         ..call.experiment_event(id, ExperimentKind::Tagged)
     };
     call.write(&event).await?;

@@ -43,7 +43,7 @@ fn metric(args: &Args) -> Result<Metric, MlflowError> {
 
 fn param(args: &Args) -> Result<KeyValue, MlflowError> {
     let key = args.required("key")?;
-    check::key(key, "Parameter name", &args.called("key"))?;
+    check::key(key, "Param key", &args.called("key"))?;
     Ok(KeyValue::new(key, check::cut(args.text("value")?.unwrap_or_default(), check::PARAM_VALUE)))
 }
 
@@ -120,7 +120,7 @@ pub(super) async fn log_batch(call: Call) -> Answered {
 
 pub(super) async fn set_tag(call: Call) -> Answered {
     let key = call.args.required("key")?.to_owned();
-    check::key(&key, "Tag name", "key")?;
+    check::key(&key, "key", "key")?;
     let value = check::cut(call.args.text("value")?.unwrap_or_default(), check::TAG_VALUE);
     let run = call.active_run().await?;
     let event = RunLogged { tags: vec![KeyValue::new(key, value)], ..call.run_event(&run.run_id, RunKind::Logged) };

@@ -1,6 +1,8 @@
 //! `metrics/*`: histories, whole and thinned for charts.
 
-use carbon_read_models::registry::queries::{metric_history, metric_intervals};
+use std::collections::HashMap;
+
+use carbon_read_models::registry::queries::{metric_history, metric_intervals, run_info};
 use serde_json::{Map, Value, json};
 
 use super::call::{Answer, Answered, Call};
@@ -27,6 +29,7 @@ pub(super) async fn get_history(call: Call) -> Answered {
 
 const BULK_RUNS: usize = 100;
 const BULK_POINTS: i64 = 2500;
+const BULK_RESULTS: i64 = 25_000;
 
 fn answer(points: Vec<Value>) -> Answered {
     let mut answer = Map::new();
@@ -36,22 +39,14 @@ fn answer(points: Vec<Value>) -> Answered {
     Ok(Answer(answer.into()))
 }
 
-async fn bulk(call: &Call, runs: &[String], steps: (Option<i64>, Option<i64>), points: usize) -> Answered {
-    let key = call.args.required("metric_key")?;
-    let found = metric_intervals(call.rows()?, &call.scope, runs, key, steps, points).await.map_err(of)?;
-    let point = |point: &carbon_read_models::registry::queries::BulkPoint| {
-        json!({
-            "key": key, "value": shapes::number(point.value), "timestamp": point.timestamp, "step": point.step,
-            "run_id": point.run_id,
-        })
-    };
-    answer(found.iter().map(point).collect())
+fn point(key: &str, run_id: &str, (value, timestamp, step): (f64, i64, i64)) -> Value {
+    json!({"key": key, "value": shapes::number(value), "timestamp": timestamp, "step": step, "run_id": run_id})
 }
 
 pub(super) async fn bulk_interval(call: Call) -> Answered {
     let runs = call.args.texts("run_ids")?;
     if runs.is_empty() {
-        return Err(MlflowError::invalid("GetMetricHistoryBulkInterval request must specify at least one run_id."));
+        return Err(MlflowError::missing("run_ids"));
     }
     if runs.len() > BULK_RUNS {
         return Err(MlflowError::invalid(format!(
@@ -59,6 +54,7 @@ pub(super) async fn bulk_interval(call: Call) -> Answered {
             runs.len()
         )));
     }
+    let key = call.args.required("metric_key")?;
     let steps = (call.args.integer("start_step")?, call.args.integer("end_step")?);
     if steps.0.is_some() != steps.1.is_some() {
         return Err(MlflowError::invalid("If either start step or end step are specified, both must be specified."));
@@ -66,17 +62,25 @@ pub(super) async fn bulk_interval(call: Call) -> Answered {
     if let (Some(start), Some(end)) = steps
         && start > end
     {
-        return Err(MlflowError::invalid("end_step must be greater than start_step."));
+        return Err(MlflowError::invalid(format!(
+            "end_step must be greater than start_step. Found start_step={start} and end_step={end}."
+        )));
     }
     let points = call.args.integer("max_results")?.unwrap_or(320);
     if !(1..=BULK_POINTS).contains(&points) {
         return Err(MlflowError::invalid(format!("max_results must be between 1 and {BULK_POINTS}.")));
     }
-    bulk(&call, &runs, steps, points as usize).await
+    let mut found =
+        metric_intervals(call.rows()?, &call.scope, &runs, key, steps, points as usize).await.map_err(of)?;
+    // Run by run in the order that was asked for.
+    let places: HashMap<&str, usize> = runs.iter().enumerate().map(|(at, run)| (run.as_str(), at)).collect();
+    found.sort_by_key(|point| places.get(point.run_id.as_str()).copied());
+    answer(found.iter().map(|p| point(key, &p.run_id, (p.value, p.timestamp, p.step))).collect())
 }
 
+/// Whole histories, by run, timestamp and step; the limit is for all of them together.
 pub(super) async fn bulk_history(call: Call) -> Answered {
-    let runs = call.args.texts("run_id")?;
+    let mut runs = call.args.texts("run_id")?;
     if runs.is_empty() {
         return Err(MlflowError::invalid("GetMetricHistoryBulk request must specify at least one run_id."));
     }
@@ -86,6 +90,19 @@ pub(super) async fn bulk_history(call: Call) -> Answered {
             runs.len()
         )));
     }
-    let points = call.args.integer("max_results")?.unwrap_or(25_000).clamp(1, 25_000);
-    bulk(&call, &runs, (None, None), points as usize).await
+    let key = call.args.text("metric_key")?;
+    let key = key.ok_or_else(|| MlflowError::invalid("GetMetricHistoryBulk request must specify a metric_key."))?;
+    let limit = call.args.integer("max_results")?.unwrap_or(BULK_RESULTS).clamp(1, BULK_RESULTS) as usize;
+    runs.sort();
+    runs.dedup();
+    let mut points = Vec::new();
+    for id in &runs {
+        if points.len() == limit {
+            break;
+        }
+        let Some(run) = run_info(call.rows()?, &call.scope, id).await.map_err(of)? else { continue };
+        let page = metric_history(call.rows()?, &run, key, limit - points.len(), 0).await.map_err(of)?;
+        points.extend(page.items.iter().map(|m| point(key, id, (m.value, m.timestamp, m.step))));
+    }
+    answer(points)
 }

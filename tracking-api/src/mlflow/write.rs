@@ -18,6 +18,9 @@ impl Call {
     /// Appends; the conflict, where the event changed nothing.
     pub async fn append<E: Event>(&self, event: &E) -> Result<Option<Conflict>, MlflowError> {
         let registry = self.registry()?;
+        // What the decoder would call poison is the caller's mistake.
+        event.check().map_err(MlflowError::invalid)?;
+        event.key().map_err(MlflowError::invalid)?;
         // A fold that stands still would refuse after the append what it can refuse before.
         let (stands, halted) = {
             let progress = registry.view.progress.borrow();

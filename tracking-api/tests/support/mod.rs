@@ -1,6 +1,9 @@
 //! A service on an embedded log in a folder of its own.
 #![allow(clippy::unwrap_used, dead_code)]
 
+mod fold;
+
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -14,6 +17,7 @@ use carbon_log::{
 };
 use carbon_read_models::Projection as _;
 use carbon_read_models::deadletters::DeadLetters;
+use carbon_runtime::consume::ProcessorHandle;
 use carbon_runtime::{Config, GenerationLog, Health, Metrics, Shutdown};
 use carbon_schemas::events::EntityChanged;
 use carbon_schemas::{Decoded, Decoder, Event as _, SchemaId};
@@ -27,8 +31,10 @@ pub struct Service {
     pub router: axum::Router,
     pub parts: Arc<Parts>,
     pub log: Arc<Faulty>,
+    /// The registry's, where there is one.
+    pub fold: Option<ProcessorHandle>,
     _folder: DataFolder,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 pub struct Answer {
@@ -45,34 +51,35 @@ impl Answer {
 
 impl Service {
     pub async fn new() -> Self {
-        static METRICS: OnceLock<Metrics> = OnceLock::new();
+        Self::open(false).await
+    }
+
+    /// One that holds the registry, and folds it.
+    pub async fn with_registry() -> Self {
+        Self::open(true).await
+    }
+
+    /// Another process on the same log, with a registry of its own.
+    pub async fn replica(&self) -> axum::Router {
+        let mut parts = assemble(self.parts.log.clone(), self.dir.path(), "replica").await;
+        parts.registry = Some(fold::registry(&parts, &self.dir.path().join("replica.db"), "replica").await.0);
+        router(Arc::new(parts))
+    }
+
+    async fn open(with_registry: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let folder = DataFolder::open(&dir.path().join("data")).unwrap();
         let embedded = EmbeddedLog::open(&folder).await.unwrap();
-        let topology = Arc::new(Topology::builtin().unwrap());
-        embedded.ensure_topics(&topology.specs()).await.unwrap();
         let log = Arc::new(Faulty { log: embedded, appends_left: AtomicUsize::new(usize::MAX) });
-        let shared: Arc<dyn EventLog> = log.clone();
-        let shutdown = Shutdown::new();
-        let generations = GenerationLog::open(shared.clone(), &topology, shutdown.clone()).await.unwrap();
-        let path = dir.path().join("deadletters.db");
-        let deadletters = Namespace::open(&path, Durability::Derived, 1, DeadLetters::DDL).await.unwrap();
-        let (config, _) = Config::load(None).unwrap();
-        let parts = Arc::new(Parts {
-            log: shared,
-            topology,
-            generations,
-            processors: Arc::new(Mutex::new(Vec::new())),
-            deadletters: Some(deadletters),
-            artifacts: carbon_artifacts::ArtifactStore::local(dir.path().join("artifacts")).unwrap(),
-            registry: None,
-            health: Arc::new(Health::new(&["log"])),
-            metrics: METRICS.get_or_init(Metrics::install).clone(),
-            config: Arc::new(config),
-            clock: Arc::new(SystemClock),
-            shutdown,
-        });
-        Self { router: router(parts.clone()), parts, log, _folder: folder, _dir: dir }
+        let mut parts = assemble(log.clone(), dir.path(), "own").await;
+        let mut handle = None;
+        if with_registry {
+            let (registry, running) = fold::registry(&parts, &dir.path().join("registry.db"), "own").await;
+            parts.registry = Some(registry);
+            handle = Some(running);
+        }
+        let parts = Arc::new(parts);
+        Self { router: router(parts.clone()), parts, log, fold: handle, _folder: folder, dir }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
@@ -110,6 +117,32 @@ impl Service {
     pub async fn count(&self) -> usize {
         let topic = TopicName::parse(EntityChanged::NAME).unwrap();
         self.parts.log.ends(&topic).await.unwrap().iter().map(|(_, end)| end as usize).sum()
+    }
+}
+
+/// What a process is made of, but for the registry.
+async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str) -> Parts {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    let topology = Arc::new(Topology::builtin().unwrap());
+    log.ensure_topics(&topology.specs()).await.unwrap();
+    let shutdown = Shutdown::new();
+    let generations = GenerationLog::open(log.clone(), &topology, shutdown.clone()).await.unwrap();
+    let path = dir.join(process).join("deadletters.db");
+    let deadletters = Namespace::open(&path, Durability::Derived, 1, DeadLetters::DDL).await.unwrap();
+    let (config, _) = Config::load(None).unwrap();
+    Parts {
+        log,
+        topology,
+        generations,
+        processors: Arc::new(Mutex::new(Vec::new())),
+        deadletters: Some(deadletters),
+        artifacts: carbon_artifacts::ArtifactStore::local(dir.join("artifacts")).unwrap(),
+        registry: None,
+        health: Arc::new(Health::new(&["log"])),
+        metrics: METRICS.get_or_init(Metrics::install).clone(),
+        config: Arc::new(config),
+        clock: Arc::new(SystemClock),
+        shutdown,
     }
 }
 

@@ -204,10 +204,10 @@ impl<'a> Fold<'a> {
             }
         }
         let list = |(key, old, new): &(&String, &str, &String)| {
-            format!("{{'key': '{key}', 'old_value': '{old}', 'new_value': '{new}'}}")
+            format!("{{'key': '{key}', 'old_value': '{}', 'new_value': '{}'}}", shown(old), shown(new))
         };
         (!differing.is_empty()).then(|| {
-            let list: Vec<_> = differing.iter().map(list).collect();
+            let list: Vec<_> = differing.iter().take(SHOWN).map(list).collect();
             let message = format!(
                 "Changing param values is not allowed. Params were already logged='[{}]' for run ID='{}'.",
                 list.join(", "),
@@ -234,6 +234,13 @@ impl<'a> Fold<'a> {
             }
         }
     }
+}
+
+/// So many differing parameters a conflict names, and so much of their values.
+const SHOWN: usize = 20;
+
+fn shown(value: &str) -> &str {
+    value.char_indices().nth(500).map_or(value, |(end, _)| &value[..end])
 }
 
 /// The latest metric is the greatest by step, timestamp, value; not-a-number stands as nought, as with MLflow.

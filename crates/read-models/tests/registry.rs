@@ -1,0 +1,17 @@
+//! The registry's fold and its queries: given what the log holds, when a record comes, then its verdict and its rows.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "registry/commutes.rs"]
+mod commutes;
+#[path = "registry/experiments.rs"]
+mod experiments;
+#[path = "registry/metrics.rs"]
+mod metrics;
+#[path = "registry/runs.rs"]
+mod runs;
+#[path = "registry/search.rs"]
+mod search;
+#[path = "registry/tenants.rs"]
+mod tenants;
+#[path = "registry/world.rs"]
+mod world;

@@ -1,0 +1,23 @@
+//! MLflow's REST API for experiments, runs and metrics, through the whole router.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+#[path = "mlflow/client.rs"]
+mod client;
+#[path = "mlflow/differs.rs"]
+mod differs;
+#[path = "mlflow/experiments.rs"]
+mod experiments;
+#[path = "mlflow/hostile.rs"]
+mod hostile;
+#[path = "mlflow/laws.rs"]
+mod laws;
+#[path = "mlflow/logging.rs"]
+mod logging;
+#[path = "mlflow/metrics.rs"]
+mod metrics;
+#[path = "mlflow/runs.rs"]
+mod runs;
+#[path = "mlflow/search.rs"]
+mod search;

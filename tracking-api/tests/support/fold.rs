@@ -1,0 +1,62 @@
+//! The registry's fold, as the project's processors run it.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use carbon_core::Positions;
+use carbon_log::{Group, NewRecord};
+use carbon_read_models::Projection as _;
+use carbon_read_models::registry::{Registry, RegistryRecord};
+use carbon_runtime::consume::{Options, ProcessorError, ProcessorHandle, Sink, SinkError, spawn_sink};
+use carbon_store::{Checkpoint, CheckpointError, Durability, Namespace};
+use carbon_tracking_api::{Parts, RegistryParts};
+
+struct Fold(Namespace);
+
+#[async_trait]
+impl Sink for Fold {
+    type In = RegistryRecord;
+
+    async fn checkpoint(&self) -> Result<Checkpoint, ProcessorError> {
+        Ok(self.0.checkpoint().await?)
+    }
+
+    async fn reset(&self) -> Result<(), ProcessorError> {
+        Ok(self.0.clear().await?)
+    }
+
+    async fn apply(
+        &self,
+        log: &str,
+        batch: &[RegistryRecord],
+        from: &Positions,
+        upto: &Positions,
+    ) -> Result<Vec<NewRecord>, SinkError> {
+        let mut tables = self.0.begin().await.map_err(ProcessorError::from)?;
+        tables.advance(log, from, upto).await.map_err(|error| match error {
+            CheckpointError::Moved { actual } => SinkError::Moved { actual },
+            CheckpointError::Store(error) => SinkError::Failed(error.into()),
+        })?;
+        Registry.apply(&mut tables, batch).await.map_err(|error| ProcessorError::of(&error))?;
+        tables.commit().await.map_err(ProcessorError::from)?;
+        Ok(Vec::new())
+    }
+}
+
+/// Opens a registry at `path` and folds the log of `parts` into it.
+pub async fn registry(parts: &Parts, path: &Path, group: &str) -> (RegistryParts, ProcessorHandle) {
+    let layout = i64::from(Registry::VERSION);
+    let namespace = Namespace::open(path, Durability::Derived, layout, Registry::DDL).await.unwrap();
+    let processor = &parts.topology.processors["registry"];
+    let topics = processor.consumes.iter().map(|topic| parts.topology.topics[topic.as_str()].clone());
+    let options = Options {
+        name: "registry".into(),
+        group: Group::new("registry", group),
+        topics: topics.collect(),
+        batch: processor.batch,
+        log: parts.log.clone(),
+        shutdown: parts.shutdown.clone(),
+    };
+    let handle = spawn_sink(Fold(namespace.clone()), options);
+    (RegistryParts::new(namespace, handle.view()), handle)
+}
