@@ -133,13 +133,21 @@ impl Registry {
         }
     }
 
-    /// Demands full transitive compatibility of a subject (law 13).
+    /// Demands full transitive compatibility of a subject (law 13). Of two who do so at once a registry may tell the
+    /// second that the rule is there already, so it is asked again.
     pub async fn demand_compatibility(&self, event: &str) -> Result<(), LogError> {
+        let answer = match self.put_compatibility(event).await {
+            Err(error) if error.status() == Some(reqwest::StatusCode::CONFLICT) => self.put_compatibility(event).await,
+            answer => answer,
+        };
+        answer.map_err(|error| LogError::Unavailable(format!("schema registry: {}", error.without_url())))
+    }
+
+    async fn put_compatibility(&self, event: &str) -> Result<(), reqwest::Error> {
         let url = format!("{}/config/{}", self.address, subject(event));
         let body = json!({"compatibility": "FULL_TRANSITIVE"}).to_string();
         let request = self.client.put(url).header("content-type", "application/vnd.schemaregistry.v1+json").body(body);
-        let answer = request.send().await.and_then(reqwest::Response::error_for_status);
-        answer.map(drop).map_err(|error| LogError::Unavailable(format!("schema registry: {}", error.without_url())))
+        request.send().await?.error_for_status().map(drop)
     }
 
     /// The versions of a subject, oldest first; none where it is not there.

@@ -195,13 +195,17 @@ async fn law_13_an_incompatible_subject_is_refused_before_anything_changes() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
 async fn law_13_who_loses_a_race_of_registrations_has_its_id() {
-    let raced = AtomicBool::new(false);
+    let (registered, ruled) = (AtomicBool::new(false), AtomicBool::new(false));
     let stub = Stub::start(move |asked| {
-        let already = r#"{"error_code":409,"message":"An artifact with this id already exists."}"#;
         let registers = asked.starts_with("POST ") && asked.ends_with("/versions");
-        match (asked.starts_with("GET /subjects/"), registers && !raced.swap(true, Ordering::Relaxed)) {
+        let raced = match (registers, asked.starts_with("PUT /config/")) {
+            (true, _) => !registered.swap(true, Ordering::Relaxed),
+            (_, true) => !ruled.swap(true, Ordering::Relaxed),
+            _ => false,
+        };
+        match (asked.starts_with("GET /subjects/"), raced) {
             (true, _) => (404, r#"{"error_code":40401,"message":"Subject not found"}"#.to_owned()),
-            (_, true) => (409, already.to_owned()),
+            (_, true) => (409, r#"{"error_code":409,"message":"It already exists."}"#.to_owned()),
             _ => (200, r#"{"id":7}"#.to_owned()),
         }
     })
