@@ -27,10 +27,6 @@ const FILE_LIMIT: u64 = 64 * 1024 * 1024 * 1024;
 /// How long an upload may stand still.
 const IDLE: Duration = Duration::from_secs(60);
 
-fn of(error: carbon_store::StoreError) -> MlflowError {
-    MlflowError::of(&error)
-}
-
 fn stored(error: ArtifactError) -> MlflowError {
     match error {
         ArtifactError::Path { .. } => invalid_path(),
@@ -117,7 +113,7 @@ pub(super) async fn download(
 }
 
 async fn send(call: &Call, path: &str, headers: &HeaderMap) -> Result<Response, MlflowError> {
-    let file = artifact(call.rows()?, &call.scope, path).await.map_err(of)?.ok_or_else(|| no_such(path))?;
+    let file = artifact(call.rows()?, &call.scope, path).await?.ok_or_else(|| no_such(path))?;
     let sha256 = Sha256Hex::parse(&file.sha256).map_err(stored)?;
     let name = path.rsplit('/').next().unwrap_or_default();
     let mut response = Response::builder()
@@ -184,8 +180,8 @@ pub(super) async fn delete(State(parts): State<Arc<Parts>>, path: FilePath, requ
     let call = Call::of(&parts, &mut head).await?;
     let path = path.0.as_str();
     let rows = call.rows()?;
-    let mut files = artifacts_below(rows, &call.scope, Some(path)).await.map_err(of)?;
-    files.extend(artifact(rows, &call.scope, path).await.map_err(of)?);
+    let mut files = artifacts_below(rows, &call.scope, Some(path)).await?;
+    files.extend(artifact(rows, &call.scope, path).await?);
     let own = ArtifactChanged::owner_of(path);
     // One event says all of one owner; of a folder that holds several owners' files, each file its own.
     let mut paths: BTreeSet<&str> =
@@ -212,8 +208,7 @@ fn listing(files: &[ArtifactFile], folder: Option<&ArtifactPath>, shown: impl Fn
 /// GET `mlflow-artifacts/artifacts?path=`: names without their folder.
 pub(super) async fn list_root(call: Call) -> Answered {
     let folder = call.folder("path")?;
-    let files =
-        artifacts_below(call.rows()?, &call.scope, folder.as_ref().map(ArtifactPath::as_str)).await.map_err(of)?;
+    let files = artifacts_below(call.rows()?, &call.scope, folder.as_ref().map(ArtifactPath::as_str)).await?;
     let basename = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     let entries = listing(&files, folder.as_ref(), basename);
     let mut answer = Map::new();
@@ -239,7 +234,7 @@ pub(super) async fn list_of_run(call: Call) -> Answered {
             Some(below) => root.join(below.as_str()).map_err(stored)?,
             None => root.clone(),
         };
-        let files = artifacts_below(call.rows()?, &call.scope, Some(folder.as_str())).await.map_err(of)?;
+        let files = artifacts_below(call.rows()?, &call.scope, Some(folder.as_str())).await?;
         let prefix = format!("{root}/");
         let entries = listing(&files, Some(&folder), |path| path.strip_prefix(&prefix).unwrap_or(path).to_owned());
         if !entries.is_empty() {

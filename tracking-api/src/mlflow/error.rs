@@ -6,7 +6,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use carbon_core::{Classify, Fault, Retry};
 use carbon_http::{Code, Problem};
+use carbon_read_models::registry::filter::GrammarError;
 use carbon_read_models::registry::{Conflict, ConflictCode};
+use carbon_store::StoreError;
 use serde_json::json;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +78,18 @@ impl MlflowError {
             ConflictCode::DoesNotExist => Self::does_not_exist(conflict.message),
             ConflictCode::Refused => Self::invalid(conflict.message),
         }
+    }
+}
+
+impl From<StoreError> for MlflowError {
+    fn from(error: StoreError) -> Self {
+        Self::of(&error)
+    }
+}
+
+impl From<GrammarError> for MlflowError {
+    fn from(error: GrammarError) -> Self {
+        Self::invalid(error.to_string())
     }
 }
 

@@ -18,10 +18,6 @@ use super::shapes;
 /// The experiment that every tenant has from the start.
 const DEFAULT_NAME: &str = "Default";
 
-fn of(error: carbon_store::StoreError) -> MlflowError {
-    MlflowError::of(&error)
-}
-
 fn missing(id: &str) -> MlflowError {
     MlflowError::does_not_exist(format!("No Experiment with id={id} exists"))
 }
@@ -35,7 +31,7 @@ impl Call {
     pub(super) async fn experiment(&self) -> Result<Experiment, MlflowError> {
         let text = self.args.required("experiment_id")?;
         let id = check::experiment_id(text)?;
-        experiment(self.rows()?, &self.scope, id).await.map_err(of)?.ok_or_else(|| missing(text))
+        experiment(self.rows()?, &self.scope, id).await?.ok_or_else(|| missing(text))
     }
 }
 
@@ -45,7 +41,7 @@ pub(super) async fn ensure_default(call: &Call) -> Result<(), MlflowError> {
     if registry.has_default(call.scope.tenant()) {
         return Ok(());
     }
-    if experiment(&registry.namespace, &call.scope, 0).await.map_err(of)?.is_none() {
+    if experiment(&registry.namespace, &call.scope, 0).await?.is_none() {
         let event = ExperimentChanged {
             name: Some(DEFAULT_NAME.into()),
             artifact_location: Some(artifact_location(0)),
@@ -91,11 +87,11 @@ pub(super) async fn create(call: Call) -> Answered {
     let registry = call.registry()?;
     // Claims queue within a process, so that races are between replicas alone.
     let _claim = registry.claims.lock().await;
-    if experiment_by_name(&registry.namespace, &call.scope, name).await.map_err(of)?.is_some() {
+    if experiment_by_name(&registry.namespace, &call.scope, name).await?.is_some() {
         return Err(MlflowError::already_exists(format!("Experiment(name={name}) already exists.")));
     }
     loop {
-        let id = next_experiment_id(&registry.namespace, &call.scope).await.map_err(of)?;
+        let id = next_experiment_id(&registry.namespace, &call.scope).await?;
         let event = ExperimentChanged {
             name: Some(name.to_owned()),
             artifact_location: Some(location.map_or_else(|| artifact_location(id), str::to_owned)),
@@ -117,7 +113,7 @@ pub(super) async fn get(call: Call) -> Answered {
 
 pub(super) async fn get_by_name(call: Call) -> Answered {
     let name = call.args.required("experiment_name")?;
-    match experiment_by_name(call.rows()?, &call.scope, name).await.map_err(of)? {
+    match experiment_by_name(call.rows()?, &call.scope, name).await? {
         Some(found) => Ok(Answer(json!({"experiment": shapes::experiment(&found)}))),
         None => Err(MlflowError::does_not_exist(format!("Could not find experiment with name '{name}'"))),
     }
@@ -183,15 +179,14 @@ pub(super) fn view(args: &Args, name: &str) -> Result<View, MlflowError> {
 
 pub(super) async fn search(call: Call) -> Answered {
     let paging = Paging::read(&call.args, None, 50_000)?;
-    let grammar = |error: carbon_read_models::registry::filter::GrammarError| MlflowError::invalid(error.to_string());
-    let filter = parse_filter(Target::Experiments, call.args.text("filter")?.unwrap_or_default()).map_err(grammar)?;
+    let filter = parse_filter(Target::Experiments, call.args.text("filter")?.unwrap_or_default())?;
     let mut order_by = Vec::new();
     for term in call.args.texts("order_by")? {
-        order_by.push(parse_order_by(Target::Experiments, &term).map_err(grammar)?);
+        order_by.push(parse_order_by(Target::Experiments, &term)?);
     }
     let view = view(&call.args, "view_type")?;
     let search = SearchExperiments { view, filter, order_by, limit: paging.limit, offset: paging.offset };
-    let page = search_experiments(call.rows()?, &call.scope, &search).await.map_err(of)?;
+    let page = search_experiments(call.rows()?, &call.scope, &search).await?;
     let mut answer = Map::new();
     if !page.items.is_empty() {
         shapes::put(&mut answer, "experiments", page.items.iter().map(shapes::experiment).collect::<Vec<_>>());

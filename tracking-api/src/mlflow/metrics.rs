@@ -10,15 +10,11 @@ use super::error::MlflowError;
 use super::page::Paging;
 use super::shapes;
 
-fn of(error: carbon_store::StoreError) -> MlflowError {
-    MlflowError::of(&error)
-}
-
 pub(super) async fn get_history(call: Call) -> Answered {
     let key = call.args.required("metric_key")?;
     let run = call.run().await?;
     let paging = Paging::read(&call.args, Some(25_000), 1_000_000)?;
-    let page = metric_history(call.rows()?, &run, key, paging.limit, paging.offset).await.map_err(of)?;
+    let page = metric_history(call.rows()?, &run, key, paging.limit, paging.offset).await?;
     let mut answer = Map::new();
     if !page.items.is_empty() {
         shapes::put(&mut answer, "metrics", page.items.iter().map(shapes::metric).collect::<Vec<_>>());
@@ -70,8 +66,7 @@ pub(super) async fn bulk_interval(call: Call) -> Answered {
     if !(1..=BULK_POINTS).contains(&points) {
         return Err(MlflowError::invalid(format!("max_results must be between 1 and {BULK_POINTS}.")));
     }
-    let mut found =
-        metric_intervals(call.rows()?, &call.scope, &runs, key, steps, points as usize).await.map_err(of)?;
+    let mut found = metric_intervals(call.rows()?, &call.scope, &runs, key, steps, points as usize).await?;
     // Run by run in the order that was asked for.
     let places: HashMap<&str, usize> = runs.iter().enumerate().map(|(at, run)| (run.as_str(), at)).collect();
     found.sort_by_key(|point| places.get(point.run_id.as_str()).copied());
@@ -100,8 +95,8 @@ pub(super) async fn bulk_history(call: Call) -> Answered {
         if points.len() == limit {
             break;
         }
-        let Some(run) = run_info(call.rows()?, &call.scope, id).await.map_err(of)? else { continue };
-        let page = metric_history(call.rows()?, &run, key, limit - points.len(), 0).await.map_err(of)?;
+        let Some(run) = run_info(call.rows()?, &call.scope, id).await? else { continue };
+        let page = metric_history(call.rows()?, &run, key, limit - points.len(), 0).await?;
         points.extend(page.items.iter().map(|m| point(key, id, (m.value, m.timestamp, m.step))));
     }
     answer(points)

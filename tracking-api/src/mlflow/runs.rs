@@ -16,10 +16,6 @@ use super::shapes;
 
 const NAME_TAG: &str = "mlflow.runName";
 
-fn of(error: carbon_store::StoreError) -> MlflowError {
-    MlflowError::of(&error)
-}
-
 fn missing(run_id: &str) -> MlflowError {
     MlflowError::does_not_exist(format!("Run with id={run_id} not found"))
 }
@@ -32,7 +28,7 @@ impl Call {
     /// The run that the arguments name, deleted ones too.
     pub(super) async fn run(&self) -> Result<RunInfo, MlflowError> {
         let id = self.args.run_id()?;
-        run_info(self.rows()?, &self.scope, id).await.map_err(of)?.ok_or_else(|| missing(id))
+        run_info(self.rows()?, &self.scope, id).await?.ok_or_else(|| missing(id))
     }
 
     /// A run that takes writes. The fold decides again; here a run is refused whose experiment is deleted, and an id that
@@ -67,7 +63,7 @@ pub(super) async fn create(call: Call) -> Answered {
     let text = args.any_text(&["experiment_id", "experimentId"])?;
     let text = text.ok_or_else(|| MlflowError::missing("experiment_id"))?;
     let id = check::experiment_id(text)?;
-    let experiment = experiment(call.rows()?, &call.scope, id).await.map_err(of)?;
+    let experiment = experiment(call.rows()?, &call.scope, id).await?;
     let experiment =
         experiment.ok_or_else(|| MlflowError::does_not_exist(format!("No Experiment with id={text} exists")))?;
     if experiment.deleted {
@@ -104,13 +100,13 @@ pub(super) async fn create(call: Call) -> Answered {
         ..call.run_event(&run_id, RunKind::Started)
     };
     call.write(&event).await?;
-    let made = run(call.rows()?, &call.scope, &run_id).await.map_err(of)?.ok_or_else(|| missing(&run_id))?;
+    let made = run(call.rows()?, &call.scope, &run_id).await?.ok_or_else(|| missing(&run_id))?;
     Ok(Answer(json!({"run": shapes::run(&made)})))
 }
 
 pub(super) async fn get(call: Call) -> Answered {
     let id = call.args.run_id()?;
-    let found = run(call.rows()?, &call.scope, id).await.map_err(of)?.ok_or_else(|| missing(id))?;
+    let found = run(call.rows()?, &call.scope, id).await?.ok_or_else(|| missing(id))?;
     Ok(Answer(json!({"run": shapes::run(&found)})))
 }
 
@@ -139,12 +135,11 @@ pub(super) async fn restore(call: Call) -> Answered {
 
 pub(super) async fn search(call: Call) -> Answered {
     let paging = Paging::read(&call.args, Some(1000), 50_000)?;
-    let grammar = |error: carbon_read_models::registry::filter::GrammarError| MlflowError::invalid(error.to_string());
-    let filter = parse_filter(Target::Runs, call.args.text("filter")?.unwrap_or_default()).map_err(grammar)?;
+    let filter = parse_filter(Target::Runs, call.args.text("filter")?.unwrap_or_default())?;
     let terms = call.args.texts("order_by")?;
     let mut order_by = Vec::with_capacity(terms.len());
     for term in &terms {
-        let order = parse_order_by(Target::Runs, term).map_err(grammar)?;
+        let order = parse_order_by(Target::Runs, term)?;
         if order_by.iter().any(|other: &carbon_read_models::registry::filter::Order| {
             (other.entity, &other.key) == (order.entity, &order.key)
         }) {
@@ -161,7 +156,7 @@ pub(super) async fn search(call: Call) -> Answered {
     }
     let view = view(&call.args, "run_view_type")?;
     let search = SearchRuns { experiments, view, filter, order_by, limit: paging.limit, offset: paging.offset };
-    let page = search_runs(call.rows()?, &call.scope, &search).await.map_err(of)?;
+    let page = search_runs(call.rows()?, &call.scope, &search).await?;
     let mut answer = Map::new();
     if !page.items.is_empty() {
         shapes::put(&mut answer, "runs", page.items.iter().map(shapes::run).collect::<Vec<_>>());

@@ -44,7 +44,7 @@ impl Call {
                 "the write is durable, but the registry has not folded it yet; look whether it took effect before trying again",
             ));
         }
-        verdict(&registry.namespace, position).await.map_err(|error| MlflowError::of(&error))
+        Ok(verdict(&registry.namespace, position).await?)
     }
 
     /// Appends; a conflict is an error.
