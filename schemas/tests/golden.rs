@@ -13,7 +13,7 @@ use apache_avro::types::Value;
 use carbon_core::{Partitioner, Position, Timestamp, TopicName};
 use carbon_schemas::events::{
     ArtifactChanged, DeadLetter, EmbeddingGenerated, EntityChanged, ExperimentChanged, GenerationChanged, IndexUpdated,
-    RunLogged,
+    LoggedModelChanged, RunLogged,
 };
 use carbon_schemas::{
     Decoded, Decoder, Event, RawRecord, SchemaId, SchemaVersion, encode, event_names, frame, versions,
@@ -96,6 +96,7 @@ fn check_all_of(event: &str) {
         ExperimentChanged::NAME => check::<ExperimentChanged>(),
         GenerationChanged::NAME => check::<GenerationChanged>(),
         IndexUpdated::NAME => check::<IndexUpdated>(),
+        LoggedModelChanged::NAME => check::<LoggedModelChanged>(),
         RunLogged::NAME => check::<RunLogged>(),
         other => panic!("{other} has no golden: give it one, and its line here"),
     }

@@ -13,6 +13,8 @@ mod experiments;
 mod hostile;
 #[path = "mlflow/laws.rs"]
 mod laws;
+#[path = "mlflow/logged_models.rs"]
+mod logged_models;
 #[path = "mlflow/logging.rs"]
 mod logging;
 #[path = "mlflow/metrics.rs"]

@@ -5,6 +5,8 @@
 mod commutes;
 #[path = "registry/experiments.rs"]
 mod experiments;
+#[path = "registry/logged_models.rs"]
+mod logged_models;
 #[path = "registry/metrics.rs"]
 mod metrics;
 #[path = "registry/runs.rs"]

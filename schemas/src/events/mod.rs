@@ -7,6 +7,7 @@ mod entity_changed;
 mod experiment_changed;
 mod generation_changed;
 mod index_updated;
+mod logged_model_changed;
 mod run_logged;
 mod tracking;
 
@@ -22,6 +23,7 @@ pub use entity_changed::EntityChanged;
 pub use experiment_changed::{ExperimentChanged, ExperimentKind};
 pub use generation_changed::{GenerationChanged, GenerationState};
 pub use index_updated::IndexUpdated;
+pub use logged_model_changed::{LOGGED_MODEL_STATUSES, LoggedModelChanged, LoggedModelKind};
 pub use run_logged::{DatasetInput, Metric, ModelOutput, RUN_STATUSES, RunKind, RunLogged};
 pub use tracking::{KeyValue, TenantKey, TrackingLimits};
 

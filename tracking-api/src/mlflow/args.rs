@@ -110,6 +110,14 @@ impl Args {
         Ok(Some(if number.is_infinite() { f64::MAX.copysign(number) } else { number }))
     }
 
+    pub fn truth(&self, name: &str) -> Result<Option<bool>> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Bool(truth)) => Ok(Some(*truth)),
+            Some(other) => Err(self.wrong(name, other)),
+        }
+    }
+
     fn list(&self, name: &str) -> Result<&[Value]> {
         match self.fields.get(name) {
             None | Some(Value::Null) => Ok(&[]),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::request::Parts as Head;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -225,11 +225,21 @@ fn root(uri: &str) -> Option<ArtifactPath> {
 
 /// GET `artifacts/list`: paths from the run's root.
 pub(super) async fn list_of_run(call: Call) -> Answered {
-    let run = call.run().await?;
-    let below = call.folder("path")?;
+    let uri = call.run().await?.artifact_uri;
+    list_of(&call, &uri, "path").await
+}
+
+/// GET `logged-models/{id}/artifacts/directories`: paths from the model's root.
+pub(super) async fn list_of_model(Path(id): Path<String>, call: Call) -> Answered {
+    let uri = call.logged_model(&id).await?.artifact_uri;
+    list_of(&call, &uri, "artifact_directory_path").await
+}
+
+async fn list_of(call: &Call, uri: &str, folder: &str) -> Answered {
+    let below = call.folder(folder)?;
     let mut answer = Map::new();
-    shapes::put(&mut answer, "root_uri", run.artifact_uri.as_str());
-    if let Some(root) = root(&run.artifact_uri) {
+    shapes::put(&mut answer, "root_uri", uri);
+    if let Some(root) = root(uri) {
         let folder = match &below {
             Some(below) => root.join(below.as_str()).map_err(stored)?,
             None => root.clone(),

@@ -7,6 +7,7 @@ pub(super) const PARAM_VALUE: usize = 6000;
 pub(super) const TAG_VALUE: usize = 8000;
 pub(super) const EXPERIMENT_TAG_VALUE: usize = 20_000;
 const EXPERIMENT_NAME: usize = 500;
+const LIST: usize = 100;
 
 fn invalid(shown: &str, called: &str, why: &str) -> MlflowError {
     let shown = serde_json::Value::from(shown);
@@ -37,6 +38,14 @@ pub(super) fn key(key: &str, kind: &str, called: &str) -> Result<(), MlflowError
 pub(super) fn too_long(text: &str, kind: &str, limit: usize) -> Result<(), MlflowError> {
     match text.chars().count() > limit {
         true => Err(MlflowError::invalid(format!("'{kind}' exceeds the maximum length of {limit} characters"))),
+        false => Ok(()),
+    }
+}
+
+/// Of lists that become expressions of a query.
+pub(super) fn at_most(count: usize, what: &str) -> Result<(), MlflowError> {
+    match count > LIST {
+        true => Err(MlflowError::invalid(format!("{count} {what}, at most {LIST} are taken"))),
         false => Ok(()),
     }
 }

@@ -6,6 +6,7 @@ mod call;
 mod check;
 mod error;
 mod experiments;
+mod logged_models;
 mod logging;
 mod metrics;
 mod names;
@@ -17,7 +18,7 @@ mod write;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{any, get, post};
+use axum::routing::{any, delete, get, patch, post};
 use axum::{Router, response::IntoResponse};
 
 use crate::Parts;
@@ -68,6 +69,16 @@ fn of_prefix() -> Router<Arc<Parts>> {
         .route("/metrics/get-history", get(metrics::get_history))
         .route("/metrics/get-history-bulk", get(metrics::bulk_history))
         .route("/metrics/get-history-bulk-interval", get(metrics::bulk_interval))
+        .route("/logged-models", post(logged_models::create))
+        .route("/logged-models/search", post(logged_models::search))
+        .route(
+            "/logged-models/{model_id}",
+            get(logged_models::get).patch(logged_models::finalise).delete(logged_models::delete),
+        )
+        .route("/logged-models/{model_id}/params", post(logged_models::log_params))
+        .route("/logged-models/{model_id}/tags", patch(logged_models::set_tags))
+        .route("/logged-models/{model_id}/tags/{*key}", delete(logged_models::delete_tag))
+        .route("/logged-models/{model_id}/artifacts/directories", get(artifacts::list_of_model))
         .route("/artifacts/list", get(artifacts::list_of_run))
         .route("/{*rest}", any(no_endpoint))
 }

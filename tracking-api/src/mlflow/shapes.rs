@@ -1,6 +1,6 @@
 //! The JSON of MLflow's answers: fields that are not set and empty lists are left out.
 
-use carbon_read_models::registry::queries::{Experiment, Run, RunInfo};
+use carbon_read_models::registry::queries::{Experiment, LoggedModel, Run, RunInfo};
 use carbon_schemas::events::{DatasetInput, KeyValue, Metric};
 use serde_json::{Map, Value, json};
 
@@ -104,4 +104,27 @@ pub(super) fn run(run: &Run) -> Value {
     let made = run.output_models.iter().map(|output| json!({"model_id": output.model_id, "step": output.step}));
     put_list(&mut outputs, "model_outputs", made.collect());
     json!({"info": run_info(&run.info), "data": data, "inputs": inputs, "outputs": outputs})
+}
+
+pub(super) fn logged_model(model: &LoggedModel) -> Value {
+    let mut info = Map::new();
+    put(&mut info, "model_id", model.model_id.as_str());
+    put(&mut info, "experiment_id", model.experiment_id.to_string());
+    put(&mut info, "name", model.name.as_str());
+    put(&mut info, "creation_timestamp_ms", model.created_at.0);
+    put(&mut info, "last_updated_timestamp_ms", model.updated_at.0);
+    put(&mut info, "artifact_uri", model.artifact_uri.as_str());
+    put(&mut info, "status", format!("LOGGED_MODEL_{}", model.status));
+    put(&mut info, "model_type", model.model_type.as_str());
+    put(&mut info, "source_run_id", model.source_run_id.as_str());
+    put_list(&mut info, "tags", pairs(&model.tags));
+    let mut data = Map::new();
+    put_list(&mut data, "params", pairs(&model.params));
+    let with_run = |logged: &carbon_read_models::registry::queries::LoggedMetric| {
+        let mut metric = metric(&logged.metric);
+        metric["run_id"] = logged.run_id.as_str().into();
+        metric
+    };
+    put_list(&mut data, "metrics", model.metrics.iter().map(with_run).collect());
+    json!({"info": info, "data": data})
 }

@@ -79,7 +79,7 @@ impl Client {
     /// How many records the tracking topics hold.
     pub async fn events(&self) -> usize {
         let mut count = 0;
-        for topic in ["ml.experiment.changed.v1", "ml.run.logged.v1"] {
+        for topic in ["ml.experiment.changed.v1", "ml.run.logged.v1", "ml.logged_model.changed.v1"] {
             let topic = carbon_core::TopicName::parse(topic).unwrap();
             let ends = self.service.parts.log.ends(&topic).await.unwrap();
             count += ends.iter().map(|(_, end)| end as usize).sum::<usize>();

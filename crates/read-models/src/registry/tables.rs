@@ -62,6 +62,7 @@ CREATE TABLE IF NOT EXISTS metrics (
     dataset_digest TEXT,
     PRIMARY KEY (run_no, key, timestamp, step, value, is_nan)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS metrics_model ON metrics (model_id, key) WHERE model_id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS latest_metrics (
     run_no INTEGER NOT NULL,
     key TEXT NOT NULL,
@@ -92,6 +93,38 @@ CREATE TABLE IF NOT EXISTS run_models (
     model_id TEXT NOT NULL,
     step INTEGER NOT NULL,
     PRIMARY KEY (run_no, direction, model_id)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS logged_models (
+    tenant_id TEXT NOT NULL,
+    model_id TEXT NOT NULL,
+    experiment_id INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    model_type TEXT NOT NULL,
+    source_run_id TEXT NOT NULL,
+    artifact_uri TEXT NOT NULL,
+    status TEXT NOT NULL,
+    deleted INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, model_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS logged_models_page
+    ON logged_models (tenant_id, experiment_id, deleted, created_at DESC, model_id);
+CREATE INDEX IF NOT EXISTS logged_models_name ON logged_models (tenant_id, name, experiment_id);
+CREATE TABLE IF NOT EXISTS logged_model_params (
+    tenant_id TEXT NOT NULL,
+    model_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (tenant_id, model_id, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS logged_model_tags (
+    tenant_id TEXT NOT NULL,
+    model_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (tenant_id, model_id, key)
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS artifacts (
@@ -138,6 +171,13 @@ SELECT row FROM (
         FROM run_datasets d JOIN runs USING (run_no)
     UNION ALL
     SELECT json_array('model', tenant_id, run_id, direction, model_id, step) FROM run_models JOIN runs USING (run_no)
+    UNION ALL
+    SELECT json_array('logged model', tenant_id, model_id, experiment_id, name, model_type, source_run_id, artifact_uri,
+                      status, deleted, created_at, updated_at) FROM logged_models
+    UNION ALL
+    SELECT json_array('logged model param', tenant_id, model_id, key, value) FROM logged_model_params
+    UNION ALL
+    SELECT json_array('logged model tag', tenant_id, model_id, key, value) FROM logged_model_tags
     UNION ALL
     SELECT json_array('artifact', tenant_id, path, owner, size, sha256, stored_at) FROM artifacts
     UNION ALL

@@ -3,10 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use carbon_read_models::registry::RegistryRecord;
-use carbon_schemas::events::{DatasetInput, ExperimentKind, ModelOutput, RunKind, RunLogged};
+use carbon_schemas::events::{
+    DatasetInput, ExperimentKind, LoggedModelChanged, LoggedModelKind, ModelOutput, RunKind, RunLogged,
+};
 use proptest::prelude::*;
 
-use crate::world::{Fact, Rows, Writer, created, logged, metric, of, pairs, position, renamed, run_of, started};
+use crate::world::{
+    Fact, Rows, Writer, created, logged, metric, model_created, model_of, of, pairs, position, renamed, run_of, started,
+};
 
 /// Few names and few values, so that claims collide.
 fn fact() -> impl Strategy<Value = Fact> {
@@ -73,7 +77,21 @@ fn fact() -> impl Strategy<Value = Fact> {
             };
             event.into()
         });
-    prop_oneof![1 => experiment, 4 => run]
+    let some = || prop::collection::vec((name(), name()), 0..3);
+    let model = (0u8..3, 0u8..7, some(), some(), name()).prop_map(|(model, what, params, tags, key)| -> Fact {
+        let id = format!("m-{model}");
+        let (params, tags) = (pairs(&params), pairs(&tags));
+        let event = match what {
+            0 | 1 => LoggedModelChanged { params, tags, ..model_created(&id, key) },
+            2 => LoggedModelChanged { status: Some("READY".into()), ..model_of(&id, LoggedModelKind::Finalised) },
+            3 => LoggedModelChanged { params, ..model_of(&id, LoggedModelKind::Params) },
+            4 => LoggedModelChanged { tags, ..model_of(&id, LoggedModelKind::Tagged) },
+            5 => LoggedModelChanged { removed_tags: vec![key.into()], ..model_of(&id, LoggedModelKind::Tagged) },
+            _ => model_of(&id, LoggedModelKind::Deleted),
+        };
+        event.into()
+    });
+    prop_oneof![1 => experiment, 4 => run, 2 => model]
 }
 
 fn dataset(name: &str, digest: &str, source: &str) -> DatasetInput {

@@ -9,7 +9,9 @@ use carbon_read_models::registry::queries::{
 };
 use carbon_read_models::registry::{Conflict, ConflictCode, Registry, RegistryRecord, verdict};
 use carbon_read_models::{Digest, Projection, digest};
-use carbon_schemas::events::{ExperimentChanged, ExperimentKind, KeyValue, Metric, RunKind, RunLogged};
+use carbon_schemas::events::{
+    ExperimentChanged, ExperimentKind, KeyValue, LoggedModelChanged, LoggedModelKind, Metric, RunKind, RunLogged,
+};
 use carbon_schemas::{Decoded, Event, Poison, PoisonReason, Recorded};
 use carbon_store::{Durability, Namespace};
 use uuid::Uuid;
@@ -46,11 +48,18 @@ impl Rows {
 pub enum Fact {
     Experiment(ExperimentChanged),
     Run(Box<RunLogged>),
+    Model(Box<LoggedModelChanged>),
 }
 
 impl From<ExperimentChanged> for Fact {
     fn from(event: ExperimentChanged) -> Self {
         Self::Experiment(event)
+    }
+}
+
+impl From<LoggedModelChanged> for Fact {
+    fn from(event: LoggedModelChanged) -> Self {
+        Self::Model(Box::new(event))
     }
 }
 
@@ -87,6 +96,7 @@ impl Writer {
         match fact.into() {
             Fact::Experiment(event) => RegistryRecord::Experiment(self.recorded(event, 1)),
             Fact::Run(event) => RegistryRecord::Run(self.recorded(*event, 6)),
+            Fact::Model(event) => RegistryRecord::LoggedModel(self.recorded(*event, 1)),
         }
     }
 
@@ -267,6 +277,20 @@ pub fn started(run_id: &str, experiment_id: i64) -> RunLogged {
         start_time: Some(100),
         artifact_uri: Some(format!("mlflow-artifacts:/{experiment_id}/{run_id}/artifacts")),
         ..run_of(run_id, RunKind::Started)
+    }
+}
+
+pub fn model_of(id: &str, kind: LoggedModelKind) -> LoggedModelChanged {
+    LoggedModelChanged::of(Uuid::nil(), Timestamp(1_000), &tenant("acme"), id, kind)
+}
+
+/// A logged model of experiment 1.
+pub fn model_created(id: &str, name: &str) -> LoggedModelChanged {
+    LoggedModelChanged {
+        experiment_id: Some("1".into()),
+        name: Some(name.into()),
+        artifact_uri: Some(format!("mlflow-artifacts:/1/models/{id}/artifacts")),
+        ..model_of(id, LoggedModelKind::Created)
     }
 }
 

@@ -2,11 +2,12 @@
 
 mod artifacts;
 mod experiments;
+mod logged_models;
 mod run_rows;
 mod runs;
 
 use async_trait::async_trait;
-use carbon_schemas::events::{ArtifactChanged, ExperimentChanged, RunLogged};
+use carbon_schemas::events::{ArtifactChanged, ExperimentChanged, LoggedModelChanged, RunLogged};
 use carbon_schemas::{Decoded, feed};
 use carbon_store::Tables;
 
@@ -18,6 +19,7 @@ feed! {
     pub enum RegistryRecord with RegistryDecoders {
         Experiment(ExperimentChanged),
         Run(RunLogged),
+        LoggedModel(LoggedModelChanged),
         Artifact(ArtifactChanged),
     }
 }
@@ -29,7 +31,7 @@ pub struct Registry;
 #[async_trait]
 impl Projection for Registry {
     const NAME: &'static str = "registry";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const DDL: &'static str = tables::DDL;
     const CANONICAL: &'static str = tables::CANONICAL;
     type Record = RegistryRecord;
@@ -43,6 +45,13 @@ impl Projection for Registry {
                     // Poison of a kept topic folds to nothing (law 10).
                     if let Decoded::Event { event, .. } = &record.body
                         && let Some(conflict) = experiments::apply(tables, event).await?
+                    {
+                        conflicts.push((&record.position, conflict));
+                    }
+                }
+                RegistryRecord::LoggedModel(record) => {
+                    if let Decoded::Event { event, .. } = &record.body
+                        && let Some(conflict) = logged_models::apply(tables, event).await?
                     {
                         conflicts.push((&record.position, conflict));
                     }

@@ -3,6 +3,7 @@
 mod artifacts;
 mod experiments;
 mod hydrate;
+mod logged_models;
 mod metrics;
 mod runs;
 mod search_runs;
@@ -12,6 +13,9 @@ use carbon_store::StoreError;
 pub use artifacts::{ArtifactFile, artifact, artifacts_below};
 pub use experiments::{
     Experiment, SearchExperiments, experiment, experiment_by_name, next_experiment_id, search_experiments,
+};
+pub use logged_models::{
+    LoggedMetric, LoggedModel, MetricOrder, SearchLoggedModels, logged_model, search_logged_models,
 };
 pub use metrics::{BulkPoint, metric_history, metric_intervals};
 pub use runs::{Run, RunInfo, has_tag, run, run_info};
