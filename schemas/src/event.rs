@@ -98,6 +98,25 @@ pub(crate) mod uuid_text {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Uuid::try_parse(&text).map_err(|_| serde::de::Error::custom("event_id is not a UUID"))
+        Uuid::try_parse(&text).map_err(|_| serde::de::Error::custom("an id is not a UUID"))
+    }
+
+    /// The same of an id that may be absent.
+    pub mod option {
+        use serde::{Deserialize as _, Deserializer, Serializer};
+        use uuid::Uuid;
+
+        pub fn serialize<S: Serializer>(id: &Option<Uuid>, serializer: S) -> Result<S::Ok, S::Error> {
+            match id {
+                Some(id) => serializer.serialize_some(&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer())),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uuid>, D::Error> {
+            let text = Option::<String>::deserialize(deserializer)?;
+            let id = text.map(|text| Uuid::try_parse(&text)).transpose();
+            id.map_err(|_| serde::de::Error::custom("an id is not a UUID"))
+        }
     }
 }

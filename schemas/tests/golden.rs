@@ -13,7 +13,7 @@ use apache_avro::types::Value;
 use carbon_core::{Partitioner, Position, Timestamp, TopicName};
 use carbon_schemas::events::{
     ArtifactChanged, DeadLetter, EmbeddingGenerated, EntityChanged, ExperimentChanged, GenerationChanged, IndexUpdated,
-    LoggedModelChanged, RunLogged,
+    LoggedModelChanged, ModelPromoted, ModelRegistered, RunLogged,
 };
 use carbon_schemas::{
     Decoded, Decoder, Event, RawRecord, SchemaId, SchemaVersion, encode, event_names, frame, versions,
@@ -97,6 +97,8 @@ fn check_all_of(event: &str) {
         GenerationChanged::NAME => check::<GenerationChanged>(),
         IndexUpdated::NAME => check::<IndexUpdated>(),
         LoggedModelChanged::NAME => check::<LoggedModelChanged>(),
+        ModelPromoted::NAME => check::<ModelPromoted>(),
+        ModelRegistered::NAME => check::<ModelRegistered>(),
         RunLogged::NAME => check::<RunLogged>(),
         other => panic!("{other} has no golden: give it one, and its line here"),
     }

@@ -75,6 +75,7 @@ pub fn router(parts: Arc<Parts>) -> axum::Router {
     let routes = OpenApiRouter::new()
         .routes(routes!(entities::post_entities))
         .routes(routes!(entities::delete_entity))
+        .routes(routes!(mlflow::post_promote))
         .routes(routes!(status::get_status))
         .merge(OpenApiRouter::from(mlflow::routes()))
         .with_state(parts);

@@ -14,6 +14,6 @@ pub use digest::Sha256Hex;
 pub use error::{ArtifactError, BoxError};
 pub use listing::{Listed, list};
 pub use manifest::{Manifest, ManifestEntry};
-pub use path::ArtifactPath;
+pub use path::{ArtifactPath, climbs};
 pub use range::{ByteRange, Unsatisfiable};
 pub use store::{ArtifactStore, Blob, ByteStream, StoreOptions};

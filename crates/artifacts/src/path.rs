@@ -65,6 +65,21 @@ impl ArtifactPath {
     }
 }
 
+/// Whether a text of any kind has a segment `..`, as it stands or once somebody percent-decodes it, however often.
+pub fn climbs(text: &str) -> bool {
+    let mut form = text.to_owned();
+    loop {
+        if form.split(['/', '\\']).any(|segment| segment == "..") {
+            return true;
+        }
+        let decoded = decode(&form);
+        if decoded == form {
+            return false;
+        }
+        form = decoded;
+    }
+}
+
 pub(crate) fn basename(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
@@ -144,6 +159,3 @@ impl From<ArtifactPath> for String {
         path.0.as_ref().to_owned()
     }
 }
-
-#[cfg(test)]
-mod tests;

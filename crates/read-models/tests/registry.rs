@@ -9,6 +9,10 @@ mod experiments;
 mod logged_models;
 #[path = "registry/metrics.rs"]
 mod metrics;
+#[path = "registry/models.rs"]
+mod models;
+#[path = "registry/promotions.rs"]
+mod promotions;
 #[path = "registry/runs.rs"]
 mod runs;
 #[path = "registry/search.rs"]

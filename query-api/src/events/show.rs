@@ -7,7 +7,7 @@ use carbon_core::TenantId;
 use carbon_log::Record;
 use carbon_schemas::events::{
     ArtifactChanged, DeadLetter, EmbeddingGenerated, EntityChanged, ExperimentChanged, GenerationChanged, IndexUpdated,
-    LoggedModelChanged, RunLogged,
+    LoggedModelChanged, ModelPromoted, ModelRegistered, RunLogged,
 };
 use carbon_schemas::{DecodeError, Decoded, Decoder, Event, Poison, PoisonReason, SchemaId};
 use carbon_topology::Topic;
@@ -36,6 +36,8 @@ pub(super) fn for_topic(topic: &Topic) -> Option<Box<dyn Show>> {
         ExperimentChanged::NAME => Typed::<ExperimentChanged>::boxed(topic, |event| event),
         ArtifactChanged::NAME => Typed::<ArtifactChanged>::boxed(topic, |event| event),
         LoggedModelChanged::NAME => Typed::<LoggedModelChanged>::boxed(topic, |event| event),
+        ModelRegistered::NAME => Typed::<ModelRegistered>::boxed(topic, |event| event),
+        ModelPromoted::NAME => Typed::<ModelPromoted>::boxed(topic, |event| event),
         RunLogged::NAME => Typed::<RunLogged>::boxed(topic, |event| event),
         GenerationChanged::NAME => Typed::<GenerationChanged>::boxed(topic, |event| event),
         IndexUpdated::NAME => Typed::<IndexUpdated>::boxed(topic, |event| event),

@@ -2,7 +2,7 @@ use carbon_core::{TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::tracking::{TenantKey, at_most};
+use super::tracking::{TenantKey, check_path, is_sha256};
 use crate::event::{Event, event_schema, uuid_text};
 
 /// What became of a file.
@@ -27,9 +27,6 @@ pub struct ArtifactChanged {
     pub size: Option<i64>,
     pub sha256: Option<String>,
 }
-
-/// Bytes of a path.
-const PATH: usize = 1000;
 
 /// The owner of paths that name neither run nor logged model.
 const SHARED: &str = "shared";
@@ -75,20 +72,15 @@ impl Event for ArtifactChanged {
     }
 
     fn check(&self) -> Result<(), String> {
-        let bad = |part: &str| part.is_empty() || part == "." || part == "..";
-        if self.path.split('/').any(bad) || self.path.chars().any(char::is_control) {
-            return Err(format!("path {:?} is no path", self.path));
-        }
-        at_most("path", &self.path, PATH)?;
+        check_path(&self.path)?;
         if Self::owner_of(&self.path) != self.owner {
             return Err(format!("the owner of path {:?} is not {:?}", self.path, self.owner));
         }
         if self.kind != ArtifactKind::Stored {
             return Ok(());
         }
-        let hex = |hash: &String| hash.len() == 64 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         match (&self.size, &self.sha256) {
-            (Some(size), Some(hash)) if *size >= 0 && hex(hash) => Ok(()),
+            (Some(size), Some(hash)) if *size >= 0 && is_sha256(hash) => Ok(()),
             _ => Err("stored needs size and sha256".into()),
         }
     }

@@ -8,6 +8,8 @@ mod experiment_changed;
 mod generation_changed;
 mod index_updated;
 mod logged_model_changed;
+mod model_promoted;
+mod model_registered;
 mod run_logged;
 mod tracking;
 
@@ -24,6 +26,8 @@ pub use experiment_changed::{ExperimentChanged, ExperimentKind};
 pub use generation_changed::{GenerationChanged, GenerationState};
 pub use index_updated::IndexUpdated;
 pub use logged_model_changed::{LOGGED_MODEL_STATUSES, LoggedModelChanged, LoggedModelKind};
+pub use model_promoted::{MODEL_STAGES, ModelPromoted};
+pub use model_registered::{ManifestFile, ModelKind, ModelRegistered};
 pub use run_logged::{DatasetInput, Metric, ModelOutput, RUN_STATUSES, RunKind, RunLogged};
 pub use tracking::{KeyValue, TenantKey, TrackingLimits};
 

@@ -1,6 +1,7 @@
 //! What the events of the tracking API share.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use carbon_core::TenantId;
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,12 @@ impl TrackingLimits {
     pub const PARAM_VALUE: usize = 4 * 6000;
     pub const TAG_VALUE: usize = 4 * 8000;
     pub const EXPERIMENT_TAG_VALUE: usize = 4 * 20_000;
+    pub const MODEL_TAG_VALUE: usize = 4 * 100_000;
+    /// Version numbers of a registered model.
+    pub const VERSIONS: RangeInclusive<i64> = 1..=i32::MAX as i64;
     pub const NAME: usize = 64 * 1024;
     pub const URI: usize = 64 * 1024;
+    pub const PATH: usize = 1000;
     pub const METRICS: usize = 1000;
     pub const PARAMS: usize = 1000;
     pub const TAGS: usize = 1000;
@@ -98,4 +103,45 @@ pub(super) fn check_key(what: &str, key: &str) -> Result<(), String> {
 /// Some kinds of an event need a field.
 pub(super) fn needed<T>(kind: &str, name: &str, field: Option<&T>) -> Result<(), String> {
     field.map(drop).ok_or_else(|| format!("{kind} needs {name}"))
+}
+
+/// The messages of these are MLflow's: its clients match on them.
+pub(super) fn check_model_name(name: &str) -> Result<(), String> {
+    match name.contains(['/', ':']) {
+        true => Err(format!("Invalid model name '{name}'. Names cannot contain '/' or ':'.")),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn check_alias(alias: &str) -> Result<(), String> {
+    if alias.is_empty() || alias.len() > TrackingLimits::ID {
+        return Err(format!("an alias has 1 to {} bytes", TrackingLimits::ID));
+    }
+    if !alias.chars().all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '-')) {
+        return Err(format!(
+            "Invalid alias name: '{alias}'. Names may only contain alphanumerics, underscores (_), and dashes (-)."
+        ));
+    }
+    if alias.eq_ignore_ascii_case("latest") {
+        return Err("'latest' alias name (case insensitive) is reserved.".into());
+    }
+    match alias.strip_prefix(['v', 'V']) {
+        Some(rest) if !rest.is_empty() && rest.chars().all(|digit| digit.is_ascii_digit()) => {
+            Err(format!("Version alias name '{alias}' is reserved."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A relative path that stays below its root.
+pub(super) fn check_path(path: &str) -> Result<(), String> {
+    let bad = |part: &str| part.is_empty() || part == "." || part == "..";
+    if path.split('/').any(bad) || path.chars().any(char::is_control) {
+        return Err(format!("path {path:?} is no path"));
+    }
+    at_most("path", path, TrackingLimits::PATH)
+}
+
+pub(super) fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }

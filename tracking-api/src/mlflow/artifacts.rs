@@ -27,7 +27,7 @@ const FILE_LIMIT: u64 = 64 * 1024 * 1024 * 1024;
 /// How long an upload may stand still.
 const IDLE: Duration = Duration::from_secs(60);
 
-fn stored(error: ArtifactError) -> MlflowError {
+pub(super) fn stored(error: ArtifactError) -> MlflowError {
     match error {
         ArtifactError::Path { .. } => invalid_path(),
         ArtifactError::TooLarge { .. } => MlflowError::too_large(error.to_string()),
@@ -35,11 +35,11 @@ fn stored(error: ArtifactError) -> MlflowError {
     }
 }
 
-fn invalid_path() -> MlflowError {
+pub(super) fn invalid_path() -> MlflowError {
     MlflowError::invalid("Invalid path")
 }
 
-fn no_such(path: &str) -> MlflowError {
+pub(super) fn no_such(path: &str) -> MlflowError {
     MlflowError::does_not_exist(format!("No such artifact: '{path}'"))
 }
 
@@ -71,7 +71,7 @@ impl Call {
 
     /// The folder that an argument names; `None` for the root.
     fn folder(&self, name: &str) -> Result<Option<ArtifactPath>, MlflowError> {
-        match self.args.text(name)?.map(|path| path.trim_matches('/')) {
+        match self.args.text(name)?.map(|path| path.trim_end_matches('/')) {
             None | Some("" | ".") => Ok(None),
             Some(path) => ArtifactPath::parse(path).map(Some).map_err(|_| invalid_path()),
         }
@@ -109,13 +109,17 @@ pub(super) async fn download(
 ) -> Result<Response, MlflowError> {
     let (mut head, _) = request.into_parts();
     let call = Call::of(&parts, &mut head).await?;
-    send(&call, path.0.as_str(), &headers).await
+    send_path(&call, path.0.as_str(), &headers).await
 }
 
-async fn send(call: &Call, path: &str, headers: &HeaderMap) -> Result<Response, MlflowError> {
+async fn send_path(call: &Call, path: &str, headers: &HeaderMap) -> Result<Response, MlflowError> {
     let file = artifact(call.rows()?, &call.scope, path).await?.ok_or_else(|| no_such(path))?;
+    send(call, file, headers).await
+}
+
+pub(super) async fn send(call: &Call, file: ArtifactFile, headers: &HeaderMap) -> Result<Response, MlflowError> {
     let sha256 = Sha256Hex::parse(&file.sha256).map_err(stored)?;
-    let name = path.rsplit('/').next().unwrap_or_default();
+    let name = file.path.rsplit('/').next().unwrap_or_default();
     let mut response = Response::builder()
         .header(header::CONTENT_TYPE, media_type(name))
         .header(header::CONTENT_DISPOSITION, format!("attachment; filename*=UTF-8''{}", encoded(name)))
@@ -219,7 +223,7 @@ pub(super) async fn list_root(call: Call) -> Answered {
 }
 
 /// The root of a run's files, where they lie here.
-fn root(uri: &str) -> Option<ArtifactPath> {
+pub(super) fn root(uri: &str) -> Option<ArtifactPath> {
     ArtifactPath::parse(uri.strip_prefix("mlflow-artifacts:")?.trim_matches('/')).ok()
 }
 
@@ -259,5 +263,5 @@ pub(super) async fn get_of_run(headers: HeaderMap, call: Call) -> Result<Respons
     let run = call.run().await?;
     let path = ArtifactPath::parse(call.args.required("path")?).map_err(|_| invalid_path())?;
     let root = root(&run.artifact_uri).ok_or_else(|| no_such(path.as_str()))?;
-    send(&call, root.join(path.as_str()).map_err(stored)?.as_str(), &headers).await
+    send_path(&call, root.join(path.as_str()).map_err(stored)?.as_str(), &headers).await
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{FromRequest, Request};
-use axum::http::{Method, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use carbon_core::{TenantScope, Timestamp};
 use carbon_http::{Context, Tenant, content_type, read_body};
 use carbon_store::Namespace;
@@ -24,6 +26,8 @@ pub(crate) struct Call {
     pub scope: TenantScope,
     pub args: Args,
     pub traceparent: Option<String>,
+    /// Who asks, as far as is known.
+    pub user: Option<String>,
 }
 
 impl Call {
@@ -31,7 +35,8 @@ impl Call {
     pub async fn of(parts: &Arc<Parts>, head: &mut axum::http::request::Parts) -> Result<Self, MlflowError> {
         let tenant = <Tenant as axum::extract::FromRequestParts<_>>::from_request_parts(head, parts).await?;
         let traceparent = head.extensions.get::<Context>().map(|context| context.traceparent.clone());
-        Ok(Self { parts: parts.clone(), scope: tenant.scope(), args: Args::default(), traceparent })
+        let user = user(&head.headers);
+        Ok(Self { parts: parts.clone(), scope: tenant.scope(), args: Args::default(), traceparent, user })
     }
 
     /// The read model that answers; an error where this process has none.
@@ -54,6 +59,15 @@ impl Call {
     pub fn event_id(&self) -> Uuid {
         Uuid::now_v7()
     }
+}
+
+/// The name that a client gives with Basic authentication (`MLFLOW_TRACKING_USERNAME`). It is what the caller says, and
+/// proves nothing; no password is looked at.
+fn user(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
+    let text = String::from_utf8(BASE64_STANDARD.decode(value.trim()).ok()?).ok()?;
+    let name = text.split_once(':').map_or(text.as_str(), |(name, _)| name);
+    (!name.is_empty() && !name.chars().any(char::is_control)).then(|| name.chars().take(60).collect())
 }
 
 impl FromRequest<Arc<Parts>> for Call {

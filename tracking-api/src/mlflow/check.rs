@@ -1,10 +1,13 @@
 //! What keys and values may be.
 
+use carbon_schemas::events::MODEL_STAGES;
+
 use super::error::MlflowError;
 
 const KEY: usize = 250;
 pub(super) const PARAM_VALUE: usize = 6000;
 pub(super) const TAG_VALUE: usize = 8000;
+pub(super) const MODEL_TAG_VALUE: usize = 100_000;
 pub(super) const EXPERIMENT_TAG_VALUE: usize = 20_000;
 const EXPERIMENT_NAME: usize = 500;
 const LIST: usize = 100;
@@ -77,6 +80,14 @@ fn normalised(path: &str) -> String {
 /// What is too long is cut, as MLflow does.
 pub(super) fn cut(text: &str, limit: usize) -> String {
     text.chars().take(limit).collect()
+}
+
+/// A stage, in any case.
+pub(super) fn stage(given: &str) -> Result<&'static str, MlflowError> {
+    MODEL_STAGES.into_iter().find(|stage| stage.eq_ignore_ascii_case(given)).ok_or_else(|| {
+        let stages = MODEL_STAGES.join(", ");
+        MlflowError::invalid(format!("Invalid Model Version stage: {given}. Value must be one of {stages}."))
+    })
 }
 
 /// An experiment's id.

@@ -107,6 +107,24 @@ impl From<Problem> for MlflowError {
     }
 }
 
+/// For the routes that are the platform's own.
+impl From<MlflowError> for Problem {
+    fn from(error: MlflowError) -> Self {
+        match error.status {
+            StatusCode::BAD_REQUEST if error.code == "RESOURCE_ALREADY_EXISTS" => {
+                Problem::new(Code::Conflict, error.message)
+            }
+            StatusCode::BAD_REQUEST => Problem::invalid(error.message),
+            StatusCode::NOT_FOUND => Problem::not_found(error.message),
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::TooLarge, error.message),
+            StatusCode::SERVICE_UNAVAILABLE => Problem::unavailable(error.message),
+            StatusCode::UNAUTHORIZED => Problem::new(Code::Unauthenticated, error.message),
+            StatusCode::FORBIDDEN => Problem::new(Code::Forbidden, error.message),
+            _ => Problem::internal(error.message),
+        }
+    }
+}
+
 impl IntoResponse for MlflowError {
     fn into_response(self) -> Response {
         if self.status.is_server_error() {

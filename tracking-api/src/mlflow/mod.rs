@@ -9,10 +9,14 @@ mod experiments;
 mod logged_models;
 mod logging;
 mod metrics;
+mod model_versions;
 mod names;
 mod page;
+mod promote;
+mod registered_models;
 mod runs;
 mod shapes;
+mod sources;
 mod write;
 
 use std::sync::Arc;
@@ -23,10 +27,14 @@ use axum::{Router, response::IntoResponse};
 
 use crate::Parts;
 use error::MlflowError;
+pub(crate) use promote::*;
 
 /// The routes. They are MLflow's to document, so they are not in this service's OpenAPI.
 pub(crate) fn routes() -> Router<Arc<Parts>> {
-    let mut router = Router::new().route("/version", get(version)).route("/get-artifact", get(artifacts::get_of_run));
+    let mut router = Router::new()
+        .route("/version", get(version))
+        .route("/get-artifact", get(artifacts::get_of_run))
+        .route("/model-versions/get-artifact", get(model_versions::get_artifact));
     // The client uses the first prefix, the web UI the second.
     for prefix in ["/api/2.0/mlflow", "/ajax-api/2.0/mlflow"] {
         router = router.nest(prefix, of_prefix()).nest(&format!("{prefix}-artifacts"), of_files());
@@ -80,7 +88,34 @@ fn of_prefix() -> Router<Arc<Parts>> {
         .route("/logged-models/{model_id}/tags/{*key}", delete(logged_models::delete_tag))
         .route("/logged-models/{model_id}/artifacts/directories", get(artifacts::list_of_model))
         .route("/artifacts/list", get(artifacts::list_of_run))
+        .merge(of_models())
         .route("/{*rest}", any(no_endpoint))
+}
+
+fn of_models() -> Router<Arc<Parts>> {
+    use model_versions as versions;
+    use registered_models as models;
+    let alias = get(models::get_alias).post(models::set_alias).delete(models::delete_alias);
+    Router::new()
+        .route("/registered-models/create", post(models::create))
+        .route("/registered-models/get", get(models::get))
+        .route("/registered-models/search", get(models::search))
+        .route("/registered-models/rename", post(models::rename))
+        .route("/registered-models/update", patch(models::update))
+        .route("/registered-models/delete", delete(models::delete))
+        .route("/registered-models/set-tag", post(models::set_tag))
+        .route("/registered-models/delete-tag", delete(models::delete_tag))
+        .route("/registered-models/alias", alias)
+        .route("/registered-models/get-latest-versions", get(models::latest_versions).post(models::latest_versions))
+        .route("/model-versions/create", post(versions::create))
+        .route("/model-versions/get", get(versions::get))
+        .route("/model-versions/search", get(versions::search))
+        .route("/model-versions/update", patch(versions::update))
+        .route("/model-versions/delete", delete(versions::delete))
+        .route("/model-versions/set-tag", post(versions::set_tag))
+        .route("/model-versions/delete-tag", delete(versions::delete_tag))
+        .route("/model-versions/transition-stage", post(versions::transition_stage))
+        .route("/model-versions/get-download-uri", get(versions::download_uri))
 }
 
 /// The version of MLflow's API that is spoken: clients look at it before they use what is newer.

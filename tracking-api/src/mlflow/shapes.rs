@@ -1,6 +1,6 @@
 //! The JSON of MLflow's answers: fields that are not set and empty lists are left out.
 
-use carbon_read_models::registry::queries::{Experiment, LoggedModel, Run, RunInfo};
+use carbon_read_models::registry::queries::{Experiment, LoggedModel, ModelVersion, RegisteredModel, Run, RunInfo};
 use carbon_schemas::events::{DatasetInput, KeyValue, Metric};
 use serde_json::{Map, Value, json};
 
@@ -127,4 +127,40 @@ pub(super) fn logged_model(model: &LoggedModel) -> Value {
     };
     put_list(&mut data, "metrics", model.metrics.iter().map(with_run).collect());
     json!({"info": info, "data": data})
+}
+
+/// In lists MLflow leaves the aliases of versions out.
+pub(super) fn model_version(version: &ModelVersion, with_aliases: bool) -> Value {
+    let mut object = Map::new();
+    put(&mut object, "name", version.name.as_str());
+    put(&mut object, "version", version.version.to_string());
+    put(&mut object, "creation_timestamp", version.created_at.0);
+    put(&mut object, "last_updated_timestamp", version.last_updated.0);
+    put(&mut object, "current_stage", version.stage.as_str());
+    put(&mut object, "description", version.description.as_str());
+    put(&mut object, "source", version.source.as_str());
+    put(&mut object, "run_id", version.run_id.as_str());
+    put(&mut object, "status", "READY");
+    put_list(&mut object, "tags", pairs(&version.tags));
+    put(&mut object, "run_link", version.run_link.as_str());
+    if with_aliases {
+        put_list(&mut object, "aliases", version.aliases.iter().map(|alias| alias.as_str().into()).collect());
+    }
+    object.into()
+}
+
+pub(super) fn registered_model(model: &RegisteredModel) -> Value {
+    let mut object = Map::new();
+    put(&mut object, "name", model.name.as_str());
+    put(&mut object, "creation_timestamp", model.created_at.0);
+    put(&mut object, "last_updated_timestamp", model.last_updated.0);
+    if let Some(description) = &model.description {
+        put(&mut object, "description", description.as_str());
+    }
+    let latest = model.latest.iter().map(|version| model_version(version, false));
+    put_list(&mut object, "latest_versions", latest.collect());
+    put_list(&mut object, "tags", pairs(&model.tags));
+    let alias = |(alias, version): &(String, i64)| json!({"alias": alias, "version": version.to_string()});
+    put_list(&mut object, "aliases", model.aliases.iter().map(alias).collect());
+    object.into()
 }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use carbon_core::Positions;
+use carbon_core::{Position, Positions};
 use carbon_log::NewRecord;
+use carbon_read_models::registry::queries::promotion_effect;
 use carbon_read_models::registry::{Conflict, verdict};
 use carbon_runtime::consume::Phase;
 use carbon_schemas::Event;
+use carbon_schemas::events::ModelPromoted;
 
 use super::call::Call;
 use super::error::MlflowError;
@@ -17,6 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 impl Call {
     /// Appends; the conflict, where the event changed nothing.
     pub async fn append<E: Event>(&self, event: &E) -> Result<Option<Conflict>, MlflowError> {
+        Ok(self.append_at(event).await?.1)
+    }
+
+    /// Appends, and says where.
+    async fn append_at<E: Event>(&self, event: &E) -> Result<(Position, Option<Conflict>), MlflowError> {
         let registry = self.registry()?;
         // What the decoder would call poison is the caller's mistake.
         event.check().map_err(MlflowError::invalid)?;
@@ -34,17 +41,18 @@ impl Call {
             record = record.with_header("traceparent", trace.as_str());
         }
         let positions = self.parts.log.append(vec![record]).await.map_err(|error| MlflowError::of(&error))?;
-        let Some(position) = positions.first() else {
+        let Some(position) = positions.into_iter().next() else {
             return Err(MlflowError::internal("the log answered an append without a position"));
         };
         let mut done = Positions::new();
-        done.advance_past(position);
+        done.advance_past(&position);
         if !registry.view.reached(&done, PATIENCE).await {
             return Err(MlflowError::unavailable(
                 "the write is durable, but the registry has not folded it yet; look whether it took effect before trying again",
             ));
         }
-        Ok(verdict(&registry.namespace, position).await?)
+        let verdict = verdict(&registry.namespace, &position).await?;
+        Ok((position, verdict))
     }
 
     /// Appends; a conflict is an error.
@@ -52,6 +60,24 @@ impl Call {
         match self.append(event).await? {
             None => Ok(()),
             Some(conflict) => Err(MlflowError::conflict(conflict)),
+        }
+    }
+
+    /// Appends a promotion; that it promoted nothing is an error: what it names went away in the meantime.
+    pub async fn promote(&self, event: &ModelPromoted) -> Result<Position, MlflowError> {
+        let (position, conflict) = self.append_at(event).await?;
+        if let Some(conflict) = conflict {
+            return Err(MlflowError::conflict(conflict));
+        }
+        match promotion_effect(self.rows()?, &position).await?.as_deref() {
+            Some("applied") => Ok(position),
+            effect => {
+                let (name, effect) = (&event.model_name, effect.unwrap_or("not folded"));
+                let version = event.version.map_or_else(|| "none".to_owned(), |version| version.to_string());
+                Err(MlflowError::does_not_exist(format!(
+                    "Model Version (name={name}, version={version}) not found: {effect}"
+                )))
+            }
         }
     }
 }

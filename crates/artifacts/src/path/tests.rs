@@ -156,3 +156,13 @@ proptest! {
         prop_assert_eq!(path.basename(), segments.last().unwrap());
     }
 }
+
+#[test]
+fn what_climbs_is_seen_however_it_is_written() {
+    for bad in ["runs:/a/../b", "s3://b/%2e%2e/x", "s3://b/%252e%252e/x", "a\\..\\b", "..", "x/%2e./y"] {
+        assert!(climbs(bad), "{bad}");
+    }
+    for good in ["runs:/a/b", "s3://b/a..b/c", "models:/m-1", "s3://b/100%/x", "s3://b/%41"] {
+        assert!(!climbs(good), "{good}");
+    }
+}

@@ -1,8 +1,10 @@
 //! `registry`: the MLflow side: experiments, runs and models.
 
+mod dossier;
 pub mod filter;
 mod fold;
 pub mod queries;
+pub mod standing;
 mod tables;
 mod verdict;
 

@@ -127,6 +127,96 @@ CREATE TABLE IF NOT EXISTS logged_model_tags (
     PRIMARY KEY (tenant_id, model_id, key)
 ) WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS registered_models (
+    tenant_id TEXT NOT NULL,
+    registration_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    description TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    last_updated INTEGER NOT NULL,
+    deleted_at INTEGER,
+    PRIMARY KEY (tenant_id, registration_id)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS registered_models_name ON registered_models (tenant_id, name) WHERE deleted_at IS NULL;
+CREATE TABLE IF NOT EXISTS model_names (
+    tenant_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    opened_offset INTEGER NOT NULL,
+    registration_id TEXT NOT NULL,
+    opened_at INTEGER NOT NULL,
+    closed_at INTEGER,
+    PRIMARY KEY (tenant_id, name, opened_offset)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS model_names_of ON model_names (tenant_id, registration_id);
+CREATE TABLE IF NOT EXISTS registered_model_tags (
+    tenant_id TEXT NOT NULL,
+    registration_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (tenant_id, registration_id, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS model_versions (
+    tenant_id TEXT NOT NULL,
+    registration_id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    version_id TEXT NOT NULL,
+    description TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    model_id TEXT NOT NULL,
+    source TEXT NOT NULL,
+    storage TEXT NOT NULL,
+    run_link TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    manifest_digest TEXT,
+    stage TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    last_updated INTEGER NOT NULL,
+    deleted_at INTEGER,
+    PRIMARY KEY (tenant_id, registration_id, version)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS model_versions_id ON model_versions (tenant_id, version_id);
+CREATE INDEX IF NOT EXISTS model_versions_stage
+    ON model_versions (tenant_id, registration_id, stage, version) WHERE deleted_at IS NULL;
+CREATE INDEX IF NOT EXISTS model_versions_run ON model_versions (tenant_id, run_id);
+CREATE TABLE IF NOT EXISTS model_version_tags (
+    tenant_id TEXT NOT NULL,
+    registration_id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (tenant_id, registration_id, version, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS model_aliases (
+    tenant_id TEXT NOT NULL,
+    registration_id TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, registration_id, alias)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS promotions (
+    \"offset\" INTEGER PRIMARY KEY,
+    tenant_id TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    model_name TEXT NOT NULL,
+    registration_id TEXT,
+    version INTEGER,
+    version_id TEXT,
+    run_id TEXT,
+    stage TEXT,
+    alias TEXT,
+    archive_existing INTEGER NOT NULL,
+    previous INTEGER,
+    promoted_by TEXT,
+    occurred_at INTEGER NOT NULL,
+    meant_id TEXT,
+    effect TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS promotions_name ON promotions (tenant_id, model_name) WHERE registration_id IS NULL;
+CREATE INDEX IF NOT EXISTS promotions_registration ON promotions (tenant_id, registration_id);
+CREATE INDEX IF NOT EXISTS promotions_meant ON promotions (tenant_id, meant_id);
+
 CREATE TABLE IF NOT EXISTS artifacts (
     tenant_id TEXT NOT NULL,
     path TEXT NOT NULL,
@@ -178,6 +268,26 @@ SELECT row FROM (
     SELECT json_array('logged model param', tenant_id, model_id, key, value) FROM logged_model_params
     UNION ALL
     SELECT json_array('logged model tag', tenant_id, model_id, key, value) FROM logged_model_tags
+    UNION ALL
+    SELECT json_array('registered model', tenant_id, registration_id, name, description, created_at, last_updated,
+                      deleted_at) FROM registered_models
+    UNION ALL
+    SELECT json_array('model name', tenant_id, name, opened_offset, registration_id, opened_at, closed_at)
+        FROM model_names
+    UNION ALL
+    SELECT json_array('registered model tag', tenant_id, registration_id, key, value) FROM registered_model_tags
+    UNION ALL
+    SELECT json_array('model version', tenant_id, registration_id, version, version_id, description, run_id, model_id,
+                      source, storage, run_link, manifest, manifest_digest, stage, created_at, last_updated, deleted_at)
+        FROM model_versions
+    UNION ALL
+    SELECT json_array('model version tag', tenant_id, registration_id, version, key, value) FROM model_version_tags
+    UNION ALL
+    SELECT json_array('model alias', tenant_id, registration_id, alias, version) FROM model_aliases
+    UNION ALL
+    SELECT json_array('promotion', \"offset\", tenant_id, event_id, model_name, registration_id, version, version_id,
+                      run_id, stage, alias, archive_existing, previous, promoted_by, occurred_at, meant_id, effect)
+        FROM promotions
     UNION ALL
     SELECT json_array('artifact', tenant_id, path, owner, size, sha256, stored_at) FROM artifacts
     UNION ALL

@@ -10,7 +10,8 @@ use carbon_read_models::registry::queries::{
 use carbon_read_models::registry::{Conflict, ConflictCode, Registry, RegistryRecord, verdict};
 use carbon_read_models::{Digest, Projection, digest};
 use carbon_schemas::events::{
-    ExperimentChanged, ExperimentKind, KeyValue, LoggedModelChanged, LoggedModelKind, Metric, RunKind, RunLogged,
+    ExperimentChanged, ExperimentKind, KeyValue, LoggedModelChanged, LoggedModelKind, Metric, ModelKind, ModelPromoted,
+    ModelRegistered, RunKind, RunLogged,
 };
 use carbon_schemas::{Decoded, Event, Poison, PoisonReason, Recorded};
 use carbon_store::{Durability, Namespace};
@@ -49,6 +50,20 @@ pub enum Fact {
     Experiment(ExperimentChanged),
     Run(Box<RunLogged>),
     Model(Box<LoggedModelChanged>),
+    Registered(Box<ModelRegistered>),
+    Promoted(Box<ModelPromoted>),
+}
+
+impl From<ModelRegistered> for Fact {
+    fn from(event: ModelRegistered) -> Self {
+        Self::Registered(Box::new(event))
+    }
+}
+
+impl From<ModelPromoted> for Fact {
+    fn from(event: ModelPromoted) -> Self {
+        Self::Promoted(Box::new(event))
+    }
 }
 
 impl From<ExperimentChanged> for Fact {
@@ -97,6 +112,8 @@ impl Writer {
             Fact::Experiment(event) => RegistryRecord::Experiment(self.recorded(event, 1)),
             Fact::Run(event) => RegistryRecord::Run(self.recorded(*event, 6)),
             Fact::Model(event) => RegistryRecord::LoggedModel(self.recorded(*event, 1)),
+            Fact::Registered(event) => RegistryRecord::Model(self.recorded(*event, 1)),
+            Fact::Promoted(event) => RegistryRecord::Promotion(self.recorded(*event, 1)),
         }
     }
 
@@ -292,6 +309,37 @@ pub fn model_created(id: &str, name: &str) -> LoggedModelChanged {
         artifact_uri: Some(format!("mlflow-artifacts:/1/models/{id}/artifacts")),
         ..model_of(id, LoggedModelKind::Created)
     }
+}
+
+pub fn registered(at: i64, name: &str, kind: ModelKind) -> ModelRegistered {
+    ModelRegistered::of(Uuid::nil(), Timestamp(at), &tenant("acme"), name, kind)
+}
+
+/// A name that gets a life of its own.
+pub fn registration(at: i64, name: &str, id: u128) -> ModelRegistered {
+    ModelRegistered { registration_id: Some(Uuid::from_u128(id)), ..registered(at, name, ModelKind::Created) }
+}
+
+/// Version `number` of a name, with an id of its own.
+pub fn version(at: i64, name: &str, number: i64, id: u128) -> ModelRegistered {
+    ModelRegistered {
+        version: Some(number),
+        version_id: Some(Uuid::from_u128(id)),
+        source: Some(format!("s3://models/{id}")),
+        ..registered(at, name, ModelKind::VersionCreated)
+    }
+}
+
+pub fn promotion(at: i64, name: &str) -> ModelPromoted {
+    ModelPromoted::of(Uuid::nil(), Timestamp(at), &tenant("acme"), name)
+}
+
+pub fn staged(at: i64, name: &str, number: i64, stage: &str) -> ModelPromoted {
+    ModelPromoted { version: Some(number), stage: Some(stage.into()), ..promotion(at, name) }
+}
+
+pub fn aliased(at: i64, name: &str, number: Option<i64>, alias: &str) -> ModelPromoted {
+    ModelPromoted { version: number, alias: Some(alias.into()), ..promotion(at, name) }
 }
 
 pub fn logged(run_id: &str) -> RunLogged {

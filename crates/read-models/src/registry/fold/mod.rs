@@ -3,11 +3,17 @@
 mod artifacts;
 mod experiments;
 mod logged_models;
+mod models;
+mod promotions;
 mod run_rows;
 mod runs;
+mod standings;
+mod versions;
 
 use async_trait::async_trait;
-use carbon_schemas::events::{ArtifactChanged, ExperimentChanged, LoggedModelChanged, RunLogged};
+use carbon_schemas::events::{
+    ArtifactChanged, ExperimentChanged, LoggedModelChanged, ModelPromoted, ModelRegistered, RunLogged,
+};
 use carbon_schemas::{Decoded, feed};
 use carbon_store::Tables;
 
@@ -20,18 +26,20 @@ feed! {
         Experiment(ExperimentChanged),
         Run(RunLogged),
         LoggedModel(LoggedModelChanged),
+        Model(ModelRegistered),
+        Promotion(ModelPromoted),
         Artifact(ArtifactChanged),
     }
 }
 
-/// The fold of the tracking events into experiments, runs and their files.
+/// The fold of the tracking events into experiments, runs, models and their files.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Registry;
 
 #[async_trait]
 impl Projection for Registry {
     const NAME: &'static str = "registry";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const DDL: &'static str = tables::DDL;
     const CANONICAL: &'static str = tables::CANONICAL;
     type Record = RegistryRecord;
@@ -39,6 +47,7 @@ impl Projection for Registry {
     async fn apply(&self, tables: &mut Tables<'_>, batch: &[RegistryRecord]) -> Result<(), FoldError> {
         let mut conflicts = Vec::new();
         let mut of_runs = Vec::new();
+        let mut touched = standings::Touched::default();
         for record in batch {
             match record {
                 RegistryRecord::Experiment(record) => {
@@ -56,6 +65,18 @@ impl Projection for Registry {
                         conflicts.push((&record.position, conflict));
                     }
                 }
+                RegistryRecord::Model(record) => {
+                    if let Decoded::Event { event, .. } = &record.body
+                        && let Some(conflict) = models::apply(tables, &mut touched, &record.position, event).await?
+                    {
+                        conflicts.push((&record.position, conflict));
+                    }
+                }
+                RegistryRecord::Promotion(record) => {
+                    if let Decoded::Event { event, .. } = &record.body {
+                        promotions::apply(tables, &mut touched, &record.position, event).await?;
+                    }
+                }
                 RegistryRecord::Artifact(record) => {
                     if let Decoded::Event { event, .. } = &record.body {
                         artifacts::apply(tables, event).await?;
@@ -68,6 +89,7 @@ impl Projection for Registry {
                 }
             }
         }
+        standings::settle(tables, touched).await?;
         conflicts.extend(runs::apply(tables, &of_runs).await?);
         Ok(verdict::write(tables, &conflicts).await?)
     }

@@ -5,8 +5,12 @@ mod experiments;
 mod hydrate;
 mod logged_models;
 mod metrics;
+mod models;
+mod promotions;
 mod runs;
+mod search_models;
 mod search_runs;
+mod versions;
 
 use carbon_store::StoreError;
 
@@ -18,8 +22,12 @@ pub use logged_models::{
     LoggedMetric, LoggedModel, MetricOrder, SearchLoggedModels, logged_model, search_logged_models,
 };
 pub use metrics::{BulkPoint, metric_history, metric_intervals};
+pub use models::{RegisteredModel, registered_model, registered_model_as_of};
+pub use promotions::{PromotionRecord, PromotionsPage, promotion_effect, promotions};
 pub use runs::{Run, RunInfo, has_tag, run, run_info};
+pub use search_models::{SearchModels, search_model_versions, search_registered_models};
 pub use search_runs::{SearchRuns, search_runs};
+pub use versions::{ModelVersion, latest_versions, manifest, model_version, newest_version, next_version, versions_of};
 
 /// Which of active and deleted things are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

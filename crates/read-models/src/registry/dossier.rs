@@ -1,0 +1,123 @@
+//! All that is known of one registration, as [`standing`](super::standing) asks for it.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
+
+use super::standing::{Candidate, Life, Promotion, meant};
+
+/// Its versions, and the promotions that mean it, in log order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Dossier {
+    pub versions: Vec<Candidate>,
+    pub promotions: Vec<Promotion>,
+}
+
+const COLUMNS: &str = "\"offset\", occurred_at, model_name, registration_id, version, version_id, run_id, stage, alias, \
+    archive_existing";
+
+fn promotion(row: &SqliteRow) -> Result<Promotion, sqlx::Error> {
+    Ok(Promotion {
+        offset: row.try_get(0)?,
+        occurred_at: row.try_get(1)?,
+        model_name: row.try_get(2)?,
+        registration: row.try_get(3)?,
+        version: row.try_get(4)?,
+        version_id: row.try_get(5)?,
+        run_id: row.try_get(6)?,
+        stage: row.try_get(7)?,
+        alias: row.try_get(8)?,
+        archive_existing: row.try_get(9)?,
+    })
+}
+
+/// The lives of a name, in log order.
+pub(super) async fn lives(
+    connection: &mut SqliteConnection,
+    tenant: &str,
+    name: &str,
+) -> Result<Vec<Life>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT registration_id, opened_offset, opened_at, closed_at FROM model_names \
+         WHERE tenant_id = $1 AND name = $2 ORDER BY opened_offset",
+    )
+    .bind(tenant)
+    .bind(name)
+    .fetch_all(connection)
+    .await?;
+    let life = |row: &SqliteRow| {
+        Ok(Life {
+            name: name.to_owned(),
+            registration: row.try_get(0)?,
+            offset: row.try_get(1)?,
+            opened_at: row.try_get(2)?,
+            closed_at: row.try_get(3)?,
+        })
+    };
+    rows.iter().map(life).collect()
+}
+
+/// The names that a registration has had.
+pub(super) async fn names(
+    connection: &mut SqliteConnection,
+    tenant: &str,
+    registration: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT DISTINCT name FROM model_names WHERE tenant_id = $1 AND registration_id = $2 ORDER BY name",
+    )
+    .bind(tenant)
+    .bind(registration)
+    .fetch_all(connection)
+    .await
+}
+
+/// The promotions that say a name alone.
+pub(super) async fn by_name(
+    connection: &mut SqliteConnection,
+    tenant: &str,
+    name: &str,
+) -> Result<Vec<Promotion>, sqlx::Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM promotions WHERE tenant_id = $1 AND model_name = $2 AND registration_id IS NULL"
+    );
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(name);
+    query.fetch_all(connection).await?.iter().map(promotion).collect()
+}
+
+pub(super) async fn dossier(
+    connection: &mut SqliteConnection,
+    tenant: &str,
+    registration: &str,
+) -> Result<Dossier, sqlx::Error> {
+    let sql = format!("SELECT {COLUMNS} FROM promotions WHERE tenant_id = $1 AND registration_id = $2");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(registration);
+    let rows = rows.fetch_all(&mut *connection).await?;
+    let mut promotions = rows.iter().map(promotion).collect::<Result<Vec<_>, _>>()?;
+    for name in names(connection, tenant, registration).await? {
+        let named = by_name(connection, tenant, &name).await?;
+        if named.is_empty() {
+            continue;
+        }
+        let lives = lives(connection, tenant, &name).await?;
+        promotions.extend(named.into_iter().filter(|promotion| meant(promotion, &lives) == Some(registration)));
+    }
+    promotions.sort_by_key(|promotion| promotion.offset);
+    let rows = sqlx::query(
+        "SELECT version, version_id, run_id, deleted_at FROM model_versions \
+         WHERE tenant_id = $1 AND registration_id = $2 ORDER BY version",
+    )
+    .bind(tenant)
+    .bind(registration)
+    .fetch_all(connection)
+    .await?;
+    let version = |row: &SqliteRow| {
+        Ok(Candidate {
+            version: row.try_get(0)?,
+            version_id: row.try_get(1)?,
+            run_id: row.try_get(2)?,
+            deleted_at: row.try_get(3)?,
+        })
+    };
+    let versions = rows.iter().map(version).collect::<Result<Vec<_>, sqlx::Error>>()?;
+    Ok(Dossier { versions, promotions })
+}

@@ -1,0 +1,249 @@
+//! `ml.model.registered.v1`: one partition, so that names and version numbers are claimed in one order.
+
+use std::collections::BTreeMap;
+
+use carbon_core::Position;
+use carbon_schemas::events::{ModelKind, ModelRegistered};
+use carbon_store::Tables;
+use sqlx::{QueryBuilder, Row as _};
+
+use super::standings::Touched;
+use super::versions;
+use crate::projection::FoldError;
+use crate::registry::verdict::{Conflict, ConflictCode};
+
+/// A registration that is there.
+pub(super) struct Known {
+    pub id: String,
+    pub name: String,
+}
+
+/// Applies one record; the conflict, where it changes nothing.
+pub(super) async fn apply(
+    tables: &mut Tables<'_>,
+    touched: &mut Touched,
+    position: &Position,
+    event: &ModelRegistered,
+) -> Result<Option<Conflict>, FoldError> {
+    if event.kind == ModelKind::Unknown {
+        return Ok(None);
+    }
+    if event.kind == ModelKind::Created {
+        return created(tables, touched, position, event).await;
+    }
+    let Some(own) = known(tables, event).await? else { return Ok(Some(missing(&event.model_name))) };
+    let conflict = match event.kind {
+        ModelKind::Renamed => renamed(tables, touched, position, event, &own).await?,
+        ModelKind::Described => described(tables, event, &own).await?,
+        ModelKind::Tagged => {
+            tag(tables, event, "registered_model_tags", &own.id, None).await?;
+            return Ok(None);
+        }
+        ModelKind::Deleted => deleted(tables, event, &own).await?,
+        _ => versions::apply(tables, event, &own).await?,
+    };
+    // Tags move nothing that promotions or times hang on.
+    if conflict.is_none() && event.kind != ModelKind::VersionTagged {
+        touched.model(event.tenant_id.as_str(), &own.id);
+    }
+    Ok(conflict)
+}
+
+fn missing(name: &str) -> Conflict {
+    Conflict::new(ConflictCode::DoesNotExist, format!("Registered Model with name={name} not found"))
+}
+
+fn taken(name: &str) -> Conflict {
+    Conflict::new(ConflictCode::AlreadyExists, format!("Registered Model (name={name}) already exists."))
+}
+
+/// The registration that a record means, where it is there: by its id, else by its name.
+async fn known(tables: &mut Tables<'_>, event: &ModelRegistered) -> Result<Option<Known>, FoldError> {
+    let column = if event.registration_id.is_some() { "registration_id" } else { "name" };
+    let sql = format!(
+        "SELECT registration_id, name FROM registered_models WHERE tenant_id = $1 AND {column} = $2 AND deleted_at IS NULL"
+    );
+    let asked = event.registration_id.map_or_else(|| event.model_name.clone(), |id| id.to_string());
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(event.tenant_id.as_str())
+        .bind(asked)
+        .fetch_optional(tables.connection())
+        .await?;
+    row.map(|row| Ok(Known { id: row.try_get(0)?, name: row.try_get(1)? })).transpose()
+}
+
+async fn name_is_taken(tables: &mut Tables<'_>, event: &ModelRegistered, name: &str) -> Result<bool, FoldError> {
+    let found: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM registered_models WHERE tenant_id = $1 AND name = $2 AND deleted_at IS NULL")
+            .bind(event.tenant_id.as_str())
+            .bind(name)
+            .fetch_optional(tables.connection())
+            .await?;
+    Ok(found.is_some())
+}
+
+async fn created(
+    tables: &mut Tables<'_>,
+    touched: &mut Touched,
+    position: &Position,
+    event: &ModelRegistered,
+) -> Result<Option<Conflict>, FoldError> {
+    if name_is_taken(tables, event, &event.model_name).await? {
+        return Ok(Some(taken(&event.model_name)));
+    }
+    // The decoder has seen to it that there is one.
+    let id = event.registration_id.unwrap_or_default().to_string();
+    let inserted = sqlx::query(
+        "INSERT INTO registered_models (tenant_id, registration_id, name, description, created_at, updated_at, \
+         last_updated) VALUES ($1, $2, $3, $4, $5, $5, $5) ON CONFLICT (tenant_id, registration_id) DO NOTHING",
+    )
+    .bind(event.tenant_id.as_str())
+    .bind(&id)
+    .bind(&event.model_name)
+    .bind(&event.description)
+    .bind(event.occurred_at.0)
+    .execute(tables.connection())
+    .await?;
+    if inserted.rows_affected() == 0 {
+        return Ok(Some(Conflict::new(ConflictCode::IdTaken, format!("registration id {id} is taken"))));
+    }
+    open(tables, event, position, &event.model_name, &id).await?;
+    tag(tables, event, "registered_model_tags", &id, None).await?;
+    touched.model(event.tenant_id.as_str(), &id);
+    Ok(None)
+}
+
+async fn renamed(
+    tables: &mut Tables<'_>,
+    touched: &mut Touched,
+    position: &Position,
+    event: &ModelRegistered,
+    own: &Known,
+) -> Result<Option<Conflict>, FoldError> {
+    let name = event.new_name.as_deref().unwrap_or_default();
+    if name != own.name {
+        if name_is_taken(tables, event, name).await? {
+            return Ok(Some(taken(name)));
+        }
+        // Promotions by the old name may now mean somebody else.
+        touched.model(event.tenant_id.as_str(), &own.id);
+        close(tables, event, own).await?;
+        open(tables, event, position, name, &own.id).await?;
+    }
+    for sql in [
+        "UPDATE registered_models SET name = $3, updated_at = $4 WHERE tenant_id = $1 AND registration_id = $2",
+        "UPDATE model_versions SET updated_at = $4 \
+         WHERE tenant_id = $1 AND registration_id = $2 AND deleted_at IS NULL AND $3 IS NOT NULL",
+    ] {
+        sqlx::query(sql)
+            .bind(event.tenant_id.as_str())
+            .bind(&own.id)
+            .bind(name)
+            .bind(event.occurred_at.0)
+            .execute(tables.connection())
+            .await?;
+    }
+    Ok(None)
+}
+
+async fn described(
+    tables: &mut Tables<'_>,
+    event: &ModelRegistered,
+    own: &Known,
+) -> Result<Option<Conflict>, FoldError> {
+    sqlx::query(
+        "UPDATE registered_models SET description = $3, updated_at = $4 WHERE tenant_id = $1 AND registration_id = $2",
+    )
+    .bind(event.tenant_id.as_str())
+    .bind(&own.id)
+    .bind(&event.description)
+    .bind(event.occurred_at.0)
+    .execute(tables.connection())
+    .await?;
+    Ok(None)
+}
+
+async fn deleted(tables: &mut Tables<'_>, event: &ModelRegistered, own: &Known) -> Result<Option<Conflict>, FoldError> {
+    close(tables, event, own).await?;
+    for table in ["registered_models", "model_versions"] {
+        let sql = format!(
+            "UPDATE {table} SET deleted_at = $3 WHERE tenant_id = $1 AND registration_id = $2 AND deleted_at IS NULL"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(event.tenant_id.as_str())
+            .bind(&own.id)
+            .bind(event.occurred_at.0)
+            .execute(tables.connection())
+            .await?;
+    }
+    Ok(None)
+}
+
+/// From here on the registration has the name.
+async fn open(
+    tables: &mut Tables<'_>,
+    event: &ModelRegistered,
+    position: &Position,
+    name: &str,
+    id: &str,
+) -> Result<(), FoldError> {
+    sqlx::query(
+        "INSERT INTO model_names (tenant_id, name, opened_offset, registration_id, opened_at) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(event.tenant_id.as_str())
+    .bind(name)
+    .bind(position.offset as i64)
+    .bind(id)
+    .bind(event.occurred_at.0)
+    .execute(tables.connection())
+    .await?;
+    Ok(())
+}
+
+async fn close(tables: &mut Tables<'_>, event: &ModelRegistered, own: &Known) -> Result<(), FoldError> {
+    sqlx::query(
+        "UPDATE model_names SET closed_at = $3 WHERE tenant_id = $1 AND registration_id = $2 AND closed_at IS NULL",
+    )
+    .bind(event.tenant_id.as_str())
+    .bind(&own.id)
+    .bind(event.occurred_at.0)
+    .execute(tables.connection())
+    .await?;
+    Ok(())
+}
+
+/// Sets and removes the record's tags. `table` is the program's own; a version's has a number more.
+pub(super) async fn tag(
+    tables: &mut Tables<'_>,
+    event: &ModelRegistered,
+    table: &'static str,
+    id: &str,
+    version: Option<i64>,
+) -> Result<(), FoldError> {
+    let (columns, of_version) = match version {
+        Some(_) => ("tenant_id, registration_id, version, key", " AND version = $4"),
+        None => ("tenant_id, registration_id, key", ""),
+    };
+    for key in &event.removed_tags {
+        let sql = format!("DELETE FROM {table} WHERE tenant_id = $1 AND registration_id = $2 AND key = $3{of_version}");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(event.tenant_id.as_str()).bind(id).bind(key);
+        let query = if version.is_some() { query.bind(version) } else { query };
+        query.execute(tables.connection()).await?;
+    }
+    // The last of a key wins, and one statement may write a row once only.
+    let last: BTreeMap<&str, &str> = event.tags.iter().map(|tag| (tag.key.as_str(), tag.value.as_str())).collect();
+    if last.is_empty() {
+        return Ok(());
+    }
+    let mut insert = QueryBuilder::new(format!("INSERT INTO {table} ({columns}, value) "));
+    insert.push_values(&last, |mut bind, (key, value)| {
+        bind.push_bind(event.tenant_id.as_str()).push_bind(id);
+        if let Some(version) = version {
+            bind.push_bind(version);
+        }
+        bind.push_bind(*key).push_bind(*value);
+    });
+    insert.push(format!(" ON CONFLICT ({columns}) DO UPDATE SET value = excluded.value"));
+    insert.build().execute(tables.connection()).await?;
+    Ok(())
+}

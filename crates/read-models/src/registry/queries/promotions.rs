@@ -1,0 +1,90 @@
+//! Who promoted what, and when.
+
+use carbon_core::{Position, TenantScope, Timestamp};
+use carbon_store::{Namespace, StoreError};
+use sqlx::Row as _;
+
+use super::Page;
+
+/// A promotion as it was recorded, and what came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromotionRecord {
+    /// Its offset in the log.
+    pub offset: u64,
+    pub event_id: String,
+    pub occurred_at: Timestamp,
+    /// The name that it said.
+    pub model_name: String,
+    /// The life of the name that it means, where there is one.
+    pub registration_id: Option<String>,
+    pub version: Option<i64>,
+    pub run_id: Option<String>,
+    pub stage: Option<String>,
+    pub alias: Option<String>,
+    pub archive_existing: bool,
+    pub previous: Option<i64>,
+    pub promoted_by: Option<String>,
+    /// `applied`, or why nothing came of it.
+    pub effect: String,
+}
+
+/// Which promotions of a name are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct PromotionsPage {
+    /// Only those before this offset.
+    pub before: Option<u64>,
+    /// Only those that happened until then.
+    pub as_of: Option<Timestamp>,
+    pub limit: usize,
+}
+
+/// The promotions of all who have or had a name, and those that named it in vain; the newest first.
+pub async fn promotions(
+    namespace: &Namespace,
+    scope: &TenantScope,
+    name: &str,
+    page: PromotionsPage,
+) -> Result<Page<PromotionRecord>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT \"offset\", event_id, occurred_at, model_name, meant_id, version, run_id, stage, alias, \
+                archive_existing, previous, promoted_by, effect \
+         FROM promotions WHERE tenant_id = $1 AND \"offset\" < $3 AND occurred_at <= $4 \
+         AND (model_name = $2 OR meant_id IN \
+              (SELECT registration_id FROM model_names WHERE tenant_id = $1 AND name = $2)) \
+         ORDER BY \"offset\" DESC LIMIT $5",
+    )
+    .bind(scope.tenant().as_str())
+    .bind(name)
+    .bind(page.before.map_or(i64::MAX, |offset| i64::try_from(offset).unwrap_or(i64::MAX)))
+    .bind(page.as_of.map_or(i64::MAX, |at| at.0))
+    .bind(page.limit as i64 + 1)
+    .fetch_all(namespace.readers())
+    .await?;
+    let read = |row: &sqlx::sqlite::SqliteRow| {
+        Ok(PromotionRecord {
+            offset: row.try_get::<i64, _>(0)? as u64,
+            event_id: row.try_get(1)?,
+            occurred_at: Timestamp(row.try_get(2)?),
+            model_name: row.try_get(3)?,
+            registration_id: row.try_get(4)?,
+            version: row.try_get(5)?,
+            run_id: row.try_get(6)?,
+            stage: row.try_get(7)?,
+            alias: row.try_get(8)?,
+            archive_existing: row.try_get(9)?,
+            previous: row.try_get(10)?,
+            promoted_by: row.try_get(11)?,
+            effect: row.try_get(12)?,
+        })
+    };
+    Ok(Page::of(rows.iter().map(read).collect::<Result<Vec<_>, StoreError>>()?, page.limit))
+}
+
+/// What came of the promotion at a position that is folded.
+pub async fn promotion_effect(namespace: &Namespace, position: &Position) -> Result<Option<String>, StoreError> {
+    let effect = sqlx::query_scalar("SELECT effect FROM promotions WHERE \"offset\" = $1")
+        .bind(position.offset as i64)
+        .fetch_optional(namespace.readers())
+        .await?;
+    Ok(effect)
+}

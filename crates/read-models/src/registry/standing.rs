@@ -1,0 +1,249 @@
+//! What promotions amount to: a pure function of the lives of names, the versions and the promotions, so that it does not
+//! matter in which order their topics were folded, and that any time past can be asked for.
+
+use std::collections::BTreeMap;
+
+/// The time in which a registration had a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    pub name: String,
+    pub registration: String,
+    /// Where in the log it began: lives of a name are given in this order.
+    pub offset: i64,
+    pub opened_at: i64,
+    pub closed_at: Option<i64>,
+}
+
+/// A version, as far as promotions ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub version: i64,
+    pub version_id: String,
+    pub run_id: String,
+    pub deleted_at: Option<i64>,
+}
+
+/// A promotion as it was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promotion {
+    pub offset: i64,
+    pub occurred_at: i64,
+    pub model_name: String,
+    pub registration: Option<String>,
+    pub version: Option<i64>,
+    pub version_id: Option<String>,
+    pub run_id: Option<String>,
+    pub stage: Option<String>,
+    pub alias: Option<String>,
+    pub archive_existing: bool,
+}
+
+/// What came of a promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Applied,
+    NoSuchModel,
+    NoSuchVersion,
+    /// The number is somebody else's: its `version_id` or `run_id` is another.
+    AnotherVersion,
+}
+
+impl Effect {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Effect::Applied => "applied",
+            Effect::NoSuchModel => "no_such_model",
+            Effect::NoSuchVersion => "no_such_version",
+            Effect::AnotherVersion => "another_version",
+        }
+    }
+}
+
+/// The stages and aliases of one registration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// By version: its stage, and since when. A version without one is in `None`.
+    pub stages: BTreeMap<i64, (String, i64)>,
+    pub aliases: BTreeMap<String, i64>,
+    /// When a stage was given last.
+    pub staged_at: Option<i64>,
+}
+
+/// Which registration a promotion means: the one it names, else the one that had the name then, else the next to have it.
+/// `lives` are those of the promotion's name.
+pub fn meant<'a>(promotion: &'a Promotion, lives: &'a [Life]) -> Option<&'a str> {
+    if let Some(named) = &promotion.registration {
+        return Some(named);
+    }
+    let at = promotion.occurred_at;
+    let open = |life: &&Life| life.opened_at <= at && life.closed_at.is_none_or(|closed| closed > at);
+    let mut lives = lives.iter().filter(|life| life.name == promotion.model_name);
+    let had = lives.clone().rfind(open);
+    had.or_else(|| lives.find(|life| life.opened_at > at)).map(|life| life.registration.as_str())
+}
+
+/// What came of a promotion of this registration.
+pub fn effect(promotion: &Promotion, versions: &[Candidate]) -> Effect {
+    let Some(number) = promotion.version else { return Effect::Applied };
+    let Ok(at) = versions.binary_search_by_key(&number, |version| version.version) else {
+        return Effect::NoSuchVersion;
+    };
+    let version = &versions[at];
+    let differs = |asked: &Option<String>, own: &str| asked.as_deref().is_some_and(|asked| asked != own);
+    if differs(&promotion.version_id, &version.version_id) || differs(&promotion.run_id, &version.run_id) {
+        return Effect::AnotherVersion;
+    }
+    match version.deleted_at.is_some_and(|deleted| deleted <= promotion.occurred_at) {
+        true => Effect::NoSuchVersion,
+        false => Effect::Applied,
+    }
+}
+
+/// The standing after `promotions` (those that mean this registration, in log order), now or at a time past. `versions` are
+/// sorted by number.
+pub fn standing(versions: &[Candidate], promotions: &[Promotion], as_of: Option<i64>) -> Standing {
+    let mut standing = Standing::default();
+    for promotion in promotions {
+        let at = promotion.occurred_at;
+        if as_of.is_some_and(|until| at > until) || effect(promotion, versions) != Effect::Applied {
+            continue;
+        }
+        match (&promotion.stage, &promotion.alias, promotion.version) {
+            (Some(stage), _, Some(version)) => {
+                if promotion.archive_existing {
+                    for (other, entry) in &mut standing.stages {
+                        if *other != version && entry.0 == *stage {
+                            *entry = ("Archived".to_owned(), at);
+                        }
+                    }
+                }
+                standing.stages.insert(version, (stage.clone(), at));
+                standing.staged_at = standing.staged_at.max(Some(at));
+            }
+            (None, Some(alias), Some(version)) => {
+                standing.aliases.insert(alias.clone(), version);
+            }
+            (None, Some(alias), None) => {
+                standing.aliases.remove(alias);
+            }
+            _ => {}
+        }
+    }
+    // What was deleted takes its aliases along; they do not fall back to who had them before.
+    let there = |number: &i64| {
+        versions.iter().any(|version| {
+            let gone = version.deleted_at.is_some_and(|deleted| as_of.is_none_or(|until| deleted <= until));
+            version.version == *number && !gone
+        })
+    };
+    standing.aliases.retain(|_, version| there(version));
+    standing.stages.retain(|version, _| there(version));
+    standing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(version: i64) -> Candidate {
+        Candidate { version, version_id: format!("id-{version}"), run_id: String::new(), deleted_at: None }
+    }
+
+    fn promotion(offset: i64, version: Option<i64>) -> Promotion {
+        Promotion {
+            offset,
+            occurred_at: offset * 10,
+            model_name: "m".into(),
+            registration: None,
+            version,
+            version_id: None,
+            run_id: None,
+            stage: None,
+            alias: None,
+            archive_existing: false,
+        }
+    }
+
+    fn stage(offset: i64, version: i64, stage: &str, archive_existing: bool) -> Promotion {
+        Promotion { stage: Some(stage.into()), archive_existing, ..promotion(offset, Some(version)) }
+    }
+
+    fn alias(offset: i64, version: Option<i64>) -> Promotion {
+        Promotion { alias: Some("champion".into()), ..promotion(offset, version) }
+    }
+
+    fn stages(standing: &Standing) -> Vec<(i64, &str, i64)> {
+        standing.stages.iter().map(|(version, (stage, at))| (*version, stage.as_str(), *at)).collect()
+    }
+
+    #[test]
+    fn the_last_stage_counts_and_archives_the_others_if_asked() {
+        let versions = [version(1), version(2), version(3)];
+        let promotions = [
+            stage(1, 1, "Production", false),
+            stage(2, 2, "Production", false),
+            stage(3, 3, "Staging", true),
+            stage(4, 3, "Production", true),
+        ];
+        let now = standing(&versions, &promotions, None);
+        assert_eq!(stages(&now), [(1, "Archived", 40), (2, "Archived", 40), (3, "Production", 40)]);
+        let then = standing(&versions, &promotions, Some(39));
+        assert_eq!(stages(&then), [(1, "Production", 10), (2, "Production", 20), (3, "Staging", 30)]);
+        assert_eq!((now.staged_at, then.staged_at), (Some(40), Some(30)));
+    }
+
+    #[test]
+    fn an_alias_moves_and_goes_with_its_version() {
+        let promotions = [alias(1, Some(1)), alias(2, Some(2))];
+        let mut versions = [version(1), version(2)];
+        assert_eq!(standing(&versions, &promotions, None).aliases["champion"], 2);
+        versions[1].deleted_at = Some(30);
+        assert!(standing(&versions, &promotions, None).aliases.is_empty());
+        assert_eq!(standing(&versions, &promotions, Some(29)).aliases["champion"], 2);
+        assert_eq!(standing(&versions, &promotions, Some(10)).aliases["champion"], 1);
+        assert!(standing(&versions, &[alias(1, Some(1)), alias(2, None)], None).aliases.is_empty());
+    }
+
+    #[test]
+    fn a_promotion_of_the_loser_of_a_race_promotes_nothing() {
+        let mut versions = [version(1), version(2)];
+        versions[0].run_id = "winner".into();
+        versions[1].deleted_at = Some(5);
+        let mine = |run: &str, id: &str| Promotion {
+            run_id: Some(run.into()),
+            version_id: Some(id.into()),
+            ..stage(1, 1, "Production", true)
+        };
+        for (promotion, expected) in [
+            (mine("winner", "id-1"), Effect::Applied),
+            (mine("loser", "id-1"), Effect::AnotherVersion),
+            (mine("winner", "id-7"), Effect::AnotherVersion),
+            (stage(1, 2, "Production", true), Effect::NoSuchVersion),
+            (stage(0, 2, "Production", true), Effect::Applied),
+            (stage(1, 9, "Production", true), Effect::NoSuchVersion),
+        ] {
+            assert_eq!(effect(&promotion, &versions), expected, "{promotion:?}");
+            let standing = standing(&versions, &[promotion], None);
+            assert_eq!(standing.stages.contains_key(&1), expected == Effect::Applied && standing.staged_at == Some(10));
+        }
+    }
+
+    #[test]
+    fn a_name_means_who_had_it_then_else_the_next() {
+        let life = |registration: &str, opened_at, closed_at| Life {
+            name: "m".into(),
+            registration: registration.into(),
+            offset: opened_at,
+            opened_at,
+            closed_at,
+        };
+        let lives = [life("a", 10, Some(20)), life("b", 30, Some(40)), life("c", 50, None)];
+        let at = |occurred_at| Promotion { occurred_at, ..alias(0, Some(1)) };
+        for (time, expected) in [(5, "a"), (10, "a"), (19, "a"), (20, "b"), (35, "b"), (40, "c"), (99, "c")] {
+            assert_eq!(meant(&at(time), &lives), Some(expected), "{time}");
+        }
+        assert_eq!(meant(&at(45), &lives[..2]), None);
+        let named = Promotion { registration: Some("x".into()), ..at(5) };
+        assert_eq!(meant(&named, &lives), Some("x"));
+    }
+}

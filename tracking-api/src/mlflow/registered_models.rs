@@ -1,0 +1,245 @@
+//! `registered-models/*`: names that versions are registered under, their tags, and their aliases.
+
+use carbon_core::{Timestamp, parse_rfc3339};
+use carbon_read_models::registry::filter::{Order, Target, parse_filter, parse_order_by};
+use carbon_read_models::registry::queries::{
+    ModelVersion, RegisteredModel, SearchModels, newest_version, registered_model, registered_model_as_of,
+    search_registered_models,
+};
+use carbon_schemas::events::{KeyValue, ModelKind, ModelPromoted, ModelRegistered};
+use serde_json::{Map, json};
+use uuid::Uuid;
+
+use super::args::Args;
+use super::call::{Answer, Answered, Call, nothing};
+use super::check;
+use super::error::MlflowError;
+use super::page::Paging;
+use super::shapes;
+
+/// More terms than anybody writes.
+const MAX_ORDERS: usize = 32;
+
+fn missing(name: &str) -> MlflowError {
+    MlflowError::does_not_exist(format!("Registered Model with name={name} not found"))
+}
+
+/// An id of the registry's: they are UUIDs, as their events say.
+pub(super) fn id(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok()
+}
+
+impl Call {
+    pub(super) fn model_event(&self, model: &RegisteredModel, kind: ModelKind) -> ModelRegistered {
+        ModelRegistered {
+            registration_id: id(&model.registration_id),
+            ..ModelRegistered::of(self.event_id(), self.now(), self.scope.tenant(), &model.name, kind)
+        }
+    }
+
+    /// The registered model that the arguments name.
+    pub(super) async fn registered_model(&self) -> Result<RegisteredModel, MlflowError> {
+        self.model_named(self.args.required("name")?).await
+    }
+
+    pub(super) async fn model_named(&self, name: &str) -> Result<RegisteredModel, MlflowError> {
+        registered_model(self.rows()?, &self.scope, name).await?.ok_or_else(|| missing(name))
+    }
+
+    /// The time that a read asks for, where it asks for one.
+    fn as_of(&self) -> Result<Option<Timestamp>, MlflowError> {
+        let Some(text) = self.args.text("as_of")?.filter(|text| !text.is_empty()) else { return Ok(None) };
+        let at = parse_rfc3339(text).ok_or_else(|| {
+            MlflowError::invalid(format!(
+                "Invalid value {text:?} for parameter 'as_of' supplied: it is a time such as 2026-01-31T12:00:00Z"
+            ))
+        })?;
+        Ok(Some(at))
+    }
+
+    async fn model_then(&self, at: Timestamp) -> Result<RegisteredModel, MlflowError> {
+        let name = self.args.required("name")?;
+        registered_model_as_of(self.rows()?, &self.scope, name, at).await?.ok_or_else(|| missing(name))
+    }
+}
+
+async fn answered(call: &Call, name: &str) -> Answered {
+    let model = call.model_named(name).await?;
+    Ok(Answer(json!({"registered_model": shapes::registered_model(&model)})))
+}
+
+/// A tag of a model or a version: what is too long is refused.
+pub(super) fn tag(args: &Args) -> Result<KeyValue, MlflowError> {
+    let key = args.required("key")?;
+    let value = args.text("value")?.unwrap_or_default();
+    check::key(key, "Tag name", &args.called("key"))?;
+    check::too_long(value, &args.called("value"), check::MODEL_TAG_VALUE)?;
+    Ok(KeyValue::new(key, value))
+}
+
+pub(super) async fn create(call: Call) -> Answered {
+    let name = call.args.required("name")?;
+    let tags = call.args.objects("tags")?.iter().map(tag).collect::<Result<_, _>>()?;
+    let description = call.args.text("description")?.map(str::to_owned);
+    let event = ModelRegistered {
+        registration_id: Some(Uuid::new_v4()),
+        description,
+        tags,
+        ..ModelRegistered::of(call.event_id(), call.now(), call.scope.tenant(), name, ModelKind::Created)
+    };
+    // Claims queue within a process, so that races are between replicas alone.
+    let _claim = call.registry()?.claims.lock().await;
+    call.write(&event).await?;
+    answered(&call, name).await
+}
+
+pub(super) async fn get(call: Call) -> Answered {
+    let model = match call.as_of()? {
+        Some(at) => call.model_then(at).await?,
+        None => call.registered_model().await?,
+    };
+    Ok(Answer(json!({"registered_model": shapes::registered_model(&model)})))
+}
+
+pub(super) async fn rename(call: Call) -> Answered {
+    let model = call.registered_model().await?;
+    let name = call.args.required("new_name")?;
+    let _claim = call.registry()?.claims.lock().await;
+    call.write(&ModelRegistered { new_name: Some(name.to_owned()), ..call.model_event(&model, ModelKind::Renamed) })
+        .await?;
+    answered(&call, name).await
+}
+
+pub(super) async fn update(call: Call) -> Answered {
+    let model = call.registered_model().await?;
+    let description = Some(call.args.text("description")?.unwrap_or_default().to_owned());
+    call.write(&ModelRegistered { description, ..call.model_event(&model, ModelKind::Described) }).await?;
+    answered(&call, &model.name).await
+}
+
+pub(super) async fn delete(call: Call) -> Answered {
+    let model = call.registered_model().await?;
+    call.write(&call.model_event(&model, ModelKind::Deleted)).await?;
+    nothing()
+}
+
+pub(super) async fn set_tag(call: Call) -> Answered {
+    let model = call.registered_model().await?;
+    let tags = vec![tag(&call.args)?];
+    call.write(&ModelRegistered { tags, ..call.model_event(&model, ModelKind::Tagged) }).await?;
+    nothing()
+}
+
+/// A tag that is not there is no error.
+pub(super) async fn delete_tag(call: Call) -> Answered {
+    let model = call.registered_model().await?;
+    let key = call.args.required("key")?.to_owned();
+    if model.tags.iter().any(|tag| tag.key == key) {
+        let event = ModelRegistered { removed_tags: vec![key], ..call.model_event(&model, ModelKind::Tagged) };
+        call.write(&event).await?;
+    }
+    nothing()
+}
+
+/// The terms of an order; each is evaluated once only.
+pub(super) fn order_by(args: &Args, target: Target) -> Result<Vec<Order>, MlflowError> {
+    let terms = args.texts("order_by")?;
+    if terms.len() > MAX_ORDERS {
+        return Err(MlflowError::invalid(format!("`order_by` has more than {MAX_ORDERS} terms")));
+    }
+    let mut orders: Vec<Order> = Vec::new();
+    for term in terms {
+        let order = parse_order_by(target, &term)?;
+        if orders.iter().any(|other| other.key == order.key) {
+            return Err(MlflowError::invalid(format!("`order_by` contains duplicate fields: {}", order.key)));
+        }
+        orders.push(order);
+    }
+    Ok(orders)
+}
+
+pub(super) fn search_of(
+    call: &Call,
+    target: Target,
+    default: i64,
+    limit: i64,
+) -> Result<(SearchModels, Paging), MlflowError> {
+    let paging = Paging::read(&call.args, Some(default), limit)?;
+    let filter = parse_filter(target, call.args.text("filter")?.unwrap_or_default())?;
+    let order_by = order_by(&call.args, target)?;
+    Ok((SearchModels { filter, order_by, limit: paging.limit, offset: paging.offset }, paging))
+}
+
+pub(super) async fn search(call: Call) -> Answered {
+    let (search, paging) = search_of(&call, Target::RegisteredModels, 100, 1000)?;
+    let page = search_registered_models(call.rows()?, &call.scope, &search).await?;
+    let mut answer = Map::new();
+    if !page.items.is_empty() {
+        let items = page.items.iter().map(shapes::registered_model).collect::<Vec<_>>();
+        shapes::put(&mut answer, "registered_models", items);
+    }
+    paging.sign(&mut answer, page.more);
+    Ok(Answer(answer.into()))
+}
+
+pub(super) async fn latest_versions(call: Call) -> Answered {
+    let model = call.registered_model().await?;
+    let mut stages = Vec::new();
+    for stage in call.args.texts("stages")? {
+        stages.push(check::stage(&stage)?);
+    }
+    let wanted = |version: &&ModelVersion| stages.is_empty() || stages.contains(&version.stage.as_str());
+    let versions: Vec<_> = model.latest.iter().filter(wanted).map(|own| shapes::model_version(own, true)).collect();
+    let mut answer = Map::new();
+    if !versions.is_empty() {
+        shapes::put(&mut answer, "model_versions", versions);
+    }
+    Ok(Answer(answer.into()))
+}
+
+pub(super) async fn set_alias(call: Call) -> Answered {
+    let model = call.registered_model().await?;
+    let alias = call.args.required("alias")?.to_owned();
+    let version = call.model_version().await?;
+    let previous = model.aliases.iter().find(|(own, _)| *own == alias).map(|(_, version)| *version);
+    let event = ModelPromoted { alias: Some(alias), previous, ..call.promotion_of(&version) };
+    call.promote(&event).await?;
+    nothing()
+}
+
+/// An alias that is not there is no error.
+pub(super) async fn delete_alias(call: Call) -> Answered {
+    let model = call.registered_model().await?;
+    let alias = call.args.required("alias")?;
+    if let Some((alias, version)) = model.aliases.iter().find(|(own, _)| own == alias) {
+        let event =
+            ModelPromoted { alias: Some(alias.clone()), previous: Some(*version), ..call.promotion_event(&model) };
+        call.promote(&event).await?;
+    }
+    nothing()
+}
+
+pub(super) async fn get_alias(call: Call) -> Answered {
+    let alias = call.args.required("alias")?;
+    let absent = || MlflowError::invalid(format!("Registered model alias {alias} not found."));
+    let is_newest = alias.eq_ignore_ascii_case("latest");
+    let version = match call.as_of()? {
+        Some(at) => {
+            let mut model = call.model_then(at).await?;
+            match is_newest {
+                true => model.latest.pop(),
+                false => model.latest.into_iter().find(|version| version.aliases.iter().any(|own| own == alias)),
+            }
+        }
+        None => {
+            let model = call.registered_model().await?;
+            match model.aliases.iter().find(|(own, _)| own == alias) {
+                _ if is_newest => newest_version(call.rows()?, &call.scope, &model.registration_id).await?,
+                Some((_, version)) => Some(call.version_of(&model.name, *version).await?),
+                None => None,
+            }
+        }
+    };
+    let version = version.ok_or_else(absent)?;
+    Ok(Answer(json!({"model_version": shapes::model_version(&version, true)})))
+}
