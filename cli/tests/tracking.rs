@@ -139,6 +139,16 @@ async fn reads(server: &Server, experiment: &str, runs: &[String]) -> Vec<Value>
         answers.push(ask(server, &format!("metrics/get-history?run_id={run}&metric_key=m")).await);
         answers.push(ask(server, &format!("artifacts/list?run_id={run}")).await);
     }
+    for path in [
+        "registered-models/get?name=spread",
+        "registered-models/search",
+        "registered-models/alias?name=spread&alias=champion",
+        "model-versions/search",
+        "model-versions/get?name=spread&version=1",
+    ] {
+        answers.push(ask(server, path).await);
+    }
+    answers.push(server.get("/models/spread/history").await.1);
     for search in [
         json!({"experiment_ids": [experiment]}),
         json!({"experiment_ids": [experiment], "order_by": ["metrics.m DESC"], "filter": "metrics.m > 1"}),
@@ -146,7 +156,30 @@ async fn reads(server: &Server, experiment: &str, runs: &[String]) -> Vec<Value>
     ] {
         answers.push(post(server, "runs/search", &search).await.unwrap().1);
     }
+    answers.push(post(server, "logged-models/search", &json!({"experiment_ids": [experiment]})).await.unwrap().1);
     answers
+}
+
+/// Registered models with all that can become of them.
+async fn models(server: &Server, experiment: &str, run: &str) {
+    let made = json!({"experiment_id": experiment, "name": "lm", "source_run_id": run});
+    let made = post(server, "logged-models", &made).await.unwrap().1;
+    let id = text(&made["model"]["info"]["model_id"]);
+    for (path, body) in [
+        ("registered-models/create", json!({"name": "basis", "tags": [{"key": "desk", "value": "gas"}]})),
+        ("model-versions/create", json!({"name": "basis", "source": format!("models:/{id}"), "model_id": id})),
+        ("model-versions/create", json!({"name": "basis", "source": format!("runs:/{run}/a"), "run_id": run})),
+        ("registered-models/alias", json!({"name": "basis", "alias": "champion", "version": "1"})),
+        ("model-versions/transition-stage", json!({"name": "basis", "version": "2", "stage": "Staging"})),
+        ("registered-models/rename", json!({"name": "basis", "new_name": "spread"})),
+        ("model-versions/transition-stage", json!({"name": "spread", "version": "1", "stage": "Production"})),
+        ("registered-models/create", json!({"name": "basis"})),
+    ] {
+        let (status, answer) = post(server, path, &body).await.unwrap();
+        assert_eq!(status, 200, "{path} {body}: {answer}");
+    }
+    let taken = post(server, "registered-models/create", &json!({"name": "spread"})).await.unwrap();
+    assert_eq!((taken.0, &taken.1["error_code"]), (400, &json!("RESOURCE_ALREADY_EXISTS")));
 }
 
 async fn law_01_the_registry_comes_back_as_it_was(place: Place) {
@@ -173,6 +206,7 @@ async fn law_01_the_registry_comes_back_as_it_was(place: Place) {
     post(&server, "runs/delete", &json!({"run_id": runs[1]})).await.unwrap();
     post(&server, "runs/update", &json!({"run_id": runs[2], "status": "FAILED", "end_time": 9})).await.unwrap();
     assert_eq!(post(&server, "experiments/create", &created).await.unwrap().1["error_code"], "RESOURCE_ALREADY_EXISTS");
+    models(&server, &experiment, &runs[0]).await;
     let before = reads(&server, &experiment, &runs).await;
     assert!(server.interrupt().await.success());
     std::fs::remove_dir_all(place.path().join("read-models")).unwrap();
@@ -202,30 +236,9 @@ async fn law_12_tenants_have_experiments_of_their_own(place: Place) {
     assert_eq!(post(&server, "experiments/create", &json!({"name": "e"})).await.unwrap().0, 200);
 }
 
-/// The flows of scripts/foreign/mlflow_flows.py that are served.
-const FLOWS: [&str; 17] = [
-    "experiments",
-    "experiment_tags",
-    "experiment_lifecycle",
-    "experiments_search",
-    "runs",
-    "run_updates",
-    "run_deletion",
-    "params",
-    "metrics",
-    "metric_history_pages",
-    "log_batch",
-    "search_runs_filters",
-    "search_runs_order",
-    "search_runs_pages",
-    "datasets",
-    "artifact_table",
-    "artifact_percent",
-];
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "fetches MLflow's client (1 GB, once); run with --ignored"]
-async fn an_unmodified_mlflow_client_tracks_runs() {
+async fn an_unmodified_mlflow_client_does_all_that_it_does_with_its_own_server() {
     let place = Place::embedded();
     let server = place.start().await;
     let scripts = format!("{}/../scripts", env!("CARGO_MANIFEST_DIR"));
@@ -239,9 +252,9 @@ async fn an_unmodified_mlflow_client_tracks_runs() {
     let python = String::from_utf8(python.stdout).unwrap();
     let mut flows = tokio::process::Command::new(python.trim());
     flows.arg(format!("{scripts}/foreign/mlflow_flows.py")).args(["--tracking-uri", &server.tracking]);
-    flows.args(FLOWS.iter().flat_map(|flow| ["--flow", flow])).kill_on_drop(true);
+    flows.kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(600), flows.output()).await.expect("the flows end").unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), FLOWS.len(), "{said}");
+    assert!(said.lines().filter(|line| line.starts_with("ok ")).count() >= 30, "{said}");
 }

@@ -4,6 +4,7 @@ mod embed;
 mod entities;
 mod events;
 mod failure;
+mod models;
 mod openai;
 mod search;
 mod stats;
@@ -40,6 +41,7 @@ pub struct Parts {
     pub topology: Arc<Topology>,
     pub search: Arc<OnceLock<SearchParts>>,
     pub catalog: Arc<OnceLock<(Namespace, ProcessorView)>>,
+    pub registry: Arc<OnceLock<(Namespace, ProcessorView)>>,
     pub indexer: Arc<OnceLock<ProcessorView>>,
     pub health: Arc<Health>,
     pub metrics: Metrics,
@@ -85,6 +87,8 @@ pub fn router(parts: Arc<Parts>) -> axum::Router {
         .routes(routes!(openai::post_embeddings))
         .routes(routes!(entities::get_entity))
         .routes(routes!(entities::get_similar))
+        .routes(routes!(models::get_model))
+        .routes(routes!(models::get_history))
         .routes(routes!(stats::get_stats))
         .routes(routes!(events::get_events))
         .with_state(app);

@@ -1,6 +1,6 @@
 //! Read-your-writes: a read waits until its read model has applied what the caller has written.
 
-use carbon_core::TopicSpec;
+use carbon_core::{Positions, TopicSpec};
 use carbon_http::{Problem, ReadAfter};
 use carbon_runtime::consume::ProcessorView;
 use carbon_schemas::Event as _;
@@ -30,10 +30,22 @@ impl App {
     }
 
     pub async fn catalog_has(&self, catalog: &ProcessorView, read: &ReadAfter) -> Result<(), Problem> {
-        let Some(positions) = read.positions_of(self.entity_topic()?)? else { return Ok(()) };
-        match catalog.reached(positions, read.deadline().saturating_duration_since(Instant::now())).await {
+        let positions = read.positions_of(self.entity_topic()?)?;
+        self.reached("the catalog", catalog, positions, read).await
+    }
+
+    /// Waits for a fold, where there is something to wait for.
+    pub async fn reached(
+        &self,
+        what: &str,
+        fold: &ProcessorView,
+        positions: Option<&Positions>,
+        read: &ReadAfter,
+    ) -> Result<(), Problem> {
+        let Some(positions) = positions else { return Ok(()) };
+        match fold.reached(positions, read.deadline().saturating_duration_since(Instant::now())).await {
             true => Ok(()),
-            false => Err(behind("the catalog")),
+            false => Err(behind(what)),
         }
     }
 }

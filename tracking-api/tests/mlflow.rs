@@ -19,6 +19,10 @@ mod logged_models;
 mod logging;
 #[path = "mlflow/metrics.rs"]
 mod metrics;
+#[path = "mlflow/models.rs"]
+mod models;
+#[path = "mlflow/promote.rs"]
+mod promote;
 #[path = "mlflow/runs.rs"]
 mod runs;
 #[path = "mlflow/search.rs"]

@@ -1,5 +1,7 @@
 //! `carbon-ml models`.
 
+mod registered;
+
 use std::collections::BTreeMap;
 
 use carbon_inference::{Catalogue, InferenceError, ModelEntry, ModelStore, Progress, Source};
@@ -13,9 +15,9 @@ use crate::args::Global;
 use crate::error::CliError;
 use crate::term;
 
-/// The weights of embedding models on this machine
+/// Promote registered models; fetch and check embedding models
 ///
-/// They lie in the data folder, each file under its SHA-256; nothing loads whose hash differs.
+/// The weights of embedding models lie in the data folder, each file under its SHA-256; nothing loads whose hash differs.
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct ModelsArgs {
@@ -27,11 +29,17 @@ const HELP: &str = "\
 Examples:
   carbon-ml models list
   carbon-ml models pull
-  carbon-ml models verify";
+  carbon-ml models verify
+  carbon-ml models promote basis-spread --version 3 --stage Production --archive-existing
+  carbon-ml models history basis-spread";
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// The models of the catalogue, and which of them are here
+    /// Give a version of a registered model a stage or an alias
+    Promote(registered::PromoteArgs),
+    /// Who promoted what of a registered model, and when
+    History(registered::HistoryArgs),
+    /// The embedding models of the catalogue, and which of them are here
     #[command(after_long_help = "\
 Examples:
   carbon-ml models list
@@ -69,6 +77,8 @@ pub async fn run(global: &Global, args: ModelsArgs) -> Result<(), CliError> {
     let config = global.config()?;
     let store = ModelStore::new(config.data_dir.path().join("models"));
     match args.command {
+        ModelsCommand::Promote(args) => registered::promote(global, args).await,
+        ModelsCommand::History(args) => registered::history(global, args).await,
         ModelsCommand::List { json } => list(&store, &config, json),
         ModelsCommand::Pull { name } => {
             let name = match name {

@@ -138,15 +138,15 @@ impl Platform {
             views: Arc::default(),
             handles: Vec::new(),
         };
-        let (mut projections, mut registry_parts) = (None, None);
+        let (mut projections, mut registry) = (None, None);
         if let Some(folder) = &folder {
             let catalog = parts.projection(Catalog, folder, &mut generations).await?;
             let letters = parts.projection(DeadLetters, folder, &mut generations).await?;
-            let registry = parts.projection(Registry, folder, &mut generations).await?;
-            let views = [catalog.1.clone(), letters.1, registry.1.clone()];
+            let own = parts.projection(Registry, folder, &mut generations).await?;
+            let views = [catalog.1.clone(), letters.1, own.1.clone()];
             tokio::spawn(watch::store(log.clone(), views, health.clone()));
             projections = Some((catalog, letters.0));
-            registry_parts = Some(carbon_tracking_api::RegistryParts::new(registry.0, registry.1));
+            registry = Some(own);
         }
 
         // The APIs answer from here on; what needs the model says so until it is there.
@@ -160,6 +160,7 @@ impl Platform {
                 topology: topology.clone(),
                 search: search.clone(),
                 catalog: Arc::new(catalog),
+                registry: Arc::new(registry.clone().map(OnceLock::from).unwrap_or_default()),
                 indexer: indexer_view.clone(),
                 health: health.clone(),
                 metrics: start.metrics.clone(),
@@ -176,7 +177,7 @@ impl Platform {
                 generations: generations.clone(),
                 processors: parts.views.clone(),
                 deadletters,
-                registry: registry_parts,
+                registry: registry.map(|(rows, view)| carbon_tracking_api::RegistryParts::new(rows, view)),
                 artifacts,
                 health: health.clone(),
                 metrics: start.metrics.clone(),

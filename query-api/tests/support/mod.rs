@@ -105,6 +105,7 @@ impl Service {
             topology,
             search: Arc::new(OnceLock::new()),
             catalog: Arc::new(OnceLock::new()),
+            registry: Arc::new(OnceLock::new()),
             indexer: Arc::new(OnceLock::new()),
             health: Arc::new(Health::new(&["log"])),
             metrics: METRICS.get_or_init(Metrics::install).clone(),

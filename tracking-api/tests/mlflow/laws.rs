@@ -98,6 +98,25 @@ async fn law_09_sixteen_creations_of_different_names_get_different_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn law_09_version_numbers_of_two_replicas_never_repeat() {
+    let client = Client::new().await;
+    let routers = replicas(&client, 2).await;
+    let names = all(&routers, "registered-models/create", vec![json!({"name": "m"}); 16]).await;
+    assert_eq!(names.iter().filter(|(status, _)| *status == 200).count(), 1, "{names:?}");
+    // A loser was answered after the fold, so both replicas know the name.
+    let body = json!({"name": "m", "source": "s3://b/x"});
+    let answers = all(&routers, "model-versions/create", vec![body; 16]).await;
+    let numbers: BTreeSet<i64> = answers
+        .iter()
+        .map(|(status, body)| {
+            assert_eq!(*status, 200, "{body}");
+            body["model_version"]["version"].as_str().unwrap().parse().unwrap()
+        })
+        .collect();
+    assert_eq!(numbers, (1..=16).collect(), "one number each, and none is lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn law_09_the_first_calls_of_a_tenant_make_its_default_experiment_once() {
     let client = Client::new().await;
     let answers =

@@ -4,13 +4,14 @@
 mod fold;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use carbon_core::{Position, Positions, SystemClock, Timestamp, TopicName, TopicPartition, TopicSpec};
+use carbon_core::{Clock, Position, Positions, SystemClock, Timestamp, TopicName, TopicPartition, TopicSpec};
 use carbon_log::{
     DataFolder, EmbeddedLog, EventLog, Foreign, Group, GroupDescription, LogError, NewRecord, Record, RecordStream,
     TopicDescription,
@@ -31,10 +32,27 @@ pub struct Service {
     pub router: axum::Router,
     pub parts: Arc<Parts>,
     pub log: Arc<Faulty>,
+    pub clock: Arc<Ahead>,
     /// The registry's, where there is one.
     pub fold: Option<ProcessorHandle>,
     _folder: DataFolder,
     dir: tempfile::TempDir,
+}
+
+/// The machine's clock, ahead by what a test says.
+#[derive(Default)]
+pub struct Ahead(AtomicI64);
+
+impl Ahead {
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_millis() as i64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemClock.now().0 + self.0.load(Ordering::SeqCst))
+    }
 }
 
 pub struct Answer {
@@ -61,7 +79,7 @@ impl Service {
 
     /// Another process on the same log, with a registry of its own.
     pub async fn replica(&self) -> axum::Router {
-        let mut parts = assemble(self.parts.log.clone(), self.dir.path(), "replica").await;
+        let mut parts = assemble(self.parts.log.clone(), self.dir.path(), "replica", self.clock.clone()).await;
         parts.registry = Some(fold::registry(&parts, &self.dir.path().join("replica.db"), "replica").await.0);
         router(Arc::new(parts))
     }
@@ -71,7 +89,8 @@ impl Service {
         let folder = DataFolder::open(&dir.path().join("data")).unwrap();
         let embedded = EmbeddedLog::open(&folder).await.unwrap();
         let log = Arc::new(Faulty { log: embedded, appends_left: AtomicUsize::new(usize::MAX) });
-        let mut parts = assemble(log.clone(), dir.path(), "own").await;
+        let clock = Arc::new(Ahead::default());
+        let mut parts = assemble(log.clone(), dir.path(), "own", clock.clone()).await;
         let mut handle = None;
         if with_registry {
             let (registry, running) = fold::registry(&parts, &dir.path().join("registry.db"), "own").await;
@@ -79,7 +98,7 @@ impl Service {
             handle = Some(running);
         }
         let parts = Arc::new(parts);
-        Self { router: router(parts.clone()), parts, log, fold: handle, _folder: folder, dir }
+        Self { router: router(parts.clone()), parts, log, clock, fold: handle, _folder: folder, dir }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
@@ -121,7 +140,7 @@ impl Service {
 }
 
 /// What a process is made of, but for the registry.
-async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str) -> Parts {
+async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str, clock: Arc<dyn Clock>) -> Parts {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     let topology = Arc::new(Topology::builtin().unwrap());
     log.ensure_topics(&topology.specs()).await.unwrap();
@@ -141,7 +160,7 @@ async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str) -> Parts {
         health: Arc::new(Health::new(&["log"])),
         metrics: METRICS.get_or_init(Metrics::install).clone(),
         config: Arc::new(config),
-        clock: Arc::new(SystemClock),
+        clock,
         shutdown,
     }
 }
