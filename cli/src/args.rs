@@ -119,6 +119,9 @@ pub struct UpArgs {
     /// Do not download the weights of the embedding model; without them on this machine it does not start
     #[arg(long)]
     pub no_pull: bool,
+    /// Serve MLflow's web UI from this folder: `mlflow/server/js/build` of its Python package
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub mlflow_ui: Option<PathBuf>,
     /// Listen beyond loopback although there is no authentication
     #[arg(long)]
     pub insecure_listen: bool,
@@ -129,6 +132,7 @@ Examples:
   carbon-ml up                                  query-api on port 9005, tracking-api on port 5000
   carbon-ml up --demo                           with the sample entities of the energy markets
   carbon-ml up --demo --samples mine.jsonl      with entities of your own
+  carbon-ml up --mlflow-ui .venv/lib/python3.12/site-packages/mlflow/server/js/build
   ML_QUERY_PORT=0 ML_DATA_DIR=./data carbon-ml up
   ML_LISTEN=0.0.0.0 carbon-ml up --insecure-listen
   ML_KAFKA_BROKERS=localhost:9092 ML_SCHEMA_REGISTRY_URL=http://localhost:8081 carbon-ml up
@@ -152,6 +156,9 @@ pub struct ServeArgs {
     /// Do not download the weights of the embedding model; without them on this machine it does not start
     #[arg(long)]
     pub no_pull: bool,
+    /// Serve MLflow's web UI from this folder: `mlflow/server/js/build` of its Python package
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub mlflow_ui: Option<PathBuf>,
     /// Listen beyond loopback although there is no authentication
     #[arg(long)]
     pub insecure_listen: bool,
@@ -200,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_program_carries_its_samples() {
-        let args = UpArgs { demo: true, samples: None, no_pull: false, insecure_listen: false };
+        let args = UpArgs { demo: true, samples: None, no_pull: false, mlflow_ui: None, insecure_listen: false };
         assert!(args.demo_entities().unwrap().lines().count() > 50);
         let missing = UpArgs { samples: Some("no-such-file".into()), ..args };
         assert_eq!(missing.demo_entities().unwrap_err().exit_code(), 4);

@@ -19,6 +19,16 @@ on_both_logs! {
     a_promotion_has_one_effect_whoever_makes_it,
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_is_no_web_ui_is_refused_before_anything_starts() {
+    let place = Place::embedded();
+    let mut command = support::binary();
+    command.arg("up").arg("--data-dir").arg(place.path()).arg("--mlflow-ui").arg(place.path());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("holds no index.html"), "{said}");
+}
+
 async fn post(server: &Server, path: &str, body: &Value) -> (u16, Value) {
     let url = format!("{}/api/2.0/mlflow/{path}", server.tracking);
     let answer = server.http.post(url).json(body).send().await.unwrap();

@@ -72,12 +72,13 @@ pub fn router(parts: Arc<Parts>) -> axum::Router {
         health: parts.health.clone(),
         metrics: parts.metrics.clone(),
     };
+    let ui = parts.config.mlflow_ui.clone();
     let routes = OpenApiRouter::new()
         .routes(routes!(entities::post_entities))
         .routes(routes!(entities::delete_entity))
         .routes(routes!(mlflow::post_promote))
         .routes(routes!(status::get_status))
-        .merge(OpenApiRouter::from(mlflow::routes()))
+        .merge(OpenApiRouter::from(mlflow::routes(&ui)))
         .with_state(parts);
     assemble(service, routes)
 }

@@ -27,3 +27,5 @@ mod promote;
 mod runs;
 #[path = "mlflow/search.rs"]
 mod search;
+#[path = "mlflow/ui.rs"]
+mod ui;

@@ -7,6 +7,7 @@ mod platform;
 pub mod roles;
 mod watch;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,14 +22,30 @@ use crate::term;
 use platform::{Platform, Start};
 use roles::Roles;
 
-pub async fn up(config: Config, args: UpArgs) -> Result<(), CliError> {
+pub async fn up(mut config: Config, args: UpArgs) -> Result<(), CliError> {
     config.check_listen(args.insecure_listen)?;
+    with_ui(&mut config, args.mlflow_ui.as_deref())?;
     let samples = if args.demo { Some(args.demo_entities()?) } else { None };
     run(config, Roles::all(), args.no_pull, samples.as_deref()).await
 }
 
-pub async fn serve(config: Config, args: ServeArgs) -> Result<(), CliError> {
+/// Takes the folder of the web UI from the command line, and looks whether it is one.
+fn with_ui(config: &mut Config, folder: Option<&Path>) -> Result<(), CliError> {
+    if let Some(folder) = folder {
+        config.mlflow_ui = folder.display().to_string();
+    }
+    if !config.mlflow_ui.is_empty() && !Path::new(&config.mlflow_ui).join("index.html").is_file() {
+        return Err(CliError::Usage(format!(
+            "{:?} holds no index.html: the web UI is the folder mlflow/server/js/build of the Python package mlflow",
+            config.mlflow_ui
+        )));
+    }
+    Ok(())
+}
+
+pub async fn serve(mut config: Config, args: ServeArgs) -> Result<(), CliError> {
     config.check_listen(args.insecure_listen)?;
+    with_ui(&mut config, args.mlflow_ui.as_deref())?;
     let roles = Roles::new(&args.roles)?;
     if !config.on_kafka() && !roles.is_all() {
         return Err(CliError::Usage(
@@ -104,6 +121,9 @@ fn announce(platform: &Platform, config: &Config, roles: &Roles) -> Result<(), C
     }
     if let Some(tracking) = platform.tracking {
         term::line(format_args!("  tracking-api  http://{tracking}  write and operate; reference at /docs"))?;
+        if !config.mlflow_ui.is_empty() {
+            term::line(format_args!("  web UI        http://{tracking}/"))?;
+        }
     }
     if let Some(operations) = platform.operations {
         term::line(format_args!("  operations    http://{operations}  /health, /ready and /metrics"))?;

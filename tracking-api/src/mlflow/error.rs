@@ -62,6 +62,19 @@ impl MlflowError {
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, code: "INTERNAL_ERROR", message: message.into() }
     }
 
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether it is the caller's mistake.
+    pub fn is_callers(&self) -> bool {
+        self.status.is_client_error()
+    }
+
     /// The one mapping from the platform's errors.
     pub fn of(error: &impl Classify) -> Self {
         match (error.fault(), error.retry()) {

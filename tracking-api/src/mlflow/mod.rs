@@ -6,6 +6,7 @@ mod call;
 mod check;
 mod error;
 mod experiments;
+mod graphql;
 mod logged_models;
 mod logging;
 mod metrics;
@@ -17,6 +18,7 @@ mod registered_models;
 mod runs;
 mod shapes;
 mod sources;
+mod ui;
 mod write;
 
 use std::sync::Arc;
@@ -30,11 +32,16 @@ use error::MlflowError;
 pub(crate) use promote::*;
 
 /// The routes. They are MLflow's to document, so they are not in this service's OpenAPI.
-pub(crate) fn routes() -> Router<Arc<Parts>> {
+/// `ui` is the folder of the web UI; empty where there is none.
+pub(crate) fn routes(ui: &str) -> Router<Arc<Parts>> {
     let mut router = Router::new()
         .route("/version", get(version))
         .route("/get-artifact", get(artifacts::get_of_run))
-        .route("/model-versions/get-artifact", get(model_versions::get_artifact));
+        .route("/model-versions/get-artifact", get(model_versions::get_artifact))
+        .route("/graphql", post(graphql::post))
+        .nest("/api/3.0/mlflow", ui::about())
+        .nest("/ajax-api/3.0/mlflow", ui::about())
+        .merge(ui::pages(ui));
     // The client uses the first prefix, the web UI the second.
     for prefix in ["/api/2.0/mlflow", "/ajax-api/2.0/mlflow"] {
         router = router.nest(prefix, of_prefix()).nest(&format!("{prefix}-artifacts"), of_files());
@@ -56,6 +63,8 @@ fn of_prefix() -> Router<Arc<Parts>> {
         .route("/experiments/get", get(experiments::get))
         .route("/experiments/get-by-name", get(experiments::get_by_name))
         .route("/experiments/search", get(experiments::search).post(experiments::search))
+        .route("/experiments/search-datasets", post(ui::search_datasets))
+        .route("/gateway-proxy", get(ui::gateway))
         .route("/experiments/delete", post(experiments::delete))
         .route("/experiments/restore", post(experiments::restore))
         .route("/experiments/update", post(experiments::update))

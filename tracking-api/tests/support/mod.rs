@@ -148,7 +148,12 @@ async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str, clock: Arc<
     let generations = GenerationLog::open(log.clone(), &topology, shutdown.clone()).await.unwrap();
     let path = dir.join(process).join("deadletters.db");
     let deadletters = Namespace::open(&path, Durability::Derived, 1, DeadLetters::DDL).await.unwrap();
-    let (config, _) = Config::load(None).unwrap();
+    let (mut config, _) = Config::load(None).unwrap();
+    let ui = dir.join("ui");
+    std::fs::create_dir_all(ui.join("static")).unwrap();
+    std::fs::write(ui.join("index.html"), "<!doctype html><title>ui</title>").unwrap();
+    std::fs::write(ui.join("static/a.js"), "let a;").unwrap();
+    config.mlflow_ui = ui.display().to_string();
     Parts {
         log,
         topology,

@@ -1,6 +1,7 @@
 //! Reads of the registry. Each takes the scope of one tenant (law 12).
 
 mod artifacts;
+mod datasets;
 mod experiments;
 mod hydrate;
 mod logged_models;
@@ -15,6 +16,7 @@ mod versions;
 use carbon_store::StoreError;
 
 pub use artifacts::{ArtifactFile, artifact, artifacts_below};
+pub use datasets::{DatasetSummary, dataset_summaries};
 pub use experiments::{
     Experiment, SearchExperiments, experiment, experiment_by_name, next_experiment_id, search_experiments,
 };

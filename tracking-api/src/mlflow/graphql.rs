@@ -1,0 +1,185 @@
+//! `POST /graphql`: the two queries that MLflow's web UI asks this way. It is told by the operation's name which one is
+//! meant, and answered with all fields that the UI knows: camelCase, 64-bit integers as text, NaN as null.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use carbon_http::read_body;
+use carbon_read_models::registry::filter::{Clause, Comparator, Entity, Literal};
+use carbon_read_models::registry::queries::{
+    Experiment, ModelVersion, Run, SearchModels, experiment, run, search_model_versions,
+};
+use carbon_schemas::events::KeyValue;
+use serde_json::{Value, json};
+
+use super::args::Args;
+use super::call::{Answer, Answered, Call};
+use super::check;
+use super::error::MlflowError;
+use crate::Parts;
+
+const BODY_LIMIT: usize = 1024 * 1024;
+/// Versions of one run that its page shows.
+const VERSIONS: usize = 1000;
+
+pub(super) async fn post(State(parts): State<Arc<Parts>>, request: Request) -> Answered {
+    let (mut head, body) = request.into_parts();
+    let mut call = Call::of(&parts, &mut head).await?;
+    call.args = Args::from_body(&read_body(&head.headers, body, BODY_LIMIT).await?);
+    super::experiments::ensure_default(&call).await?;
+    let (field, kind, answered) = match call.args.text("operationName")? {
+        Some("MlflowGetExperimentQuery") => {
+            ("mlflowGetExperiment", "MlflowGetExperimentResponse", get_experiment(&call).await)
+        }
+        Some("GetRun") => ("mlflowGetRun", "MlflowGetRunResponse", get_run(&call).await),
+        other => {
+            let name: String = other.unwrap_or_default().chars().take(100).collect();
+            return Ok(refused(&format!("the query {name:?} is not one that is served")));
+        }
+    };
+    let mut response = json!({"__typename": kind, "apiError": null});
+    match answered {
+        Ok((name, value)) => response[name] = value,
+        Err(error) if error.is_callers() => {
+            let (code, message) = (error.code(), error.message());
+            response["apiError"] = json!({"__typename": "ApiError", "code": code, "message": message, "helpUrl": null});
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(Answer(json!({"data": {field: response}, "errors": null})))
+}
+
+fn refused(message: &str) -> Answer {
+    Answer(json!({"data": null, "errors": [{"message": message}]}))
+}
+
+type Field = Result<(&'static str, Value), MlflowError>;
+
+/// The object of arguments, which the one query calls `input` and the other `data`.
+fn input(call: &Call) -> Result<Args, MlflowError> {
+    let variables = call.args.object("variables")?.unwrap_or_default();
+    match variables.object("input")? {
+        Some(input) => Ok(input),
+        None => Ok(variables.object("data")?.unwrap_or_default()),
+    }
+}
+
+async fn get_experiment(call: &Call) -> Field {
+    let input = input(call)?;
+    let text = input.required("experimentId")?;
+    let found = experiment(call.rows()?, &call.scope, check::experiment_id(text)?).await?;
+    let found = found.ok_or_else(|| MlflowError::does_not_exist(format!("No Experiment with id={text} exists")))?;
+    let mut shown = shown_experiment(&found);
+    shown["creationTime"] = found.created_at.0.to_string().into();
+    shown["effectiveTraceArchivalRetention"] = "".into();
+    Ok(("experiment", shown))
+}
+
+async fn get_run(call: &Call) -> Field {
+    let input = input(call)?;
+    let id = input.required("runId")?;
+    let found = run(call.rows()?, &call.scope, id).await?;
+    let found = found.ok_or_else(|| MlflowError::does_not_exist(format!("Run with id={id} not found")))?;
+    let of = experiment(call.rows()?, &call.scope, found.info.experiment_id).await?;
+    let by_run = Clause {
+        entity: Entity::Attribute,
+        key: "run_id".into(),
+        comparator: Comparator::Eq,
+        value: Literal::Text(id.to_owned()),
+    };
+    let search = SearchModels { filter: vec![by_run], limit: VERSIONS, ..SearchModels::default() };
+    let versions = search_model_versions(call.rows()?, &call.scope, &search).await?.items;
+    Ok(("run", shown_run(&found, of.as_ref(), &versions)))
+}
+
+fn pairs(kind: &str, pairs: &[KeyValue]) -> Vec<Value> {
+    pairs.iter().map(|pair| json!({"__typename": kind, "key": pair.key, "value": pair.value})).collect()
+}
+
+fn stage(deleted: bool) -> &'static str {
+    if deleted { "deleted" } else { "active" }
+}
+
+fn shown_experiment(experiment: &Experiment) -> Value {
+    json!({
+        "__typename": "MlflowExperiment",
+        "experimentId": experiment.id.to_string(),
+        "name": experiment.name,
+        "artifactLocation": experiment.artifact_location,
+        "lifecycleStage": stage(experiment.deleted),
+        "lastUpdateTime": experiment.updated_at.0.to_string(),
+        "tags": pairs("MlflowExperimentTag", &experiment.tags),
+    })
+}
+
+fn shown_run(run: &Run, experiment: Option<&Experiment>, versions: &[ModelVersion]) -> Value {
+    let metric = |metric: &carbon_schemas::events::Metric| {
+        json!({
+            "__typename": "MlflowMetricExtension",
+            "key": metric.key,
+            // NaN has no JSON; serde makes it null, which is what the UI expects.
+            "value": metric.value,
+            "step": metric.step.to_string(),
+            "timestamp": metric.timestamp.to_string(),
+        })
+    };
+    let dataset = |input: &carbon_schemas::events::DatasetInput| {
+        json!({
+            "__typename": "MlflowDatasetInput",
+            "dataset": {
+                "__typename": "MlflowDataset",
+                "name": input.name,
+                "digest": input.digest,
+                "sourceType": input.source_type,
+                "source": input.source,
+                "schema": input.schema,
+                "profile": input.profile,
+            },
+            "tags": pairs("MlflowInputTag", &input.tags),
+        })
+    };
+    let version = |version: &ModelVersion| {
+        json!({
+            "__typename": "MlflowModelVersion",
+            "name": version.name,
+            "version": version.version.to_string(),
+            "source": version.source,
+            "status": "READY",
+        })
+    };
+    let made_from = |id: &String| json!({"__typename": "MlflowModelInput", "modelId": id});
+    let made = |output: &carbon_schemas::events::ModelOutput| json!({"__typename": "MlflowModelOutput", "modelId": output.model_id, "step": output.step.to_string()});
+    let info = &run.info;
+    json!({
+        "__typename": "MlflowRunExtension",
+        "info": {
+            "__typename": "MlflowRunInfo",
+            "runUuid": info.run_id,
+            "runName": info.name,
+            "experimentId": info.experiment_id.to_string(),
+            "artifactUri": info.artifact_uri,
+            "status": info.status,
+            "startTime": info.start_time.to_string(),
+            "endTime": info.end_time.map(|end| end.to_string()),
+            "lifecycleStage": stage(info.deleted),
+            "userId": info.user_id,
+        },
+        "experiment": experiment.map(shown_experiment),
+        "modelVersions": versions.iter().map(version).collect::<Vec<_>>(),
+        "data": {
+            "__typename": "MlflowRunData",
+            "metrics": run.metrics.iter().map(metric).collect::<Vec<_>>(),
+            "params": pairs("MlflowParam", &run.params),
+            "tags": pairs("MlflowRunTag", &run.tags),
+        },
+        "inputs": {
+            "__typename": "MlflowRunInputs",
+            "datasetInputs": run.datasets.iter().map(dataset).collect::<Vec<_>>(),
+            "modelInputs": run.input_models.iter().map(made_from).collect::<Vec<_>>(),
+        },
+        "outputs": {
+            "__typename": "MlflowRunOutputs",
+            "modelOutputs": run.output_models.iter().map(made).collect::<Vec<_>>(),
+        },
+    })
+}
