@@ -258,3 +258,23 @@ async fn an_unmodified_mlflow_client_does_all_that_it_does_with_its_own_server()
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.lines().filter(|line| line.starts_with("ok ")).count() >= 30, "{said}");
 }
+
+/// Where `CARBON_MLFLOW_RECORDINGS` names the folder of what MLflow's own server was asked and answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "asks a server what MLflow's own was asked; needs the recordings"]
+async fn bad_requests_are_answered_as_mlflow_does() {
+    let Some(folder) = std::env::var_os("CARBON_MLFLOW_RECORDINGS") else {
+        println!("skipped: CARBON_MLFLOW_RECORDINGS names no folder");
+        return;
+    };
+    for file in ["error_probe.txt", "error_probe2.txt"] {
+        let place = Place::embedded();
+        let server = place.start().await;
+        let mut probes = tokio::process::Command::new("python3");
+        probes.arg(format!("{}/../scripts/foreign/mlflow_probes.py", env!("CARGO_MANIFEST_DIR")));
+        probes.args(["--tracking-uri", &server.tracking]).arg(std::path::Path::new(&folder).join(file));
+        let output = tokio::time::timeout(Duration::from_secs(120), probes.kill_on_drop(true).output()).await;
+        let output = output.expect("the probes end").unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}

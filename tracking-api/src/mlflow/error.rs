@@ -54,6 +54,10 @@ impl MlflowError {
         Self { status: StatusCode::NOT_FOUND, code: "ENDPOINT_NOT_FOUND", message: message.into() }
     }
 
+    pub fn not_implemented(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::NOT_IMPLEMENTED, code: "NOT_IMPLEMENTED", message: message.into() }
+    }
+
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "TEMPORARILY_UNAVAILABLE", message: message.into() }
     }
@@ -140,7 +144,7 @@ impl From<MlflowError> for Problem {
 
 impl IntoResponse for MlflowError {
     fn into_response(self) -> Response {
-        if self.status.is_server_error() {
+        if self.status.is_server_error() && self.status != StatusCode::NOT_IMPLEMENTED {
             tracing::error!(code = self.code, message = %self.message, "mlflow request failed");
         }
         let body = json!({"error_code": self.code, "message": self.message});

@@ -54,6 +54,8 @@ fn of_files() -> Router<Arc<Parts>> {
     Router::new()
         .route("/artifacts", get(artifacts::list_root))
         .route("/artifacts/{*path}", file.layer(DefaultBodyLimit::disable()))
+        .route("/mpu/{*rest}", any(no_multipart))
+        .route("/presigned/{*rest}", any(no_multipart))
         .route("/{*rest}", any(no_endpoint))
 }
 
@@ -132,6 +134,11 @@ const SPOKEN: &str = "3.17.2";
 
 async fn version() -> impl IntoResponse {
     SPOKEN
+}
+
+/// The client then sends a file in one stream, of any length.
+async fn no_multipart() -> MlflowError {
+    MlflowError::not_implemented("multipart transfer is not supported: send the file in one request")
 }
 
 async fn no_endpoint() -> MlflowError {

@@ -14,6 +14,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::call::{Answer, Answered, Call};
 use super::check;
+use super::error::MlflowError;
 use super::shapes;
 use crate::Parts;
 
@@ -35,7 +36,7 @@ pub(super) fn about() -> Router<Arc<Parts>> {
     Router::new()
         .route("/server-info", get(server_info))
         .route("/ui-telemetry", get(telemetry))
-        .route("/traces/search", post(empty))
+        .route("/traces/search", post(traces))
         .route("/traces/metrics", post(empty))
         .route("/datasets/search", post(empty))
         .route("/scorers/list", get(empty))
@@ -47,6 +48,13 @@ pub(super) fn about() -> Router<Arc<Parts>> {
 /// An empty page: there are no traces, evaluation datasets or scorers here.
 fn nothing_of_this_kind() -> impl IntoResponse {
     Answer(Value::Object(Map::new()))
+}
+
+async fn traces(call: Call) -> Answered {
+    match call.args.objects("locations")?.is_empty() {
+        true => Err(MlflowError::missing("locations")),
+        false => Ok(Answer(Value::Object(Map::new()))),
+    }
 }
 
 async fn server_info() -> Answer {
@@ -80,7 +88,7 @@ pub(super) async fn gateway() -> Answer {
 pub(super) async fn search_datasets(call: Call) -> Answered {
     let ids = call.args.texts("experiment_ids")?;
     if ids.is_empty() {
-        return Err(super::error::MlflowError::missing("experiment_ids"));
+        return Err(MlflowError::missing("experiment_ids"));
     }
     let experiments = ids.iter().map(|id| check::experiment_id(id)).collect::<Result<Vec<_>, _>>()?;
     let found = dataset_summaries(call.rows()?, &call.scope, &experiments).await?;
