@@ -278,3 +278,21 @@ async fn bad_requests_are_answered_as_mlflow_does() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 }
+
+/// Every recorded pair but traces, each after the state that it needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "asks a server what MLflow's own was asked; needs the recordings"]
+async fn what_mlflow_answered_is_answered_so() {
+    let Some(folder) = std::env::var_os("CARBON_MLFLOW_RECORDINGS") else {
+        println!("skipped: CARBON_MLFLOW_RECORDINGS names no folder");
+        return;
+    };
+    let place = Place::embedded();
+    let server = place.start().await;
+    let mut pairs = tokio::process::Command::new("python3");
+    pairs.arg(format!("{}/../scripts/foreign/mlflow_pairs", env!("CARGO_MANIFEST_DIR")));
+    pairs.args(["--tracking-uri", &server.tracking]).arg(std::path::Path::new(&folder).join("endpoints"));
+    let output = tokio::time::timeout(Duration::from_secs(300), pairs.kill_on_drop(true).output()).await;
+    let output = output.expect("the pairs end").unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

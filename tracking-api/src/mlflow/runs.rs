@@ -101,7 +101,12 @@ pub(super) async fn create(call: Call) -> Answered {
     };
     call.write(&event).await?;
     let made = run(call.rows()?, &call.scope, &run_id).await?.ok_or_else(|| missing(&run_id))?;
-    Ok(Answer(json!({"run": shapes::run(&made)})))
+    let mut shown = shapes::run(&made);
+    // MLflow leaves the outputs out of this answer alone.
+    if let Some(fields) = shown.as_object_mut() {
+        fields.remove("outputs");
+    }
+    Ok(Answer(json!({"run": shown})))
 }
 
 pub(super) async fn get(call: Call) -> Answered {

@@ -59,8 +59,7 @@ pub(super) async fn place(call: &Call, source: &str) -> Result<Place, MlflowErro
     }
     if let Some(rest) = source.strip_prefix("runs:/") {
         let (id, below) = rest.trim_start_matches('/').split_once('/').unwrap_or((rest, ""));
-        // Clients name the run by the source alone when they register by hand.
-        if run_id.as_deref().is_some_and(|named| named != id) {
+        if run_id.as_deref() != Some(id) {
             return Err(invalid(source, NOT_OF_RUN));
         }
         let run = run_info(call.rows()?, &call.scope, id).await?.ok_or_else(|| invalid(source, NOT_OF_RUN))?;

@@ -201,7 +201,7 @@ async fn every_write_is_seen_by_the_next_read() {
         assert_eq!(by_name["experiment"]["experiment_id"], id);
         let made = client.ok("runs/create", json!({"experiment_id": id, "run_name": "n"})).await["run"].clone();
         let run = made["info"]["run_id"].as_str().unwrap();
-        assert_eq!(client.run(run).await, made);
+        assert_eq!(client.run(run).await, crate::runs::with_outputs(made.clone()));
         let search = json!({"experiment_ids": [id], "filter": "params.p = '1' AND metrics.m > 0 AND tags.t != 'x'"});
         assert_eq!(client.ok("runs/search", search.clone()).await, json!({}));
         client.ok("runs/log-parameter", json!({"run_id": run, "key": "p", "value": "1"})).await;
