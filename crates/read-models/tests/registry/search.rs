@@ -1,6 +1,6 @@
 //! The search of runs.
 
-use carbon_read_models::registry::queries::{SearchRuns, View};
+use carbon_read_models::registry::queries::{Page, Run, SearchRuns, View};
 use carbon_schemas::events::{DatasetInput, ExperimentKind, KeyValue, RunKind, RunLogged};
 
 use crate::world::{
@@ -226,4 +226,47 @@ async fn what_is_found_comes_with_all_that_was_logged() {
     assert_eq!((found[0].datasets.len(), found[0].input_models.len()), (2, 1));
     assert!(found[1].metrics[0].value.is_nan());
     assert_eq!(scope("acme").tenant().as_str(), "acme");
+}
+
+#[tokio::test]
+async fn the_best_runs_are_the_same_whichever_way_they_are_found() {
+    let mut world = World::with_experiment().await;
+    world.takes(created(2, "two")).await;
+    // Few values and times, so that there are ties; every third run is of another experiment.
+    for n in 0..600_i64 {
+        let run = format!("run{:03}", n * 7919 % 600);
+        let experiment = if n % 3 == 0 { 2 } else { 1 };
+        let mut start = started(&run, experiment);
+        start.start_time = Some(n % 5);
+        world.takes(start).await;
+        match n % 7 {
+            0 => {}
+            1 => world.takes(metrics(&run, vec![metric("m", f64::NAN, 0, 0)])).await,
+            _ => world.takes(metrics(&run, vec![metric("m", (n % 40) as f64, 0, 0)])).await,
+        }
+    }
+    for (filter, terms) in [
+        ("", ["metrics.m DESC", "attributes.start_time DESC"]),
+        ("", ["metrics.m ASC", "attributes.start_time DESC"]),
+        ("metrics.m > 10", ["metrics.m DESC", "attributes.start_time DESC"]),
+        ("metrics.m <= 35 AND metrics.m > 5", ["metrics.m ASC", "attributes.start_time DESC"]),
+        ("metrics.m != 12", ["metrics.m DESC", "attributes.start_time DESC"]),
+        ("attributes.run_name LIKE '%5'", ["metrics.m DESC", "attributes.start_time DESC"]),
+        ("metrics.m = 3", ["metrics.m DESC", "attributes.start_time DESC"]),
+        ("metrics.m > 100", ["metrics.m DESC", "attributes.start_time DESC"]),
+    ] {
+        for (limit, offset) in [(1, 0), (7, 0), (7, 60), (50, 100), (1000, 0), (20, 390)] {
+            // The second term is the tie-break anyway, and takes the other way.
+            let [short, long] = [&terms[..1], &terms[..]].map(|terms| SearchRuns {
+                limit,
+                offset,
+                ..in_one(View::Active, filter, terms)
+            });
+            let (short, long) = (world.search(&short).await, world.search(&long).await);
+            assert_eq!(short.more, long.more, "{filter} {terms:?} {limit} {offset}");
+            // Not by their metrics: not-a-number is not equal to itself.
+            let names = |page: Page<Run>| page.items.into_iter().map(|run| run.info.run_id).collect::<Vec<_>>();
+            assert_eq!(names(short), names(long), "{filter} {terms:?} {limit} {offset}");
+        }
+    }
 }

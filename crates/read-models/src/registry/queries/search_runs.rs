@@ -1,11 +1,13 @@
 //! The search of runs: the numbers of a page by the indexes, then all that was logged to them.
 
+mod by_value;
+
 use carbon_core::TenantScope;
 use carbon_store::{Namespace, StoreError};
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::hydrate::hydrate;
-use super::runs::{COLUMNS, Run, read};
+use super::runs::{COLUMNS, Run, RunInfo, read};
 use super::{Page, View};
 use crate::registry::filter::{Clause, Comparator, Entity, Literal, Order, push_comparison};
 
@@ -20,13 +22,56 @@ pub struct SearchRuns {
     pub offset: usize,
 }
 
-/// A page of runs: three statements at any size.
+/// A page of runs: four statements at most, at any size.
 pub async fn search_runs(
     namespace: &Namespace,
     scope: &TenantScope,
     search: &SearchRuns,
 ) -> Result<Page<Run>, StoreError> {
-    let (active, deleted) = experiments(namespace, scope, search).await?;
+    let among = Among { scope, experiments: experiments(namespace, scope, search).await?, view: search.view };
+    let page = match by_value::page(namespace, &among, search).await? {
+        Some(page) => page,
+        None => page(namespace, &among, search).await?,
+    };
+    Ok(Page { items: hydrate(namespace, page.items).await?, more: page.more })
+}
+
+/// The runs that are meant at all.
+struct Among<'a> {
+    scope: &'a TenantScope,
+    /// The active and the deleted ones.
+    experiments: (Vec<i64>, Vec<i64>),
+    view: View,
+}
+
+impl Among<'_> {
+    /// Adds the condition on `runs r`.
+    fn push(&self, query: &mut QueryBuilder<Sqlite>) {
+        let (active, deleted) = &self.experiments;
+        query.push("r.tenant_id = ").push_bind(self.scope.tenant().as_str().to_owned());
+        // Runs of a deleted experiment are deleted with it.
+        let among = |query: &mut QueryBuilder<Sqlite>, ids: &[i64]| {
+            query.push("r.experiment_id IN (SELECT value FROM json_each(");
+            query.push_bind(serde_json::to_string(ids).unwrap_or_default()).push("))");
+        };
+        query.push(" AND (");
+        match self.view {
+            View::Active => {
+                among(query, active);
+                query.push(" AND r.deleted = 0");
+            }
+            View::Deleted => {
+                among(query, active);
+                query.push(" AND r.deleted = 1 OR ");
+                among(query, deleted);
+            }
+            View::All => among(query, &[active.as_slice(), deleted].concat()),
+        }
+        query.push(")");
+    }
+}
+
+async fn page(namespace: &Namespace, among: &Among<'_>, search: &SearchRuns) -> Result<Page<RunInfo>, StoreError> {
     let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(format!("SELECT {COLUMNS} FROM runs r"));
     for (at, order) in search.order_by.iter().enumerate() {
         let table = match order.entity {
@@ -38,26 +83,8 @@ pub async fn search_runs(
         query.push(format!(" LEFT JOIN {table} o{at} ON o{at}.run_no = r.run_no AND o{at}.key = "));
         query.push_bind(order.key.clone());
     }
-    query.push(" WHERE r.tenant_id = ").push_bind(scope.tenant().as_str());
-    // Runs of a deleted experiment are deleted with it.
-    let among = |query: &mut QueryBuilder<Sqlite>, ids: &[i64]| {
-        query.push("r.experiment_id IN (SELECT value FROM json_each(");
-        query.push_bind(serde_json::to_string(ids).unwrap_or_default()).push("))");
-    };
-    query.push(" AND (");
-    match search.view {
-        View::Active => {
-            among(&mut query, &active);
-            query.push(" AND r.deleted = 0");
-        }
-        View::Deleted => {
-            among(&mut query, &active);
-            query.push(" AND r.deleted = 1 OR ");
-            among(&mut query, &deleted);
-        }
-        View::All => among(&mut query, &[active, deleted].concat()),
-    }
-    query.push(")");
+    query.push(" WHERE ");
+    among.push(&mut query);
     for clause in &search.filter {
         query.push(" AND ");
         push_clause(&mut query, clause);
@@ -80,8 +107,7 @@ pub async fn search_runs(
     query.push("r.start_time DESC, r.run_id LIMIT ").push_bind(search.limit as i64 + 1);
     query.push(" OFFSET ").push_bind(search.offset as i64);
     let rows = query.build().fetch_all(namespace.readers()).await?;
-    let page = Page::of(rows.iter().map(read).collect::<Result<Vec<_>, _>>()?, search.limit);
-    Ok(Page { items: hydrate(namespace, page.items).await?, more: page.more })
+    Ok(Page::of(rows.iter().map(read).collect::<Result<Vec<_>, _>>()?, search.limit))
 }
 
 /// The experiments that are meant, the active and the deleted ones.
