@@ -11,6 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use carbon_core::{TenantScope, Timestamp};
 use carbon_http::{Context, Tenant, content_type, read_body};
 use carbon_store::Namespace;
+use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -102,6 +103,13 @@ impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         ([(header::X_CONTENT_TYPE_OPTIONS, "nosniff")], Json(self.0)).into_response()
     }
+}
+
+/// What is too large to be made a tree first.
+pub(crate) fn written(answer: &impl Serialize) -> Result<Response, MlflowError> {
+    let bytes = serde_json::to_vec(answer).map_err(|error| MlflowError::internal(error.to_string()))?;
+    let head = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::CONTENT_TYPE, "application/json")];
+    Ok((head, bytes).into_response())
 }
 
 pub(crate) type Answered = Result<Answer, MlflowError>;

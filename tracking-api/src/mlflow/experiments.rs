@@ -1,7 +1,7 @@
 //! `experiments/*`.
 
 use carbon_read_models::registry::ConflictCode;
-use carbon_read_models::registry::filter::{Target, parse_filter, parse_order_by};
+use carbon_read_models::registry::filter::{Target, parse_filter};
 use carbon_read_models::registry::queries::{
     Experiment, SearchExperiments, View, experiment, experiment_by_name, next_experiment_id, search_experiments,
 };
@@ -12,7 +12,7 @@ use super::args::Args;
 use super::call::{Answer, Answered, Call, nothing};
 use super::check;
 use super::error::MlflowError;
-use super::page::Paging;
+use super::page::{Paging, order_by};
 use super::shapes;
 
 /// The experiment that every tenant has from the start.
@@ -180,10 +180,7 @@ pub(super) fn view(args: &Args, name: &str) -> Result<View, MlflowError> {
 pub(super) async fn search(call: Call) -> Answered {
     let paging = Paging::read(&call.args, None, 50_000)?;
     let filter = parse_filter(Target::Experiments, call.args.text("filter")?.unwrap_or_default())?;
-    let mut order_by = Vec::new();
-    for term in call.args.texts("order_by")? {
-        order_by.push(parse_order_by(Target::Experiments, &term)?);
-    }
+    let order_by = order_by(&call.args, Target::Experiments)?;
     let view = view(&call.args, "view_type")?;
     let search = SearchExperiments { view, filter, order_by, limit: paging.limit, offset: paging.offset };
     let page = search_experiments(call.rows()?, &call.scope, &search).await?;

@@ -16,14 +16,12 @@ use super::check;
 use super::error::MlflowError;
 use super::experiments::tags;
 use super::names;
-use super::page::Paging;
+use super::page::{MAX_ORDERS, Paging};
 use super::shapes;
 use crate::Parts;
 
 /// What names of statuses begin with.
 const PREFIX: &str = "LOGGED_MODEL_";
-/// More terms than anybody writes; each is a subquery.
-const MAX_ORDERS: usize = 32;
 
 fn missing(id: &str) -> MlflowError {
     MlflowError::does_not_exist(format!("Logged model with ID '{id}' not found."))

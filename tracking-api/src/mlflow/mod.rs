@@ -15,6 +15,7 @@ mod names;
 mod page;
 mod promote;
 mod registered_models;
+mod run_shape;
 mod runs;
 mod shapes;
 mod sources;

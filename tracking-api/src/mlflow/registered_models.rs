@@ -1,7 +1,7 @@
 //! `registered-models/*`: names that versions are registered under, their tags, and their aliases.
 
 use carbon_core::{Timestamp, parse_rfc3339};
-use carbon_read_models::registry::filter::{Order, Target, parse_filter, parse_order_by};
+use carbon_read_models::registry::filter::{Target, parse_filter};
 use carbon_read_models::registry::queries::{
     ModelVersion, RegisteredModel, SearchModels, newest_version, registered_model, registered_model_as_of,
     search_registered_models,
@@ -14,11 +14,8 @@ use super::args::Args;
 use super::call::{Answer, Answered, Call, nothing};
 use super::check;
 use super::error::MlflowError;
-use super::page::Paging;
+use super::page::{Paging, order_by};
 use super::shapes;
-
-/// More terms than anybody writes.
-const MAX_ORDERS: usize = 32;
 
 fn missing(name: &str) -> MlflowError {
     MlflowError::does_not_exist(format!("Registered Model with name={name} not found"))
@@ -139,23 +136,6 @@ pub(super) async fn delete_tag(call: Call) -> Answered {
         call.write(&event).await?;
     }
     nothing()
-}
-
-/// The terms of an order; each is evaluated once only.
-pub(super) fn order_by(args: &Args, target: Target) -> Result<Vec<Order>, MlflowError> {
-    let terms = args.texts("order_by")?;
-    if terms.len() > MAX_ORDERS {
-        return Err(MlflowError::invalid(format!("`order_by` has more than {MAX_ORDERS} terms")));
-    }
-    let mut orders: Vec<Order> = Vec::new();
-    for term in terms {
-        let order = parse_order_by(target, &term)?;
-        if orders.iter().any(|other| other.key == order.key) {
-            return Err(MlflowError::invalid(format!("`order_by` contains duplicate fields: {}", order.key)));
-        }
-        orders.push(order);
-    }
-    Ok(orders)
 }
 
 pub(super) fn search_of(

@@ -1,18 +1,20 @@
 //! `runs/*`: their lives and their search.
 
-use carbon_read_models::registry::filter::{Target, parse_filter, parse_order_by};
+use axum::response::Response;
+use carbon_read_models::registry::filter::{Target, parse_filter};
 use carbon_read_models::registry::queries::{RunInfo, SearchRuns, experiment, run, run_info, search_runs};
 use carbon_schemas::events::{RUN_STATUSES, RunKind, RunLogged};
-use serde_json::{Map, json};
+use serde::Serialize;
+use serde_json::json;
 use uuid::Uuid;
 
-use super::call::{Answer, Answered, Call, nothing};
+use super::call::{Answer, Answered, Call, nothing, written};
 use super::check;
 use super::error::MlflowError;
 use super::experiments::{tags, view};
 use super::names;
-use super::page::Paging;
-use super::shapes;
+use super::page::{Paging, order_by};
+use super::run_shape;
 
 const NAME_TAG: &str = "mlflow.runName";
 
@@ -101,18 +103,13 @@ pub(super) async fn create(call: Call) -> Answered {
     };
     call.write(&event).await?;
     let made = run(call.rows()?, &call.scope, &run_id).await?.ok_or_else(|| missing(&run_id))?;
-    let mut shown = shapes::run(&made);
-    // MLflow leaves the outputs out of this answer alone.
-    if let Some(fields) = shown.as_object_mut() {
-        fields.remove("outputs");
-    }
-    Ok(Answer(json!({"run": shown})))
+    Ok(Answer(json!({"run": run_shape::run(&made).without_outputs()})))
 }
 
 pub(super) async fn get(call: Call) -> Answered {
     let id = call.args.run_id()?;
     let found = run(call.rows()?, &call.scope, id).await?.ok_or_else(|| missing(id))?;
-    Ok(Answer(json!({"run": shapes::run(&found)})))
+    Ok(Answer(json!({"run": run_shape::run(&found)})))
 }
 
 pub(super) async fn update(call: Call) -> Answered {
@@ -121,7 +118,7 @@ pub(super) async fn update(call: Call) -> Answered {
     let run = call.active_run().await?;
     let event = RunLogged { status, end_time, run_name: name, ..call.run_event(&run.run_id, RunKind::Updated) };
     call.write(&event).await?;
-    Ok(Answer(json!({"run_info": shapes::run_info(&call.run().await?)})))
+    Ok(Answer(json!({"run_info": run_shape::run_info(&call.run().await?)})))
 }
 
 async fn mark(call: &Call, kind: RunKind) -> Answered {
@@ -138,23 +135,10 @@ pub(super) async fn restore(call: Call) -> Answered {
     mark(&call, RunKind::Restored).await
 }
 
-pub(super) async fn search(call: Call) -> Answered {
+pub(super) async fn search(call: Call) -> Result<Response, MlflowError> {
     let paging = Paging::read(&call.args, Some(1000), 50_000)?;
     let filter = parse_filter(Target::Runs, call.args.text("filter")?.unwrap_or_default())?;
-    let terms = call.args.texts("order_by")?;
-    let mut order_by = Vec::with_capacity(terms.len());
-    for term in &terms {
-        let order = parse_order_by(Target::Runs, term)?;
-        if order_by.iter().any(|other: &carbon_read_models::registry::filter::Order| {
-            (other.entity, &other.key) == (order.entity, &order.key)
-        }) {
-            return Err(MlflowError::invalid(format!("`order_by` contains duplicate fields: {terms:?}")));
-        }
-        order_by.push(order);
-    }
-    if order_by.len() > MAX_ORDERS {
-        return Err(MlflowError::invalid(format!("`order_by` has more than {MAX_ORDERS} terms")));
-    }
+    let order_by = order_by(&call.args, Target::Runs)?;
     let mut experiments = Vec::new();
     for id in call.args.texts("experiment_ids")? {
         experiments.push(check::experiment_id(&id)?);
@@ -162,13 +146,15 @@ pub(super) async fn search(call: Call) -> Answered {
     let view = view(&call.args, "run_view_type")?;
     let search = SearchRuns { experiments, view, filter, order_by, limit: paging.limit, offset: paging.offset };
     let page = search_runs(call.rows()?, &call.scope, &search).await?;
-    let mut answer = Map::new();
-    if !page.items.is_empty() {
-        shapes::put(&mut answer, "runs", page.items.iter().map(shapes::run).collect::<Vec<_>>());
-    }
-    paging.sign(&mut answer, page.more);
-    Ok(Answer(answer.into()))
+    let answer =
+        Found { runs: page.items.iter().map(run_shape::run).collect(), next_page_token: paging.token(page.more) };
+    written(&answer)
 }
 
-/// Each is a join, of which SQLite takes 64.
-const MAX_ORDERS: usize = 32;
+#[derive(Serialize)]
+struct Found<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    runs: Vec<run_shape::RunShape<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_page_token: Option<String>,
+}

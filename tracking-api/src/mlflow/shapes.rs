@@ -1,7 +1,7 @@
 //! The JSON of MLflow's answers: fields that are not set and empty lists are left out.
 
-use carbon_read_models::registry::queries::{Experiment, LoggedModel, ModelVersion, RegisteredModel, Run, RunInfo};
-use carbon_schemas::events::{DatasetInput, KeyValue, Metric};
+use carbon_read_models::registry::queries::{Experiment, LoggedModel, ModelVersion, RegisteredModel};
+use carbon_schemas::events::{KeyValue, Metric};
 use serde_json::{Map, Value, json};
 
 pub(super) fn put(object: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
@@ -18,7 +18,7 @@ pub(super) fn pairs(list: &[KeyValue]) -> Vec<Value> {
     list.iter().map(|pair| json!({"key": pair.key, "value": pair.value})).collect()
 }
 
-fn stage(deleted: bool) -> &'static str {
+pub(super) fn stage(deleted: bool) -> &'static str {
     if deleted { "deleted" } else { "active" }
 }
 
@@ -40,23 +40,6 @@ pub(super) fn experiment(experiment: &Experiment) -> Value {
     object.into()
 }
 
-pub(super) fn run_info(info: &RunInfo) -> Value {
-    let mut object = Map::new();
-    put(&mut object, "run_uuid", info.run_id.as_str());
-    put(&mut object, "experiment_id", info.experiment_id.to_string());
-    put(&mut object, "run_name", info.name.as_str());
-    put(&mut object, "user_id", info.user_id.as_str());
-    put(&mut object, "status", info.status.as_str());
-    put(&mut object, "start_time", info.start_time);
-    if let Some(end) = info.end_time {
-        put(&mut object, "end_time", end);
-    }
-    put(&mut object, "artifact_uri", info.artifact_uri.as_str());
-    put(&mut object, "lifecycle_stage", stage(info.deleted));
-    put(&mut object, "run_id", info.run_id.as_str());
-    object.into()
-}
-
 pub(super) fn metric(metric: &Metric) -> Value {
     let mut object = Map::new();
     put(&mut object, "key", metric.key.as_str());
@@ -73,37 +56,6 @@ pub(super) fn metric(metric: &Metric) -> Value {
         }
     }
     object.into()
-}
-
-fn dataset(input: &DatasetInput) -> Value {
-    let mut dataset = Map::new();
-    put(&mut dataset, "name", input.name.as_str());
-    put(&mut dataset, "digest", input.digest.as_str());
-    put(&mut dataset, "source_type", input.source_type.as_str());
-    put(&mut dataset, "source", input.source.as_str());
-    for (name, value) in [("schema", &input.schema), ("profile", &input.profile)] {
-        if let Some(value) = value {
-            put(&mut dataset, name, value.as_str());
-        }
-    }
-    let mut object = Map::new();
-    put_list(&mut object, "tags", pairs(&input.tags));
-    put(&mut object, "dataset", dataset);
-    object.into()
-}
-
-pub(super) fn run(run: &Run) -> Value {
-    let mut data = Map::new();
-    put_list(&mut data, "metrics", run.metrics.iter().map(metric).collect());
-    put_list(&mut data, "params", pairs(&run.params));
-    put_list(&mut data, "tags", pairs(&run.tags));
-    let mut inputs = Map::new();
-    put_list(&mut inputs, "dataset_inputs", run.datasets.iter().map(dataset).collect());
-    put_list(&mut inputs, "model_inputs", run.input_models.iter().map(|id| json!({"model_id": id})).collect());
-    let mut outputs = Map::new();
-    let made = run.output_models.iter().map(|output| json!({"model_id": output.model_id, "step": output.step}));
-    put_list(&mut outputs, "model_outputs", made.collect());
-    json!({"info": run_info(&run.info), "data": data, "inputs": inputs, "outputs": outputs})
 }
 
 pub(super) fn logged_model(model: &LoggedModel) -> Value {
