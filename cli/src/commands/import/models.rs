@@ -66,7 +66,13 @@ pub async fn import(import: &mut Import) -> Result<(), CliError> {
         let (name, created) = (text(&row, 0)?, number(&row, 1)?);
         let registration = import.sink.id("registered_models", &[&name, &created.to_string()]);
         let updated = maybe_number(&row, 2)?.unwrap_or(created);
-        let model = Model { name, created, updated, description: maybe(&row, 3)?, registration };
+        let model = Model {
+            name,
+            created,
+            updated,
+            description: maybe(&row, 3)?.filter(|said| !said.is_empty()),
+            registration,
+        };
         if one(import, &model).await? {
             owned.push(model);
         }
@@ -167,7 +173,7 @@ async fn versions(
                 number,
                 created,
                 updated: maybe_number(row, 2)?.unwrap_or(created),
-                description: maybe(row, 3)?,
+                description: maybe(row, 3)?.filter(|said| !said.is_empty()),
                 stage: text(row, 4)?,
                 source: text(row, 5)?,
                 storage: maybe(row, 6)?,
