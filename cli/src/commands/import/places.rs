@@ -76,12 +76,7 @@ fn by_layout(root: &Path, path: &str) -> Option<String> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     (0..parts.len()).find_map(|from| {
         let own = &parts[from..];
-        let fits = match own {
-            [_] => true,
-            [_, "models", _, "artifacts", ..] => true,
-            [_, _, "artifacts", ..] => true,
-            _ => false,
-        };
+        let fits = matches!(own, [_] | [_, "models", _, "artifacts", ..] | [_, _, "artifacts", ..]);
         let numbered = own[0].bytes().all(|digit| digit.is_ascii_digit());
         (fits && numbered && !own.contains(&"..") && root.join(own[0]).is_dir()).then(|| own.join("/"))
     })
