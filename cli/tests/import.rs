@@ -1,120 +1,22 @@
 //! `carbon-ml import mlflow`: an MLflow store in, and out again over MLflow's API.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "import/source.rs"]
+mod source;
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection as _};
-use support::{Place, Random, Running, Server, binary};
+use source::{LONG, MODEL, MOVED, RUN, Source, counts, get, map, map_of, post};
+use support::{Place, Random, Running, Server};
 
 on_both_logs! {
     what_a_store_kept_is_answered_as_it_was_and_an_import_again_changes_nothing,
     what_is_taken_or_too_long_is_named_and_the_rest_is_imported,
-}
-
-const RUN: &str = "a0000000000000000000000000000001";
-const LONG: &str = "a0000000000000000000000000000003";
-const MOVED: &str = "c0000000000000000000000000000001";
-const MODEL: &str = "m-00000000000000000000000000000001";
-
-/// A store and its artifact folder.
-struct Source {
-    folder: tempfile::TempDir,
-}
-
-impl Source {
-    async fn new() -> Self {
-        let source = Self { folder: tempfile::tempdir().unwrap() };
-        source.change(include_str!("import/store.sql")).await;
-        for (path, text) in [
-            (format!("1/{RUN}/artifacts/plots/curve.txt"), "henry hub"),
-            (format!("1/models/{MODEL}/artifacts/MLmodel"), "flavors: {}"),
-            (format!("1/models/{MODEL}/artifacts/data/a b.bin"), "spline"),
-            (format!("7/{MOVED}/artifacts/model/MLmodel"), "flavors: {}"),
-            ("1/traces/tr-1/artifacts/traces.json".to_owned(), "{}"),
-        ] {
-            let file = source.artifacts().join(path);
-            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-            std::fs::write(file, text).unwrap();
-        }
-        source
-    }
-
-    async fn change(&self, sql: &str) {
-        let url = format!("sqlite:{}?mode=rwc", self.database().display());
-        let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-    }
-
-    fn database(&self) -> PathBuf {
-        self.folder.path().join("mlflow.db")
-    }
-
-    fn artifacts(&self) -> PathBuf {
-        self.folder.path().join("artifacts")
-    }
-
-    fn command(&self, place: &Place, more: &[&str]) -> std::process::Command {
-        let mut command = binary();
-        command
-            .args(["import", "mlflow", &format!("sqlite:///{}", self.database().display()), "--artifacts"])
-            .arg(self.artifacts())
-            .args(more)
-            .env("ML_DATA_DIR", place.path())
-            .envs(place.settings())
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// The exit code and the outcome.
-    fn import(&self, place: &Place, more: &[&str]) -> (i32, Value) {
-        let output = self.command(place, &[&["--json"], more].concat()).output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        let outcome = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said:?} {error}"));
-        (output.status.code().unwrap(), outcome)
-    }
-}
-
-/// `(found, written, already there, refused)` of a kind.
-fn counts(outcome: &Value, kind: &str) -> (i64, i64, i64, i64) {
-    let kinds = outcome["kinds"].as_array().unwrap();
-    let counts = kinds.iter().find(|counts| counts["kind"] == kind).unwrap_or_else(|| panic!("{kind}: {outcome}"));
-    let of = |name: &str| counts[name].as_i64().unwrap();
-    (of("found"), of("written"), of("already_there"), of("refused"))
-}
-
-async fn get(server: &Server, path: &str) -> Value {
-    let answer = server.http.get(format!("{}/api/2.0/{path}", server.tracking)).send().await.unwrap();
-    let status = answer.status();
-    let body: Value = answer.json().await.unwrap();
-    assert_eq!(status, 200, "{path}: {body}");
-    body
-}
-
-async fn post(server: &Server, path: &str, body: Value) -> Value {
-    let url = format!("{}/api/2.0/mlflow/{path}", server.tracking);
-    let answer = server.http.post(url).json(&body).send().await.unwrap();
-    let status = answer.status();
-    let body: Value = answer.json().await.unwrap();
-    assert_eq!(status, 200, "{path}: {body}");
-    body
-}
-
-/// A list of keys and values as a map.
-fn map(list: &Value) -> BTreeMap<String, Value> {
-    let pairs = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    pairs.iter().map(|pair| (pair["key"].as_str().unwrap().to_owned(), pair["value"].clone())).collect()
-}
-
-fn map_of<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, Value> {
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect()
 }
 
 /// All that the API says of what the store has.
@@ -353,6 +255,40 @@ async fn what_is_taken_or_too_long_is_named_and_the_rest_is_imported(place: Plac
     source.change(&format!("UPDATE tags SET value = 'gas' WHERE run_uuid = '{RUN}' AND key = 'desk'")).await;
     let (code, other) = source.import(&place, &["--tenant", "acme"]);
     assert_eq!((code, counts(&other, "runs")), (0, (5, 5, 0, 0)), "{other}");
+}
+
+#[tokio::test]
+async fn an_older_schema_has_no_workspaces_and_an_unknown_one_is_refused() {
+    let (source, place) = (Source::new().await, Place::embedded());
+    source
+        .change(
+            "INSERT INTO experiments (experiment_id, name, workspace, artifact_location) VALUES (9, 'x', 'oil', '')",
+        )
+        .await;
+    let (_, outcome) = source.import(&place, &["--dry-run"]);
+    assert_eq!(counts(&outcome, "experiments").0, 4);
+    let left = outcome["not_imported"].as_array().unwrap();
+    assert!(left.contains(&json!({"kind": "experiments of other workspaces (--workspace)", "found": 1})), "{left:?}");
+    assert_eq!(counts(&source.import(&place, &["--dry-run", "--workspace", "oil"]).1, "experiments").0, 1);
+    for table in [
+        "experiments",
+        "registered_models",
+        "registered_model_tags",
+        "model_versions",
+        "model_version_tags",
+        "registered_model_aliases",
+    ] {
+        source.change(&format!("ALTER TABLE {table} DROP COLUMN workspace")).await;
+    }
+    source.change("DROP TABLE workspaces; UPDATE alembic_version SET version_num = '6953534de441'").await;
+    let (code, outcome) = source.import(&place, &[]);
+    assert_eq!((code, counts(&outcome, "experiments")), (0, (5, 5, 0, 0)), "{outcome}");
+    let refused = source.command(&place, &["--workspace", "oil"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    source.change("UPDATE alembic_version SET version_num = 'f00'").await;
+    let refused = source.command(&place, &[]).output().unwrap();
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && error.contains("revision \"f00\""), "{error}");
 }
 
 /// How many records each topic has.

@@ -59,11 +59,14 @@ pub async fn import(import: &mut Import) -> Result<HashMap<i64, Target>, CliErro
             updated: maybe_number(&row, 5)?.or(created).unwrap_or_default(),
         });
     }
+    let claims = import.claims.experiments.0.iter();
+    let earlier = claims.map(|(id, claim)| (*id, claim.created_by)).filter(|(_, by)| by.get_version_num() == 5);
+    let earlier: Vec<(i64, Uuid)> = earlier.collect();
     let mut ids = HashMap::new();
     let last = rows.iter().map(|row| row.id).max().unwrap_or_default();
     let mut claimed = Vec::new();
     for row in &rows {
-        match fate(import, row, last) {
+        match fate(import, row, last, &earlier) {
             Fate::As(id) => {
                 if create(import, row, id).await? {
                     if id != row.id {
@@ -128,14 +131,15 @@ fn is_own(import: &Import, row: &Row, id: i64) -> bool {
     }
 }
 
-fn fate(import: &Import, row: &Row, last: i64) -> Fate {
+/// `earlier` are those that an import may have made.
+fn fate(import: &Import, row: &Row, last: i64, earlier: &[(i64, Uuid)]) -> Fate {
     let known = &import.claims.experiments;
     if let Some(claim) = known.0.get(&row.id)
         && claim.created_by == created_by(import, row, row.id)
     {
         return Fate::As(row.id);
     }
-    let own = known.0.iter().find(|(id, claim)| claim.created_by == created_by(import, row, **id));
+    let own = earlier.iter().find(|(id, by)| *by == created_by(import, row, *id));
     if let Some((id, _)) = own {
         return Fate::As(*id);
     }

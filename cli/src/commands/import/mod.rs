@@ -116,6 +116,7 @@ struct Import {
     /// Metric values, and those that a logged model has too.
     values: u64,
     of_model_values: u64,
+    of_model_experiments: HashSet<i64>,
     bar: ProgressBar,
 }
 
@@ -152,6 +153,7 @@ pub async fn run(global: &Global, args: ImportArgs) -> Result<(), CliError> {
         renumbered: Vec::new(),
         values: 0,
         of_model_values: 0,
+        of_model_experiments: HashSet::new(),
         bar: ProgressBar::hidden(),
     };
     let outcome = import.everything(blobs.as_ref()).await;
@@ -187,6 +189,7 @@ impl Import {
         let experiments = experiments::import(self).await?;
         let mut ids: Vec<_> = experiments.into_iter().collect();
         ids.sort_unstable_by_key(|(id, _)| *id);
+        self.of_model_experiments = runs::with_models(self).await?;
         let runs = self.store.count("runs", &[]).await?;
         self.bar = term::bar(Some(runs), "runs {bar:30} {pos}/{len}  {msg}  {eta} left");
         for (id, to) in &ids {

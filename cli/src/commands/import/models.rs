@@ -1,5 +1,7 @@
 //! Registered models, their versions, stages and aliases.
 
+use std::collections::BTreeMap;
+
 use carbon_artifacts::{ArtifactPath, Manifest, ManifestEntry, Sha256Hex};
 use carbon_schemas::Event as _;
 use carbon_schemas::events::{KeyValue, ManifestFile, ModelKind, ModelPromoted, ModelRegistered};
@@ -99,10 +101,7 @@ async fn one(import: &mut Import, model: &Model) -> Result<bool, CliError> {
     if !known.registrations.contains_key(&model.registration) && known.named(&model.name).is_some() {
         let reason = "the name is taken by a model that is not of this store; rename one of them, or import for another --tenant";
         import.sink.report.refuse(Kind::Models, 1, &model.name, reason);
-        let versions = import.store.count(&format!("model_versions WHERE {of_name}"), &binds).await?;
-        if versions > 0 {
-            import.sink.report.refuse(Kind::Versions, versions, &model.name, "their model is not imported");
-        }
+        refuse_versions(import, model, &of_name, &binds).await?;
         return Ok(false);
     }
     let event = ModelRegistered {
@@ -110,6 +109,7 @@ async fn one(import: &mut Import, model: &Model) -> Result<bool, CliError> {
         ..model.event(import, model.id(import, "registered_models/created", &[]), model.created, ModelKind::Created)
     };
     if !import.sink.put(&event, &[(Kind::Models, 1)], &model.name).await? {
+        refuse_versions(import, model, &of_name, &binds).await?;
         return Ok(false);
     }
     import.claims.models.fold(&event);
@@ -120,19 +120,25 @@ async fn one(import: &mut Import, model: &Model) -> Result<bool, CliError> {
     })
     .await?;
 
-    let versions = versions(import, model, &of_name, &binds).await?;
-    for version in &versions {
-        put_version(import, model, version, &of_name).await?;
+    let mut imported = BTreeMap::new();
+    for version in versions(import, model, &of_name, &binds).await? {
+        if put_version(import, model, &version, &of_name).await? {
+            imported.insert(version.number, version.id);
+        }
     }
     let sql =
         format!("SELECT alias, CAST(version AS BIGINT) FROM registered_model_aliases WHERE {of_name} ORDER BY alias");
     for row in import.store.rows(&sql, &binds).await? {
         let (alias, number) = (text(&row, 0)?, number(&row, 1)?);
-        let version_id = versions.iter().find(|version| version.number == number).map(|version| version.id);
+        let shown = format!("{}@{alias}", model.name);
+        let Some(version_id) = imported.get(&number).copied() else {
+            import.sink.report.refuse(Kind::Aliases, 1, &shown, &format!("version {number} is not imported"));
+            continue;
+        };
         let event = ModelPromoted {
             registration_id: Some(model.registration),
             version: Some(number),
-            version_id,
+            version_id: Some(version_id),
             alias: Some(alias.clone()),
             ..ModelPromoted::of(
                 model.id(import, "registered_models/alias", &[&alias, &number.to_string()]),
@@ -141,7 +147,7 @@ async fn one(import: &mut Import, model: &Model) -> Result<bool, CliError> {
                 &model.name,
             )
         };
-        import.sink.put(&event, &[(Kind::Aliases, 1)], &format!("{}@{alias}", model.name)).await?;
+        import.sink.put(&event, &[(Kind::Aliases, 1)], &shown).await?;
     }
     // Last: versions have moved the time of the model's last change.
     let said = model.description.clone().unwrap_or_default();
@@ -152,6 +158,19 @@ async fn one(import: &mut Import, model: &Model) -> Result<bool, CliError> {
     };
     import.sink.put_state(&event, Kind::Models, &model.name).await?;
     Ok(true)
+}
+
+async fn refuse_versions(
+    import: &mut Import,
+    model: &Model,
+    of_name: &str,
+    binds: &[Bind<'_>],
+) -> Result<(), CliError> {
+    let count = import.store.count(&format!("model_versions WHERE {of_name}"), binds).await?;
+    if count > 0 {
+        import.sink.report.refuse(Kind::Versions, count, &model.name, "their model is not imported");
+    }
+    Ok(())
 }
 
 async fn versions(
@@ -185,13 +204,14 @@ async fn versions(
         .collect()
 }
 
-async fn put_version(import: &mut Import, model: &Model, version: &Version, of_name: &str) -> Result<(), CliError> {
+/// Whether it is there, and not deleted.
+async fn put_version(import: &mut Import, model: &Model, version: &Version, of_name: &str) -> Result<bool, CliError> {
     let name = format!("{}/{}", model.name, version.number);
     let claimed = import.claims.models.versions.get(&(model.registration, version.number));
     if claimed.is_some_and(|by| *by != version.id) {
         let reason = "the number is taken by a version that is not of this store";
         import.sink.report.refuse(Kind::Versions, 1, &name, reason);
-        return Ok(());
+        return Ok(false);
     }
     let own = version.id.to_string();
     let of = |import: &Import, event_id, time, kind| ModelRegistered {
@@ -229,13 +249,14 @@ async fn put_version(import: &mut Import, model: &Model, version: &Version, of_n
         (event.manifest, event.manifest_digest) = (Vec::new(), None);
     }
     if !import.sink.put(&event, &[(Kind::Versions, 1)], &name).await? {
-        return Ok(());
+        return Ok(false);
     }
     import.claims.models.fold(&event);
     if deleted {
         let event_id = import.sink.id("model_versions/deleted", &[&own]);
         let event = of(import, event_id, version.updated, ModelKind::VersionDeleted);
-        return import.sink.put_state(&event, Kind::Versions, &name).await;
+        import.sink.put_state(&event, Kind::Versions, &name).await?;
+        return Ok(false);
     }
     let workspace = import.store.workspace.clone();
     let binds = [Bind::Text(&workspace), Bind::Text(&model.name), Bind::Number(version.number)];
@@ -270,7 +291,7 @@ async fn put_version(import: &mut Import, model: &Model, version: &Version, of_n
         };
         import.sink.put(&event, &[(Kind::Stages, 1)], &format!("{name} {}", version.stage)).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// `of` makes an event of an id, without the tags.

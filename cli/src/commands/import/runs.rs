@@ -1,6 +1,6 @@
 //! Runs, each with all that was logged to it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use carbon_schemas::events::{KeyValue, Metric, RunKind, RunLogged};
 use futures::StreamExt as _;
@@ -66,7 +66,10 @@ struct OfModel {
 
 /// All runs of an experiment of the store, which is `to` here.
 pub async fn import(import: &mut Import, experiment: i64, to: Target) -> Result<(), CliError> {
-    let of_models = of_models(import, experiment).await?;
+    let of_models = match import.of_model_experiments.contains(&experiment) {
+        true => of_models(import, experiment).await?,
+        false => HashMap::new(),
+    };
     let sql = "SELECT run_uuid, name, user_id, status, CAST(start_time AS BIGINT), CAST(end_time AS BIGINT), \
          CAST(deleted_time AS BIGINT), lifecycle_stage, artifact_uri FROM runs \
          WHERE experiment_id = $1 AND run_uuid > $2 ORDER BY run_uuid LIMIT $3";
@@ -85,6 +88,13 @@ pub async fn import(import: &mut Import, experiment: i64, to: Target) -> Result<
             return Ok(());
         }
     }
+}
+
+/// The experiments whose runs have metric values of logged models: they have no index by run.
+pub async fn with_models(import: &mut Import) -> Result<HashSet<i64>, CliError> {
+    let sql = "SELECT DISTINCT CAST(r.experiment_id AS BIGINT) FROM logged_model_metrics m \
+         JOIN runs r ON r.run_uuid = m.run_id";
+    import.store.rows(sql, &[]).await?.iter().map(|row| number(row, 0)).collect()
 }
 
 /// Metric values of logged models, by run. The store keeps them apart from the run's own.
