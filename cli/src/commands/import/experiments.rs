@@ -59,6 +59,7 @@ pub async fn import(import: &mut Import) -> Result<HashMap<i64, Target>, CliErro
             updated: maybe_number(&row, 5)?.or(created).unwrap_or_default(),
         });
     }
+    rows.iter().for_each(|row| import.places.learn(&row.location));
     let claims = import.claims.experiments.0.iter();
     let earlier = claims.map(|(id, claim)| (*id, claim.created_by)).filter(|(_, by)| by.get_version_num() == 5);
     let earlier: Vec<(i64, Uuid)> = earlier.collect();

@@ -1,5 +1,6 @@
 //! Where files lie: what the store calls a place, and its path in the artifact folder.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::CliError;
@@ -8,6 +9,8 @@ use crate::error::CliError;
 #[derive(Debug, Default)]
 pub struct Places {
     root: Option<PathBuf>,
+    /// What the store calls the folder, where the folder was moved or is a copy.
+    names: BTreeSet<String>,
 }
 
 impl Places {
@@ -15,13 +18,34 @@ impl Places {
         let Some(root) = root else { return Ok(Self::default()) };
         let real = root.canonicalize().map_err(CliError::file(root))?;
         match real.is_dir() {
-            true => Ok(Self { root: Some(real) }),
+            true => Ok(Self { root: Some(real), names: BTreeSet::new() }),
             false => Err(CliError::Usage(format!("--artifacts {}: it is no folder", root.display()))),
         }
     }
 
     pub fn root(&self) -> Option<&Path> {
         self.root.as_deref()
+    }
+
+    /// Learns from the place of an experiment that the folder has what the store calls the folder: then all that the
+    /// store has there is known, files or none.
+    pub fn learn(&mut self, uri: &str) {
+        let uri = uri.trim_end_matches('/');
+        let is_elsewhere = !matches!(split(uri).0, "mlflow-artifacts" | "runs" | "models" | "http" | "https");
+        if let (Some(root), Some((name, experiment))) = (&self.root, uri.rsplit_once('/'))
+            && is_elsewhere
+            && experiment.bytes().all(|digit| digit.is_ascii_digit())
+            && root.join(experiment).is_dir()
+        {
+            self.names.insert(name.to_owned());
+        }
+    }
+
+    fn below_name(&self, uri: &str) -> Option<String> {
+        let below = |name: &String| uri.strip_prefix(name.as_str()).filter(|rest| rest.starts_with('/'));
+        let below = self.names.iter().find_map(below)?.trim_matches('/');
+        let below = if split(uri).0 == "file" { decoded(below) } else { below.to_owned() };
+        (!below.split('/').any(|part| part == "..")).then_some(below)
     }
 
     /// A place of the folder becomes `mlflow-artifacts:/…`, which is where its files are after the import. What lies
@@ -49,9 +73,10 @@ impl Places {
                 let path = if scheme.is_empty() { path.to_owned() } else { decoded(path) };
                 let path = absolute(&path, scheme);
                 let below = Path::new(&path).strip_prefix(root).ok().and_then(Path::to_str);
-                below.map(|below| below.trim_matches('/').to_owned()).or_else(|| by_layout(root, &path))
+                let below = below.map(|below| below.trim_matches('/').to_owned());
+                below.or_else(|| self.below_name(uri)).or_else(|| by_layout(root, &path))
             }
-            _ => by_layout(root, path),
+            _ => self.below_name(uri).or_else(|| by_layout(root, path)),
         }
     }
 }
@@ -130,6 +155,22 @@ mod tests {
             ("file:///x/3/../artifacts/..".into(), "file:///x/3/../artifacts/.."),
         ] {
             assert_eq!(places.rewritten(&uri), expected, "{uri}");
+        }
+        let mut places = places;
+        for uri in
+            ["s3://bucket/mlflow/3", "file:///old/ml%20runs/3", "s3://other/4", "mlflow-artifacts:/3", "/a/three"]
+        {
+            places.learn(uri);
+        }
+        for (uri, expected) in [
+            ("s3://bucket/mlflow/4/r/artifacts", "mlflow-artifacts:/4/r/artifacts"),
+            ("s3://bucket/mlflow/anywhere", "mlflow-artifacts:/anywhere"),
+            ("file:///old/ml%20runs/5/a%20b", "mlflow-artifacts:/5/a b"),
+            ("s3://other/4/r/artifacts", "s3://other/4/r/artifacts"),
+            ("s3://bucket/mlflow2/4", "s3://bucket/mlflow2/4"),
+            ("s3://bucket/mlflow/../4", "s3://bucket/mlflow/../4"),
+        ] {
+            assert_eq!(places.rewritten(uri), expected, "{uri}");
         }
         assert_eq!(Places::default().rewritten("file:///a/3"), "file:///a/3");
     }
