@@ -67,12 +67,12 @@ enum ImportCommand {
 
 const MLFLOW_HELP: &str = "\
 Examples:
-  carbon-ml import mlflow sqlite:///mlflow.db                     what MLflow's --backend-store-uri names
+  carbon-ml import mlflow sqlite:///mlflow.db --dry-run    count, and see what would be refused
+  carbon-ml import mlflow sqlite:///mlflow.db              as MLflow's --backend-store-uri names it
   carbon-ml import mlflow sqlite:////srv/mlflow/mlflow.db --artifacts /srv/mlflow/mlartifacts
   carbon-ml import mlflow postgresql://mlflow:secret@db/mlflow --tenant acme
-  carbon-ml import mlflow sqlite:///mlflow.db --dry-run           count, and see what would be refused
   ML_KAFKA_BROKERS=localhost:9092 ML_SCHEMA_REGISTRY_URL=http://localhost:8081 \\
-    carbon-ml import mlflow postgresql://mlflow@db/mlflow         into a cluster; its services may run
+    carbon-ml import mlflow sqlite:///mlflow.db            into a cluster, whose services may run
 
 Exit codes: 1 if anything was refused, 2 for an address that is not read, 4 if there is no such database.";
 
