@@ -19,6 +19,7 @@ use crate::args::{ServeArgs, UpArgs};
 use crate::commands::models::Bar;
 use crate::error::CliError;
 use crate::term;
+pub use platform::artifacts;
 use platform::{Platform, Start};
 use roles::Roles;
 

@@ -294,7 +294,7 @@ async fn open(config: &Config, topology: &Topology, folder: Option<&DataFolder>)
 }
 
 /// Where the bytes of files lie.
-async fn artifacts(config: &Config) -> Result<ArtifactStore, CliError> {
+pub async fn artifacts(config: &Config) -> Result<ArtifactStore, CliError> {
     let opened = match config.artifact_uri.as_str() {
         "" => ArtifactStore::local(config.data_dir.path().join("artifacts")),
         uri => {
