@@ -6,6 +6,7 @@ mod fold;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Body;
@@ -137,6 +138,7 @@ async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str) -> Parts {
         processors: Arc::new(Mutex::new(Vec::new())),
         deadletters: Some(deadletters),
         artifacts: carbon_artifacts::ArtifactStore::local(dir.join("artifacts")).unwrap(),
+        webhooks: carbon_webhooks::Webhooks::new("a key of these tests", true, Duration::from_secs(10)).unwrap(),
         registry: None,
         health: Arc::new(Health::new(&["log"])),
         metrics: METRICS.get_or_init(Metrics::install).clone(),

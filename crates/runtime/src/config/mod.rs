@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use carbon_core::{Classify, Fault, Retry};
 
-pub use settings::{Config, LogFormat, Setting, settings};
 use settings::AllowPrivate;
+pub use settings::{Config, LogFormat, Setting, settings};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
