@@ -23,3 +23,5 @@ mod metrics;
 mod runs;
 #[path = "mlflow/search.rs"]
 mod search;
+#[path = "mlflow/webhooks.rs"]
+mod webhooks;

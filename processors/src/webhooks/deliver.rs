@@ -142,12 +142,8 @@ impl Deliveries {
 impl Worker {
     /// Whether the registry has folded what the log held of webhooks when it was asked.
     async fn registry_is_there(&self) -> bool {
-        match self.parts.fold.ends(&*self.parts.log).await {
-            Ok(ends) => {
-                let of_webhooks = ends.iter().filter(|(at, _)| at.topic.as_str() == WebhookChanged::NAME);
-                let ends = of_webhooks.map(|(at, end)| (at.clone(), end)).collect();
-                self.parts.fold.reached(&ends, REGISTRY).await
-            }
+        match self.parts.ends(&[WebhookChanged::NAME]).await {
+            Ok(ends) => self.parts.fold.reached(&ends, REGISTRY).await,
             Err(error) => {
                 tracing::warn!(%error, "the log's ends cannot be told yet");
                 tokio::time::sleep(AGAIN).await;

@@ -15,7 +15,8 @@ use carbon_core::{Classify, Fault, Positions, Retry, derived_id};
 use carbon_log::{EventLog, Group, LogError, NewRecord};
 use carbon_read_models::registry::queries::webhooks_told_of;
 use carbon_runtime::consume::{ProcessorError, ProcessorView, Sink, SinkError};
-use carbon_schemas::Feed as _;
+use carbon_schemas::events::{ModelPromoted, ModelRegistered, WebhookChanged};
+use carbon_schemas::{Event as _, Feed as _};
 use carbon_store::{Checkpoint, CheckpointError, Namespace, StoreError};
 use carbon_topology::Topic;
 use carbon_webhooks::body;
@@ -40,6 +41,17 @@ pub struct WebhookParts {
     /// The registry of this process, and its fold.
     pub registry: Namespace,
     pub fold: ProcessorView,
+}
+
+impl WebhookParts {
+    /// Where topics of the registry end at present.
+    async fn ends(&self, of: &[&str]) -> Result<Positions, LogError> {
+        let mut ends = Positions::new();
+        for topic in self.fold.topics.iter().filter(|topic| of.contains(&topic.as_str())) {
+            ends.merge(&self.log.ends(topic).await?);
+        }
+        Ok(ends)
+    }
 }
 
 /// Writes down who is to be told of what.
@@ -150,8 +162,13 @@ impl Sink for WebhookSink {
         from: &Positions,
         upto: &Positions,
     ) -> Result<Vec<NewRecord>, SinkError> {
-        if !self.parts.fold.reached(upto, PATIENCE).await {
-            return Err(ProcessorError::of(&Behind(upto.to_string())).into());
+        // Whom to tell, and what a promotion amounts to, other topics say: a registry that is being rebuilt has to have come
+        // as far in those.
+        let asked = [WebhookChanged::NAME, ModelRegistered::NAME, ModelPromoted::NAME];
+        let mut ends = self.parts.ends(&asked).await.map_err(ProcessorError::from)?;
+        ends.merge(upto);
+        if !self.parts.fold.reached(&ends, PATIENCE).await {
+            return Err(ProcessorError::of(&Behind(ends.to_string())).into());
         }
         let pending = self.pending(batch).await?;
         let mut tables = self.outbox.begin().await.map_err(ProcessorError::from)?;
