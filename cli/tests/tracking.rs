@@ -203,7 +203,7 @@ async fn law_12_tenants_have_experiments_of_their_own(place: Place) {
 }
 
 /// The flows of scripts/foreign/mlflow_flows.py that are served.
-const FLOWS: [&str; 17] = [
+const FLOWS: [&str; 18] = [
     "experiments",
     "experiment_tags",
     "experiment_lifecycle",
@@ -221,13 +221,14 @@ const FLOWS: [&str; 17] = [
     "datasets",
     "artifact_table",
     "artifact_percent",
+    "webhooks",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "fetches MLflow's client (1 GB, once); run with --ignored"]
 async fn an_unmodified_mlflow_client_tracks_runs() {
     let place = Place::embedded();
-    let server = place.start().await;
+    let server = Server::start_with(place.path(), &[("ML_SECRET_KEY", "the key of this test")]).await;
     let scripts = format!("{}/../scripts", env!("CARGO_MANIFEST_DIR"));
     let python = tokio::process::Command::new(format!("{scripts}/python_env.sh"))
         .args(["-r", &format!("{scripts}/foreign/mlflow.txt")])

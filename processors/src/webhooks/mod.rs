@@ -110,17 +110,20 @@ impl WebhookSink {
     }
 
     /// Where to go on: the further of what lies in the file and what the log knows of the group (another process may have
-    /// gone on meanwhile); a partition of which neither knows begins at its end.
+    /// gone on meanwhile); a partition of which neither knows begins at its end, and the log is told so.
     async fn start(&self, known: &Positions) -> Result<Positions, LogError> {
         let mut start = known.clone();
         start.merge(&self.parts.log.committed(&self.parts.group).await?);
+        let mut begun = Positions::new();
         for topic in &self.parts.topics {
             for (at, end) in self.parts.log.ends(&topic.spec.name).await?.iter() {
                 if start.get(at).is_none() {
                     start.set(at.clone(), end);
+                    begun.set(at.clone(), end);
                 }
             }
         }
+        self.parts.log.commit(&self.parts.group, &begun).await?;
         Ok(start)
     }
 }
@@ -146,8 +149,6 @@ impl Sink for WebhookSink {
                 Err(error @ CheckpointError::Moved { .. }) => return Err(ProcessorError::internal(error.to_string())),
             }
         }
-        // So that the log knows where this began, before the first record moves it.
-        self.parts.log.commit(&self.parts.group, &start).await?;
         Ok(Checkpoint { log: Some(self.parts.log.identity().to_owned()), positions: start })
     }
 
