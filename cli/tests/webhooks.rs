@@ -16,7 +16,7 @@ on_both_logs! {
     law_14_kill_9_loses_no_delivery_and_what_is_rebuilt_repeats_none,
 }
 
-/// Name and delivery id of each call, in order. Every third call is answered 503 first.
+/// Name and delivery id of each call that was taken, in order.
 type Calls = Arc<Mutex<Vec<(String, String)>>>;
 
 async fn receiver() -> (String, Calls) {
@@ -28,7 +28,8 @@ async fn receiver() -> (String, Calls) {
         async move {
             let mut count = count.lock().unwrap();
             *count += 1;
-            if *count % 3 == 0 {
+            // Each costs the webhook a second.
+            if matches!(*count, 2 | 5 | 11) {
                 return StatusCode::SERVICE_UNAVAILABLE;
             }
             let body: Value = serde_json::from_str(&body).unwrap();

@@ -13,7 +13,7 @@ use carbon_webhooks::signature;
 use receiver::{Answer, Call, Receiver};
 use serde_json::{Value, json};
 use uuid::Uuid;
-use world::{World, alias, append_to, hook_event, of, pairs, registration, remove, version};
+use world::{World, alias, append_to, hook_event, hooked, of, pairs, registration, remove, version};
 
 const SECRET: &str = "a-secret-of-some-length";
 
@@ -205,6 +205,19 @@ async fn law_11_nothing_is_replayed_whatever_is_rebuilt_and_a_restart_goes_on() 
         world.waits_for(0).await;
         assert!(receiver.rest().is_empty(), "{lost:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_before_anybody_was_there_to_tell_is_not_told() {
+    let (dir, mut receiver) = (tempfile::tempdir().unwrap(), Receiver::start().await);
+    append_to(dir.path(), &hooked(Uuid::new_v4(), &receiver.url, &["registered_model.created"])).await;
+    append_to(dir.path(), &registration("past")).await;
+    let world = World::over(dir).await;
+    world.register("now").await;
+    assert_eq!(receiver.next().await.name(), "now");
+    world.settle().await;
+    world.waits_for(0).await;
+    assert!(receiver.rest().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -44,7 +44,12 @@ pub fn pace() -> Pace {
 
 impl World {
     pub async fn new() -> Self {
-        let mut world = Self { dir: tempfile::tempdir().unwrap(), running: None };
+        Self::over(tempfile::tempdir().unwrap()).await
+    }
+
+    /// Over a log that may have a past.
+    pub async fn over(dir: tempfile::TempDir) -> Self {
+        let mut world = Self { dir, running: None };
         world.start("the key").await;
         world
     }
@@ -123,14 +128,7 @@ impl World {
     pub async fn hook(&self, url: &str, events: &[&str], secret: Option<&str>) -> Uuid {
         let id = Uuid::new_v4();
         let sealed = secret.map(|secret| webhooks("the key").seal(&scope(), &id.to_string(), secret).unwrap());
-        let event = WebhookChanged {
-            name: Some("hook".into()),
-            url: Some(url.into()),
-            events: events.iter().map(|event| (*event).into()).collect(),
-            sealed_secret: sealed,
-            ..hook_event(id, WebhookKind::Created)
-        };
-        self.append(&event).await;
+        self.append(&WebhookChanged { sealed_secret: sealed, ..hooked(id, url, events) }).await;
         self.settle().await;
         id
     }
@@ -170,6 +168,15 @@ pub fn hook_event(id: Uuid, kind: WebhookKind) -> WebhookChanged {
     WebhookChanged::of(Uuid::now_v7(), SystemClock.now(), &tenant(), id, kind)
 }
 
+pub fn hooked(id: Uuid, url: &str, events: &[&str]) -> WebhookChanged {
+    WebhookChanged {
+        name: Some("hook".into()),
+        url: Some(url.into()),
+        events: events.iter().map(|event| (*event).into()).collect(),
+        ..hook_event(id, WebhookKind::Created)
+    }
+}
+
 pub fn of(name: &str, kind: ModelKind) -> ModelRegistered {
     ModelRegistered::of(Uuid::now_v7(), SystemClock.now(), &tenant(), name, kind)
 }
@@ -200,6 +207,7 @@ pub fn pairs(pairs: &[(&str, &str)]) -> Vec<KeyValue> {
 pub async fn append_to<E: Event>(root: &Path, event: &E) {
     let folder = DataFolder::open(root).unwrap();
     let log = EmbeddedLog::open(&folder).await.unwrap();
+    log.ensure_topics(&Topology::builtin().unwrap().specs()).await.unwrap();
     log.append(vec![NewRecord::event(event).unwrap()]).await.unwrap();
     log.close().await;
 }
