@@ -19,8 +19,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("carbon-inference", &["carbon-core", "carbon-artifacts"]),
     ("carbon-runtime", &["carbon-log", "carbon-store", "carbon-topology"]),
     ("carbon-http", &["carbon-runtime"]),
-    ("carbon-processors", &["carbon-read-models", "carbon-search", "carbon-inference", "carbon-http"]),
-    ("carbon-tracking-api", &["carbon-read-models", "carbon-search", "carbon-inference", "carbon-http"]),
+    ("carbon-webhooks", &["carbon-core"]),
+    (
+        "carbon-processors",
+        &["carbon-read-models", "carbon-search", "carbon-inference", "carbon-http", "carbon-webhooks"],
+    ),
+    (
+        "carbon-tracking-api",
+        &["carbon-read-models", "carbon-search", "carbon-inference", "carbon-http", "carbon-webhooks"],
+    ),
     ("carbon-query-api", &["carbon-read-models", "carbon-search", "carbon-inference", "carbon-http"]),
     ("carbon-ml", &["carbon-processors", "carbon-tracking-api", "carbon-query-api"]),
     ("carbon-load", &["carbon-processors"]),

@@ -240,7 +240,7 @@ async fn law_12_tenants_have_experiments_of_their_own(place: Place) {
 #[ignore = "fetches MLflow's client (1 GB, once); run with --ignored"]
 async fn an_unmodified_mlflow_client_does_all_that_it_does_with_its_own_server() {
     let place = Place::embedded();
-    let server = place.start().await;
+    let server = Server::start_with(place.path(), &[("ML_SECRET_KEY", "the key of this test")]).await;
     let scripts = format!("{}/../scripts", env!("CARGO_MANIFEST_DIR"));
     let python = tokio::process::Command::new(format!("{scripts}/python_env.sh"))
         .args(["-r", &format!("{scripts}/foreign/mlflow.txt")])

@@ -10,7 +10,9 @@ use axum::http::Request;
 use carbon_core::{Clock as _, GenerationId, Position, SystemClock, TenantId, Timestamp, TopicName};
 use carbon_log::{NewRecord, Value as RecordValue};
 use carbon_runtime::dead_letter;
-use carbon_schemas::events::{EmbeddingGenerated, EntityChanged, IndexUpdated, Source, vector_to_bytes};
+use carbon_schemas::events::{
+    EmbeddingGenerated, EntityChanged, IndexUpdated, Source, WebhookChanged, WebhookKind, vector_to_bytes,
+};
 use carbon_schemas::{Event as _, Poison, PoisonReason};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -230,4 +232,19 @@ async fn law_12_dead_letters_show_bytes_to_their_tenant_alone() {
         (&events[1]["payload"], &events[1]["headers"], events[1]["reason"].as_str()),
         (&Value::Null, &json!({}), Some("malformed"))
     );
+}
+
+#[tokio::test]
+async fn secrets_of_webhooks_are_not_shown_sealed_as_they_are() {
+    let service = Service::new().await;
+    let tenant = TenantId::parse("acme").unwrap();
+    for sealed in [Some("v1:c2VhbGVk"), Some(""), None] {
+        let of = WebhookChanged::of(Uuid::nil(), Timestamp(0), &tenant, Uuid::nil(), WebhookKind::Updated);
+        let event = WebhookChanged { sealed_secret: sealed.map(Into::into), ..of };
+        service.log.append(vec![NewRecord::event(&event).unwrap()]).await.unwrap();
+    }
+    let uri = "/tenants/acme/events/ml.webhook.changed.v1?from=earliest&follow=false";
+    let shown = tail(&service, uri).await;
+    let secrets: Vec<_> = shown.iter().map(|(_, data)| data["event"]["sealed_secret"].clone()).collect();
+    assert_eq!(secrets, [json!("***"), json!(""), Value::Null]);
 }

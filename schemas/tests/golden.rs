@@ -13,7 +13,7 @@ use apache_avro::types::Value;
 use carbon_core::{Partitioner, Position, Timestamp, TopicName};
 use carbon_schemas::events::{
     ArtifactChanged, DeadLetter, EmbeddingGenerated, EntityChanged, ExperimentChanged, GenerationChanged, IndexUpdated,
-    LoggedModelChanged, ModelPromoted, ModelRegistered, RunLogged,
+    LoggedModelChanged, ModelPromoted, ModelRegistered, RunLogged, WebhookChanged,
 };
 use carbon_schemas::{
     Decoded, Decoder, Event, RawRecord, SchemaId, SchemaVersion, encode, event_names, frame, versions,
@@ -100,6 +100,7 @@ fn check_all_of(event: &str) {
         ModelPromoted::NAME => check::<ModelPromoted>(),
         ModelRegistered::NAME => check::<ModelRegistered>(),
         RunLogged::NAME => check::<RunLogged>(),
+        WebhookChanged::NAME => check::<WebhookChanged>(),
         other => panic!("{other} has no golden: give it one, and its line here"),
     }
 }

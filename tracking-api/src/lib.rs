@@ -15,6 +15,7 @@ use carbon_runtime::consume::ProcessorView;
 use carbon_runtime::{Config, GenerationLog, Health, Metrics, Shutdown};
 use carbon_store::Namespace;
 use carbon_topology::Topology;
+use carbon_webhooks::Webhooks;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -31,6 +32,8 @@ pub struct Parts {
     pub registry: Option<RegistryParts>,
     /// The bytes of files.
     pub artifacts: ArtifactStore,
+    /// Where webhooks may be, and what seals their secrets.
+    pub webhooks: Webhooks,
     pub health: Arc<Health>,
     pub metrics: Metrics,
     pub config: Arc<Config>,

@@ -29,3 +29,5 @@ mod runs;
 mod search;
 #[path = "mlflow/ui.rs"]
 mod ui;
+#[path = "mlflow/webhooks.rs"]
+mod webhooks;

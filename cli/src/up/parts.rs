@@ -3,12 +3,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use carbon_log::{DataFolder, EventLog, Group};
-use carbon_processors::ProjectionSink;
+use carbon_processors::{Pace, ProjectionSink, WebhookParts, WebhookSink};
 use carbon_read_models::Projection;
-use carbon_runtime::consume::{Options, ProcessorHandle, ProcessorView, Sink, Stage, spawn_sink, spawn_stage};
+use carbon_runtime::consume::{
+    Options, ProcessorHandle, ProcessorView, Sink, Stage, spawn_shared_sink, spawn_sink, spawn_stage,
+};
 use carbon_runtime::{GenerationLog, Shutdown};
 use carbon_store::Namespace;
 use carbon_topology::Topology;
+use carbon_webhooks::Webhooks;
+use tokio::task::JoinHandle;
 
 use super::platform::failed;
 use crate::error::CliError;
@@ -60,6 +64,22 @@ impl Parts {
     pub fn stage(&mut self, name: &str, stage: impl Stage, group: Group) -> Result<ProcessorView, CliError> {
         let options = self.options(name, group)?;
         Ok(self.keep(spawn_stage(stage, options)))
+    }
+
+    /// Follows the registry, and tells webhooks what took effect. All processes share one group: nobody is told twice.
+    pub async fn webhooks(
+        &mut self,
+        folder: &DataFolder,
+        (registry, fold): (Namespace, ProcessorView),
+        webhooks: Webhooks,
+    ) -> Result<JoinHandle<()>, CliError> {
+        let options = self.options("webhooks", Group::new("webhooks", "deliveries"))?;
+        let (log, group, topics) = (self.log.clone(), options.group.clone(), options.topics.clone());
+        let parts = WebhookParts { log, group, topics, registry, fold };
+        let sink = WebhookSink::open(&folder.webhooks_file(), parts).await.map_err(|error| failed(&error))?;
+        let deliveries = sink.deliveries(webhooks, Pace::default());
+        self.keep(spawn_shared_sink(sink, options));
+        Ok(tokio::spawn(deliveries.run(self.shutdown.clone())))
     }
 
     fn keep(&mut self, handle: ProcessorHandle) -> ProcessorView {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use carbon_artifacts::{ArtifactStore, StoreOptions};
 use carbon_core::{GenerationId, SystemClock};
@@ -15,6 +16,7 @@ use carbon_runtime::consume::{ProcessorHandle, ProcessorView};
 use carbon_runtime::{Config, GenerationLog, Health, Metrics, Shutdown};
 use carbon_search::{EmbeddedIndex, GenerationSpec, HybridIndex};
 use carbon_topology::Topology;
+use carbon_webhooks::Webhooks;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -42,6 +44,7 @@ pub struct Platform {
     log: Arc<dyn EventLog>,
     index: Option<Arc<EmbeddedIndex>>,
     handles: Vec<ProcessorHandle>,
+    /// The APIs, and what tells webhooks.
     servers: Vec<JoinHandle<()>>,
     shutdown: Shutdown,
     _folder: Option<DataFolder>,
@@ -138,13 +141,16 @@ impl Platform {
             views: Arc::default(),
             handles: Vec::new(),
         };
+        let webhooks = webhooks(&config)?;
         let (mut projections, mut registry) = (None, None);
+        let mut servers = Vec::new();
         if let Some(folder) = &folder {
             let catalog = parts.projection(Catalog, folder, &mut generations).await?;
             let letters = parts.projection(DeadLetters, folder, &mut generations).await?;
             let own = parts.projection(Registry, folder, &mut generations).await?;
             let views = [catalog.1.clone(), letters.1, own.1.clone()];
             tokio::spawn(watch::store(log.clone(), views, health.clone()));
+            servers.push(parts.webhooks(folder, own.clone(), webhooks.clone()).await?);
             projections = Some((catalog, letters.0));
             registry = Some(own);
         }
@@ -152,7 +158,6 @@ impl Platform {
         // The APIs answer from here on; what needs the model says so until it is there.
         let (search, indexer_view) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
         let deadletters = projections.as_ref().map(|(_, letters)| letters.clone());
-        let mut servers = Vec::new();
         if let Some(listener) = listeners.query {
             let catalog = projections.map(|(catalog, _)| OnceLock::from(catalog)).unwrap_or_default();
             let router = carbon_query_api::router(Arc::new(carbon_query_api::Parts {
@@ -179,6 +184,7 @@ impl Platform {
                 deadletters,
                 registry: registry.map(|(rows, view)| carbon_tracking_api::RegistryParts::new(rows, view)),
                 artifacts,
+                webhooks,
                 health: health.clone(),
                 metrics: start.metrics.clone(),
                 config: config.clone(),
@@ -309,6 +315,12 @@ pub async fn artifacts(config: &Config) -> Result<ArtifactStore, CliError> {
         }
     };
     opened.map_err(|error| failed(&error))
+}
+
+/// How webhooks are reached. One attempt takes ten seconds at the most.
+fn webhooks(config: &Config) -> Result<Webhooks, CliError> {
+    const TIMEOUT: Duration = Duration::from_secs(10);
+    Webhooks::new(config.secret_key.expose(), config.webhooks_may_be_private(), TIMEOUT).map_err(|error| failed(&error))
 }
 
 fn embed(parts: &mut Parts, encoder: &Arc<EncodeQueue>, group: Group) -> Result<ProcessorView, CliError> {

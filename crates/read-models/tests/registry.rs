@@ -19,5 +19,7 @@ mod runs;
 mod search;
 #[path = "registry/tenants.rs"]
 mod tenants;
+#[path = "registry/webhooks.rs"]
+mod webhooks;
 #[path = "registry/world.rs"]
 mod world;

@@ -98,6 +98,9 @@ fn check_processor(name: &str, processor: &FileProcessor, file: &File, mistakes:
         ProcessorKind::Sink if processor.group != GroupPer::Generation => {
             mistakes.add(&at, "a sink has a group for each generation");
         }
+        ProcessorKind::Stage if processor.group == GroupPer::Processor => {
+            mistakes.add(&at, "a stage has a group for each model or generation");
+        }
         ProcessorKind::Stage if processor.writes.is_some() => mistakes.add(&at, "a stage writes no read model"),
         ProcessorKind::Stage if processor.produces.len() != 1 => mistakes.add(&at, "a stage produces one topic"),
         ProcessorKind::Stage => {
@@ -113,7 +116,11 @@ fn check_processor(name: &str, processor: &FileProcessor, file: &File, mistakes:
                 }
             }
         }
-        ProcessorKind::Sink => {}
+        ProcessorKind::Effect if processor.writes.is_some() => mistakes.add(&at, "an effect writes no read model"),
+        ProcessorKind::Effect if processor.group != GroupPer::Processor => {
+            mistakes.add(&at, "an effect has one group: another would repeat it");
+        }
+        ProcessorKind::Sink | ProcessorKind::Effect => {}
     }
 }
 
@@ -222,6 +229,16 @@ mod tests {
     fn retention_that_would_lose_truth_is_refused() {
         let broken = BUILTIN.replacen("cleanup: compact\n    # The history window: younger versions of an entity are never compacted away.\n    min_compaction_lag: 30d", "cleanup: delete\n    retention: 7d", 1);
         assert!(mistakes(&broken).iter().any(|text| text.contains("truth would be lost")));
+    }
+
+    #[test]
+    fn an_effect_has_one_group_and_writes_nothing() {
+        for (from, to) in
+            [("group: processor", "group: generation"), ("group: processor", "group: processor\n    writes: registry")]
+        {
+            let found = mistakes(&BUILTIN.replace(from, to)).join("\n");
+            assert!(found.contains("processors.webhooks: an effect"), "{found}");
+        }
     }
 
     #[test]

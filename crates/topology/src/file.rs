@@ -41,6 +41,8 @@ pub enum ProcessorKind {
     Stage,
     /// Events to a read model.
     Sink,
+    /// Events to calls of others; never replayed.
+    Effect,
 }
 
 /// What a processor has a consumer group for.
@@ -49,6 +51,8 @@ pub enum ProcessorKind {
 pub enum GroupPer {
     Model,
     Generation,
+    /// One, whatever generations there are.
+    Processor,
 }
 
 #[derive(Debug, Deserialize)]

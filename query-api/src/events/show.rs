@@ -7,7 +7,7 @@ use carbon_core::TenantId;
 use carbon_log::Record;
 use carbon_schemas::events::{
     ArtifactChanged, DeadLetter, EmbeddingGenerated, EntityChanged, ExperimentChanged, GenerationChanged, IndexUpdated,
-    LoggedModelChanged, ModelPromoted, ModelRegistered, RunLogged,
+    LoggedModelChanged, ModelPromoted, ModelRegistered, RunLogged, WebhookChanged,
 };
 use carbon_schemas::{DecodeError, Decoded, Decoder, Event, Poison, PoisonReason, SchemaId};
 use carbon_topology::Topic;
@@ -39,6 +39,7 @@ pub(super) fn for_topic(topic: &Topic) -> Option<Box<dyn Show>> {
         ModelRegistered::NAME => Typed::<ModelRegistered>::boxed(topic, |event| event),
         ModelPromoted::NAME => Typed::<ModelPromoted>::boxed(topic, |event| event),
         RunLogged::NAME => Typed::<RunLogged>::boxed(topic, |event| event),
+        WebhookChanged::NAME => Typed::<WebhookChanged>::boxed(topic, without_secret),
         GenerationChanged::NAME => Typed::<GenerationChanged>::boxed(topic, |event| event),
         IndexUpdated::NAME => Typed::<IndexUpdated>::boxed(topic, |event| event),
         DeadLetter::NAME => Typed::<DeadLetter>::boxed(topic, without_foreign_bytes),
@@ -56,6 +57,12 @@ fn without_foreign_bytes(letter: DeadLetter) -> DeadLetter {
         Some(_) => letter,
         None => DeadLetter { key: None, payload: None, headers: BTreeMap::new(), message: String::new(), ..letter },
     }
+}
+
+/// A secret is not shown, sealed as it is; that there is one is.
+fn without_secret(webhook: WebhookChanged) -> WebhookChanged {
+    let sealed_secret = webhook.sealed_secret.map(|sealed| if sealed.is_empty() { sealed } else { "***".into() });
+    WebhookChanged { sealed_secret, ..webhook }
 }
 
 struct Typed<E: Event> {

@@ -12,6 +12,7 @@ mod model_promoted;
 mod model_registered;
 mod run_logged;
 mod tracking;
+mod webhook_changed;
 
 use carbon_core::{Metadata, Position, Positions, TopicName, TopicPartition};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,7 @@ pub use model_promoted::{MODEL_STAGES, ModelPromoted};
 pub use model_registered::{ManifestFile, ModelKind, ModelRegistered};
 pub use run_logged::{DatasetInput, Metric, ModelOutput, RUN_STATUSES, RunKind, RunLogged};
 pub use tracking::{KeyValue, TenantKey, TrackingLimits};
+pub use webhook_changed::{WEBHOOK_STATUSES, WebhookChanged, WebhookKind};
 
 /// A position as it travels in payloads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,7 +24,8 @@ class Listener:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
-                calls.put((dict(self.headers), self.rfile.read(int(self.headers["Content-Length"])).decode()))
+                # As they are, not as a dict: names of headers have no case, and HTTP clients write them as they like.
+                calls.put((self.headers, self.rfile.read(int(self.headers["Content-Length"])).decode()))
                 self.send_response(200)
                 self.end_headers()
 

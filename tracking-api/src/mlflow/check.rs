@@ -90,6 +90,20 @@ pub(super) fn stage(given: &str) -> Result<&'static str, MlflowError> {
     })
 }
 
+/// A webhook's name: 1 to 63 letters, digits, dots, underscores and hyphens, a letter or digit at both ends.
+pub(super) fn webhook_name(name: &str) -> Result<(), MlflowError> {
+    let at_ends = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_alphanumeric());
+    let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
+    let good = at_ends(name.chars().next()) && at_ends(name.chars().next_back()) && name.chars().all(allowed);
+    match good && name.len() <= 63 {
+        true => Ok(()),
+        false => Err(MlflowError::invalid(format!(
+            "Webhook name '{name}' is invalid. It must start and end with a letter or digit, have at most 63 characters, and \
+             contain only letters, digits, dots (.), underscores (_), and hyphens (-)."
+        ))),
+    }
+}
+
 /// An experiment's id.
 pub(super) fn experiment_id(text: &str) -> Result<i64, MlflowError> {
     text.parse::<i64>().ok().filter(|id| *id >= 0).ok_or_else(|| {

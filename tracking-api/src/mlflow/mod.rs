@@ -20,6 +20,7 @@ mod runs;
 mod shapes;
 mod sources;
 mod ui;
+mod webhooks;
 mod write;
 
 use std::sync::Arc;
@@ -101,6 +102,9 @@ fn of_prefix() -> Router<Arc<Parts>> {
         .route("/logged-models/{model_id}/artifacts/directories", get(artifacts::list_of_model))
         .route("/artifacts/list", get(artifacts::list_of_run))
         .merge(of_models())
+        .route("/webhooks", get(webhooks::list).post(webhooks::create))
+        .route("/webhooks/{webhook_id}", get(webhooks::get).patch(webhooks::update).delete(webhooks::delete))
+        .route("/webhooks/{webhook_id}/test", post(webhooks::test))
         .route("/{*rest}", any(no_endpoint))
 }
 

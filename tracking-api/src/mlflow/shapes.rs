@@ -1,6 +1,6 @@
 //! The JSON of MLflow's answers: fields that are not set and empty lists are left out.
 
-use carbon_read_models::registry::queries::{Experiment, LoggedModel, ModelVersion, RegisteredModel};
+use carbon_read_models::registry::queries::{Experiment, LoggedModel, ModelVersion, RegisteredModel, Webhook};
 use carbon_schemas::events::{KeyValue, Metric};
 use serde_json::{Map, Value, json};
 
@@ -114,5 +114,25 @@ pub(super) fn registered_model(model: &RegisteredModel) -> Value {
     put_list(&mut object, "tags", pairs(&model.tags));
     let alias = |(alias, version): &(String, i64)| json!({"alias": alias, "version": version.to_string()});
     put_list(&mut object, "aliases", model.aliases.iter().map(alias).collect());
+    object.into()
+}
+
+/// The secret is nobody's to see.
+pub(super) fn webhook(webhook: &Webhook) -> Value {
+    let mut object = Map::new();
+    put(&mut object, "webhook_id", webhook.webhook_id.as_str());
+    put(&mut object, "name", webhook.name.as_str());
+    if !webhook.description.is_empty() {
+        put(&mut object, "description", webhook.description.as_str());
+    }
+    put(&mut object, "url", webhook.url.as_str());
+    let event = |text: &String| {
+        let (entity, action) = text.split_once('.')?;
+        Some(json!({"entity": entity.to_uppercase(), "action": action.to_uppercase()}))
+    };
+    put_list(&mut object, "events", webhook.events.iter().filter_map(event).collect());
+    put(&mut object, "status", webhook.status.as_str());
+    put(&mut object, "creation_timestamp", webhook.created_at.0);
+    put(&mut object, "last_updated_timestamp", webhook.updated_at.0);
     object.into()
 }

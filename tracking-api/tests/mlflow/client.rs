@@ -33,6 +33,11 @@ impl Client {
         Self { service: Service::with_registry().await, prefix }
     }
 
+    /// The same service under another prefix.
+    pub fn of(self, prefix: &'static str) -> Self {
+        Self { prefix, ..self }
+    }
+
     pub async fn send(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
         let request = Request::builder().method(method).uri(format!("{}/{path}", self.prefix));
         let request = if method == "GET" { request } else { request.header("content-type", "application/json") };

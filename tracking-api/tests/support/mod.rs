@@ -25,6 +25,7 @@ use carbon_schemas::{Decoded, Decoder, Event as _, SchemaId};
 use carbon_store::{Durability, Namespace};
 use carbon_topology::Topology;
 use carbon_tracking_api::{Parts, router};
+use carbon_webhooks::Webhooks;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
@@ -69,12 +70,17 @@ impl Answer {
 
 impl Service {
     pub async fn new() -> Self {
-        Self::open(false).await
+        Self::open(false, webhooks()).await
     }
 
     /// One that holds the registry, and folds it.
     pub async fn with_registry() -> Self {
-        Self::open(true).await
+        Self::with_webhooks(webhooks()).await
+    }
+
+    /// One that holds the registry, and reaches webhooks in this way.
+    pub async fn with_webhooks(webhooks: Webhooks) -> Self {
+        Self::open(true, webhooks).await
     }
 
     /// Another process on the same log, with a registry of its own.
@@ -84,13 +90,14 @@ impl Service {
         router(Arc::new(parts))
     }
 
-    async fn open(with_registry: bool) -> Self {
+    async fn open(with_registry: bool, webhooks: Webhooks) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let folder = DataFolder::open(&dir.path().join("data")).unwrap();
         let embedded = EmbeddedLog::open(&folder).await.unwrap();
         let log = Arc::new(Faulty { log: embedded, appends_left: AtomicUsize::new(usize::MAX) });
         let clock = Arc::new(Ahead::default());
         let mut parts = assemble(log.clone(), dir.path(), "own", clock.clone()).await;
+        parts.webhooks = webhooks;
         let mut handle = None;
         if with_registry {
             let (registry, running) = fold::registry(&parts, &dir.path().join("registry.db"), "own").await;
@@ -161,6 +168,7 @@ async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str, clock: Arc<
         processors: Arc::new(Mutex::new(Vec::new())),
         deadletters: Some(deadletters),
         artifacts: carbon_artifacts::ArtifactStore::local(dir.join("artifacts")).unwrap(),
+        webhooks: webhooks(),
         registry: None,
         health: Arc::new(Health::new(&["log"])),
         metrics: METRICS.get_or_init(Metrics::install).clone(),
@@ -168,6 +176,10 @@ async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str, clock: Arc<
         clock,
         shutdown,
     }
+}
+
+fn webhooks() -> Webhooks {
+    Webhooks::new("a key of these tests", true, Duration::from_secs(10)).unwrap()
 }
 
 pub fn assert_problem(name: &str, answer: &Answer, status: u16) {

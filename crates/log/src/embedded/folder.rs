@@ -120,6 +120,11 @@ impl DataFolder {
         self.root.join("read-models")
     }
 
+    /// What is still to be told to webhooks. It is no read model: nothing makes it anew.
+    pub fn webhooks_file(&self) -> PathBuf {
+        self.root.join("webhooks.db")
+    }
+
     pub fn models(&self) -> PathBuf {
         self.root.join("models")
     }

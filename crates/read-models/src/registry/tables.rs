@@ -217,6 +217,21 @@ CREATE INDEX IF NOT EXISTS promotions_name ON promotions (tenant_id, model_name)
 CREATE INDEX IF NOT EXISTS promotions_registration ON promotions (tenant_id, registration_id);
 CREATE INDEX IF NOT EXISTS promotions_meant ON promotions (tenant_id, meant_id);
 
+CREATE TABLE IF NOT EXISTS webhooks (
+    tenant_id TEXT NOT NULL,
+    webhook_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    url TEXT NOT NULL,
+    events TEXT NOT NULL,
+    status TEXT NOT NULL,
+    sealed_secret TEXT NOT NULL,
+    deleted INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, webhook_id)
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS artifacts (
     tenant_id TEXT NOT NULL,
     path TEXT NOT NULL,
@@ -288,6 +303,9 @@ SELECT row FROM (
     SELECT json_array('promotion', \"offset\", tenant_id, event_id, model_name, registration_id, version, version_id,
                       run_id, stage, alias, archive_existing, previous, promoted_by, occurred_at, meant_id, effect)
         FROM promotions
+    UNION ALL
+    SELECT json_array('webhook', tenant_id, webhook_id, name, description, url, events, status, sealed_secret, deleted,
+                      created_at, updated_at) FROM webhooks
     UNION ALL
     SELECT json_array('artifact', tenant_id, path, owner, size, sha256, stored_at) FROM artifacts
     UNION ALL

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use carbon_read_models::registry::RegistryRecord;
 use carbon_schemas::events::{
     DatasetInput, ExperimentKind, LoggedModelChanged, LoggedModelKind, ModelKind, ModelOutput, ModelPromoted,
-    ModelRegistered, RunKind, RunLogged,
+    ModelRegistered, RunKind, RunLogged, WebhookChanged, WebhookKind,
 };
 use proptest::prelude::*;
 
 use crate::world::{
-    Fact, Rows, Writer, aliased, created, logged, metric, model_created, model_of, of, pairs, position,
-    registered as changed, registration, renamed, run_of, staged, started, version,
+    Fact, Rows, Writer, aliased, created, hooked, logged, metric, model_created, model_of, of, pairs, position,
+    registered as changed, registration, renamed, run_of, staged, started, version, webhook_of,
 };
 
 /// Few names and few values, so that claims collide.
@@ -93,7 +93,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         };
         event.into()
     });
-    prop_oneof![1 => experiment, 4 => run, 2 => model, 4 => registered(), 3 => promoted()]
+    prop_oneof![1 => experiment, 4 => run, 2 => model, 4 => registered(), 3 => promoted(), 1 => webhook()]
 }
 
 /// Few names and numbers again, and times that do not follow the log.
@@ -113,6 +113,17 @@ fn registered() -> impl Strategy<Value = Fact> {
             13 => ModelRegistered { tags: pairs(&[(other, name)]), ..of_version(ModelKind::VersionTagged) },
             14 => ModelRegistered { description: Some(other.into()), ..of_version(ModelKind::VersionDescribed) },
             _ => of_version(ModelKind::VersionDeleted),
+        }
+        .into()
+    })
+}
+
+fn webhook() -> impl Strategy<Value = Fact> {
+    (0u8..4, 0u128..3, 0i64..9).prop_map(|(what, id, at)| -> Fact {
+        match what {
+            0 | 1 => hooked(at, id, &["registered_model.created"]),
+            2 => WebhookChanged { status: Some("DISABLED".into()), ..webhook_of(at, id, WebhookKind::Updated) },
+            _ => webhook_of(at, id, WebhookKind::Deleted),
         }
         .into()
     })

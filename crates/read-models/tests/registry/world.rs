@@ -11,7 +11,7 @@ use carbon_read_models::registry::{Conflict, ConflictCode, Registry, RegistryRec
 use carbon_read_models::{Digest, Projection, digest};
 use carbon_schemas::events::{
     ExperimentChanged, ExperimentKind, KeyValue, LoggedModelChanged, LoggedModelKind, Metric, ModelKind, ModelPromoted,
-    ModelRegistered, RunKind, RunLogged,
+    ModelRegistered, RunKind, RunLogged, WebhookChanged, WebhookKind,
 };
 use carbon_schemas::{Decoded, Event, Poison, PoisonReason, Recorded};
 use carbon_store::{Durability, Namespace};
@@ -52,11 +52,18 @@ pub enum Fact {
     Model(Box<LoggedModelChanged>),
     Registered(Box<ModelRegistered>),
     Promoted(Box<ModelPromoted>),
+    Webhook(Box<WebhookChanged>),
 }
 
 impl From<ModelRegistered> for Fact {
     fn from(event: ModelRegistered) -> Self {
         Self::Registered(Box::new(event))
+    }
+}
+
+impl From<WebhookChanged> for Fact {
+    fn from(event: WebhookChanged) -> Self {
+        Self::Webhook(Box::new(event))
     }
 }
 
@@ -114,6 +121,7 @@ impl Writer {
             Fact::Model(event) => RegistryRecord::LoggedModel(self.recorded(*event, 1)),
             Fact::Registered(event) => RegistryRecord::Model(self.recorded(*event, 1)),
             Fact::Promoted(event) => RegistryRecord::Promotion(self.recorded(*event, 1)),
+            Fact::Webhook(event) => RegistryRecord::Webhook(self.recorded(*event, 1)),
         }
     }
 
@@ -340,6 +348,19 @@ pub fn staged(at: i64, name: &str, number: i64, stage: &str) -> ModelPromoted {
 
 pub fn aliased(at: i64, name: &str, number: Option<i64>, alias: &str) -> ModelPromoted {
     ModelPromoted { version: number, alias: Some(alias.into()), ..promotion(at, name) }
+}
+
+pub fn webhook_of(at: i64, id: u128, kind: WebhookKind) -> WebhookChanged {
+    WebhookChanged::of(Uuid::nil(), Timestamp(at), &tenant("acme"), Uuid::from_u128(id), kind)
+}
+
+pub fn hooked(at: i64, id: u128, events: &[&str]) -> WebhookChanged {
+    WebhookChanged {
+        name: Some(format!("hook {id}")),
+        url: Some(format!("https://example.com/{id}")),
+        events: events.iter().map(|event| (*event).into()).collect(),
+        ..webhook_of(at, id, WebhookKind::Created)
+    }
 }
 
 pub fn logged(run_id: &str) -> RunLogged {

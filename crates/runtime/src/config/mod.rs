@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use carbon_core::{Classify, Fault, Retry};
 
+use settings::AllowPrivate;
 pub use settings::{Config, LogFormat, Setting, settings};
 
 /// Why a configuration cannot be used.
@@ -127,6 +128,15 @@ impl Config {
         }
     }
 
+    /// Whether webhooks may be sent to addresses of this network's own.
+    pub fn webhooks_may_be_private(&self) -> bool {
+        match self.webhook_allow_private {
+            AllowPrivate::Auto => !self.is_production(),
+            AllowPrivate::Yes => true,
+            AllowPrivate::No => false,
+        }
+    }
+
     /// Refuses to be open to the network without being asked to.
     pub fn check_listen(&self, insecure: bool) -> Result<(), ConfigError> {
         let loopback = self.listen.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -189,6 +199,18 @@ mod tests {
         assert_eq!((config.replication(), config.kafka_properties.as_map()["linger.ms"].as_str()), (3, "5"));
         let (_, warnings) = from(&[registry, ("ML_KAFKA__ACKS", "1")], "").unwrap();
         assert_eq!(warnings.len(), 2, "{warnings:?}");
+    }
+
+    #[test]
+    fn private_webhooks_are_for_development_unless_it_is_said() {
+        let may =
+            |environment: &[(&str, &str)]| from(environment, "").map(|(config, _)| config.webhooks_may_be_private());
+        let (production, name) = (("ML_ENV", "production"), "ML_WEBHOOK_ALLOW_PRIVATE");
+        assert!(may(&[]).unwrap() && !may(&[production]).unwrap());
+        assert!(may(&[production, (name, "true")]).unwrap() && !may(&[(name, "false")]).unwrap());
+        assert!(may(&[(name, "maybe")]).is_err());
+        let (config, _) = from(&[("ML_SECRET_KEY", "hunter2")], "").unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 
     #[test]

@@ -75,7 +75,13 @@ declare! {
     minio_access_key: Secret = "ML_MINIO_ACCESS_KEY", "";
     /// The secret key of the S3 server.
     minio_secret_key: Secret = "ML_MINIO_SECRET_KEY", "";
-    /// A name for this installation, shown in logs and status.
+    /// What seals the secrets of webhooks in the log: a long text that nobody guesses (`openssl rand -base64 32`), the same
+    /// in every process. Without it a webhook cannot have a secret; with another one those sealed before cannot be opened.
+    secret_key: Secret = "ML_SECRET_KEY", "";
+    /// Whether webhooks may be sent to loopback, private and link-local addresses: `true`, `false`, or `auto`: unless ML_ENV
+    /// is production. Where they may, whoever creates a webhook can make this process call machines of its own network.
+    webhook_allow_private: AllowPrivate = "ML_WEBHOOK_ALLOW_PRIVATE", "auto";
+    /// A name for this installation, shown in logs and status; `production` makes some defaults stricter.
     env: String = "ML_ENV", "development";
     /// The model of the search index, by name or alias; empty: the one that the topology names.
     embedding_model: String = "ML_EMBEDDING_MODEL", "";
@@ -185,6 +191,27 @@ impl FromStr for LogFormat {
             "json" => Ok(Self::Json),
             "text" => Ok(Self::Text),
             _ => Err("expected auto, json or text".into()),
+        }
+    }
+}
+
+/// Whether addresses of one's own network may be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllowPrivate {
+    Auto,
+    Yes,
+    No,
+}
+
+impl FromStr for AllowPrivate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "true" | "1" => Ok(Self::Yes),
+            "false" | "0" => Ok(Self::No),
+            _ => Err("expected auto, true or false".into()),
         }
     }
 }

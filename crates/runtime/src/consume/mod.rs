@@ -11,6 +11,6 @@ mod stage;
 
 pub use error::ProcessorError;
 pub use progress::{Lag, Phase, ProcessorHandle, ProcessorView, Progress};
-pub use run::{Options, spawn_sink, spawn_stage};
+pub use run::{Options, spawn_shared_sink, spawn_sink, spawn_stage};
 pub use sink::{Sink, SinkError};
 pub use stage::{Output, SOURCE_HEADER, Stage};

@@ -36,6 +36,12 @@ pub fn spawn_sink<S: Sink>(sink: S, options: Options) -> ProcessorHandle {
     spawn(worker, options, false)
 }
 
+/// A sink whose group several processes share: each partition is one member's at a time.
+pub fn spawn_shared_sink<S: Sink>(sink: S, options: Options) -> ProcessorHandle {
+    let worker = SinkWorker::new(sink, options.log.clone(), options.group.clone());
+    spawn(worker, options, true)
+}
+
 pub fn spawn_stage<S: Stage>(stage: S, options: Options) -> ProcessorHandle {
     let worker = StageWorker { stage, log: options.log.clone(), group: options.group.clone() };
     spawn(worker, options, true)

@@ -20,7 +20,7 @@ pub trait Sink: Send + Sync + 'static {
     /// The checkpoint that lies with the rows.
     async fn checkpoint(&self) -> Result<Checkpoint, ProcessorError>;
 
-    /// Throws rows and checkpoint away: they are of another log.
+    /// Throws rows and checkpoint away: they are of another log. The checkpoint is asked for again after it.
     async fn reset(&self) -> Result<(), ProcessorError>;
 
     /// Quarantines a record whose event the decoder had to let pass, such as a vector of another dimension than this
@@ -79,7 +79,7 @@ impl<S: Sink> Worker for SinkWorker<S> {
             tracing::warn!(group = %self.group, reason = %foreign, "checkpoint is of another log; rebuilding the read model");
             self.sink.reset().await?;
             rebuilt = Some(foreign.to_string());
-            checkpoint = Checkpoint::default();
+            checkpoint = self.sink.checkpoint().await?;
         }
         let reported = self.log.committed(&self.group).await?;
         *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = reported;

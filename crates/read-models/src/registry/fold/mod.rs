@@ -9,10 +9,11 @@ mod run_rows;
 mod runs;
 mod standings;
 mod versions;
+mod webhooks;
 
 use async_trait::async_trait;
 use carbon_schemas::events::{
-    ArtifactChanged, ExperimentChanged, LoggedModelChanged, ModelPromoted, ModelRegistered, RunLogged,
+    ArtifactChanged, ExperimentChanged, LoggedModelChanged, ModelPromoted, ModelRegistered, RunLogged, WebhookChanged,
 };
 use carbon_schemas::{Decoded, feed};
 use carbon_store::Tables;
@@ -28,11 +29,12 @@ feed! {
         LoggedModel(LoggedModelChanged),
         Model(ModelRegistered),
         Promotion(ModelPromoted),
+        Webhook(WebhookChanged),
         Artifact(ArtifactChanged),
     }
 }
 
-/// The fold of the tracking events into experiments, runs, models and their files.
+/// The fold of the tracking events into experiments, runs, models, their files, and who is told of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Registry;
 
@@ -75,6 +77,13 @@ impl Projection for Registry {
                 RegistryRecord::Promotion(record) => {
                     if let Decoded::Event { event, .. } = &record.body {
                         promotions::apply(tables, &mut touched, &record.position, event).await?;
+                    }
+                }
+                RegistryRecord::Webhook(record) => {
+                    if let Decoded::Event { event, .. } = &record.body
+                        && let Some(conflict) = webhooks::apply(tables, event).await?
+                    {
+                        conflicts.push((&record.position, conflict));
                     }
                 }
                 RegistryRecord::Artifact(record) => {

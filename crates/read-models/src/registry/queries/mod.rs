@@ -12,6 +12,7 @@ mod runs;
 mod search_models;
 mod search_runs;
 mod versions;
+mod webhooks;
 
 use carbon_store::StoreError;
 
@@ -30,6 +31,7 @@ pub use runs::{Run, RunInfo, has_tag, run, run_info};
 pub use search_models::{SearchModels, search_model_versions, search_registered_models};
 pub use search_runs::{SearchRuns, search_runs};
 pub use versions::{ModelVersion, latest_versions, manifest, model_version, newest_version, next_version, versions_of};
+pub use webhooks::{Webhook, registration_has_tag, webhook, webhooks, webhooks_told_of};
 
 /// Which of active and deleted things are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

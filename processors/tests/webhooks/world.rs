@@ -1,0 +1,223 @@
+//! The registry and the webhooks over a log of their own, and the events that they take.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use carbon_core::{Clock as _, Position, SystemClock, TenantId, TenantScope};
+use carbon_log::{DataFolder, EmbeddedLog, EventLog, Group, NewRecord};
+use carbon_processors::{Pace, ProjectionSink, WebhookParts, WebhookSink};
+use carbon_read_models::registry::Registry;
+use carbon_runtime::Shutdown;
+use carbon_runtime::consume::{Options, ProcessorHandle, spawn_shared_sink, spawn_sink};
+use carbon_schemas::Event;
+use carbon_schemas::events::{KeyValue, ModelKind, ModelPromoted, ModelRegistered, WebhookChanged, WebhookKind};
+use carbon_topology::Topology;
+use carbon_webhooks::Webhooks;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The registry and the webhooks over a log, in a folder that may be opened again.
+pub struct World {
+    dir: tempfile::TempDir,
+    running: Option<Running>,
+}
+
+struct Running {
+    log: Arc<EmbeddedLog>,
+    handles: Vec<ProcessorHandle>,
+    deliveries: JoinHandle<()>,
+    outbox: PathBuf,
+    shutdown: Shutdown,
+    _folder: DataFolder,
+}
+
+pub fn webhooks(key: &str) -> Webhooks {
+    Webhooks::new(key, true, Duration::from_millis(500)).unwrap()
+}
+
+pub fn pace() -> Pace {
+    Pace { attempts: 5, first_wait: Duration::from_millis(5), longest_wait: Duration::from_millis(50) }
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::over(tempfile::tempdir().unwrap()).await
+    }
+
+    /// Over a log that may have a past.
+    pub async fn over(dir: tempfile::TempDir) -> Self {
+        let mut world = Self { dir, running: None };
+        world.start("the key").await;
+        world
+    }
+
+    pub async fn start(&mut self, key: &str) {
+        let folder = DataFolder::open(self.dir.path()).unwrap();
+        let log = Arc::new(EmbeddedLog::open(&folder).await.unwrap());
+        let topology = Topology::builtin().unwrap();
+        log.ensure_topics(&topology.specs()).await.unwrap();
+        let shutdown = Shutdown::new();
+        let options = |name: &str, of: &str| {
+            let processor = &topology.processors[name];
+            Options {
+                name: name.into(),
+                group: Group::new(name, of),
+                topics: processor.consumes.iter().map(|topic| topology.topics[topic.as_str()].clone()).collect(),
+                batch: processor.batch,
+                log: log.clone(),
+                shutdown: shutdown.clone(),
+            }
+        };
+        let registry = ProjectionSink::open(Registry, folder.read_models().join("registry")).await.unwrap();
+        let rows = registry.namespace().clone();
+        let fold = spawn_sink(registry, options("registry", "test"));
+        let options = options("webhooks", "deliveries");
+        let parts = WebhookParts {
+            log: log.clone(),
+            group: options.group.clone(),
+            topics: options.topics.clone(),
+            registry: rows,
+            fold: fold.view(),
+        };
+        let sink = WebhookSink::open(&folder.webhooks_file(), parts).await.unwrap();
+        let deliveries = tokio::spawn(sink.deliveries(webhooks(key), pace()).run(shutdown.clone()));
+        let handles = vec![fold, spawn_shared_sink(sink, options)];
+        let outbox = folder.webhooks_file();
+        self.running = Some(Running { log, handles, deliveries, outbox, shutdown, _folder: folder });
+        // Its place is taken before anything is appended.
+        let view = self.running().handles[1].view();
+        let mut progress = view.progress.clone();
+        let assigned = progress.wait_for(|now| !now.positions.is_empty());
+        tokio::time::timeout(PATIENCE, assigned).await.unwrap().unwrap();
+    }
+
+    pub async fn stop(&mut self) {
+        let running = self.running.take().unwrap();
+        running.shutdown.cancel();
+        running.deliveries.await.unwrap();
+        for handle in running.handles {
+            handle.join().await.unwrap();
+        }
+        running.log.close().await;
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub async fn append<E: Event>(&self, event: &E) -> Position {
+        self.running().log.append(vec![NewRecord::event(event).unwrap()]).await.unwrap().remove(0)
+    }
+
+    /// Waits until registry and webhooks have taken what was appended.
+    pub async fn settle(&self) {
+        for handle in &self.running().handles {
+            let view = handle.view();
+            let ends = view.ends(&*self.running().log).await.unwrap();
+            assert!(view.reached(&ends, PATIENCE).await, "{} stands at {:?}", view.name, view.progress.borrow());
+        }
+    }
+
+    pub async fn hook(&self, url: &str, events: &[&str], secret: Option<&str>) -> Uuid {
+        let id = Uuid::new_v4();
+        let sealed = secret.map(|secret| webhooks("the key").seal(&scope(), &id.to_string(), secret).unwrap());
+        self.append(&WebhookChanged { sealed_secret: sealed, ..hooked(id, url, events) }).await;
+        self.settle().await;
+        id
+    }
+
+    /// A model that is registered now.
+    pub async fn register(&self, name: &str) -> Position {
+        self.append(&registration(name)).await
+    }
+
+    /// How many deliveries wait.
+    pub async fn waiting(&self) -> i64 {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&self.running().outbox);
+        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+        let count = sqlx::query_scalar("SELECT count(*) FROM deliveries").fetch_one(&pool).await.unwrap();
+        pool.close().await;
+        count
+    }
+
+    pub async fn waits_for(&self, count: i64) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.waiting().await != count {
+            assert!(tokio::time::Instant::now() < deadline, "{} wait, not {count}", self.waiting().await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+pub fn tenant() -> TenantId {
+    TenantId::parse("acme").unwrap()
+}
+
+pub fn scope() -> TenantScope {
+    TenantScope::authorised(tenant())
+}
+
+pub fn hook_event(id: Uuid, kind: WebhookKind) -> WebhookChanged {
+    WebhookChanged::of(Uuid::now_v7(), SystemClock.now(), &tenant(), id, kind)
+}
+
+pub fn hooked(id: Uuid, url: &str, events: &[&str]) -> WebhookChanged {
+    WebhookChanged {
+        name: Some("hook".into()),
+        url: Some(url.into()),
+        events: events.iter().map(|event| (*event).into()).collect(),
+        ..hook_event(id, WebhookKind::Created)
+    }
+}
+
+pub fn of(name: &str, kind: ModelKind) -> ModelRegistered {
+    ModelRegistered::of(Uuid::now_v7(), SystemClock.now(), &tenant(), name, kind)
+}
+
+pub fn registration(name: &str) -> ModelRegistered {
+    ModelRegistered { registration_id: Some(Uuid::new_v4()), ..of(name, ModelKind::Created) }
+}
+
+pub fn version(name: &str, number: i64) -> ModelRegistered {
+    ModelRegistered {
+        version: Some(number),
+        version_id: Some(Uuid::new_v4()),
+        source: Some("s3://bucket/model".into()),
+        ..of(name, ModelKind::VersionCreated)
+    }
+}
+
+pub fn alias(name: &str, version: Option<i64>) -> ModelPromoted {
+    let event = ModelPromoted::of(Uuid::now_v7(), SystemClock.now(), &tenant(), name);
+    ModelPromoted { alias: Some("champion".into()), version, ..event }
+}
+
+pub fn pairs(pairs: &[(&str, &str)]) -> Vec<KeyValue> {
+    pairs.iter().map(|(key, value)| KeyValue::new(*key, *value)).collect()
+}
+
+/// Appends while nothing else runs.
+pub async fn append_to<E: Event>(root: &Path, event: &E) {
+    let folder = DataFolder::open(root).unwrap();
+    let log = EmbeddedLog::open(&folder).await.unwrap();
+    log.ensure_topics(&Topology::builtin().unwrap().specs()).await.unwrap();
+    log.append(vec![NewRecord::event(event).unwrap()]).await.unwrap();
+    log.close().await;
+}
+
+/// A folder, or a database with what lies beside it.
+pub fn remove(path: &Path) {
+    if path.is_dir() {
+        return std::fs::remove_dir_all(path).unwrap();
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+    }
+}
