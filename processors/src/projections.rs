@@ -19,7 +19,7 @@ impl<P: Projection> ProjectionSink<P> {
     /// Opens the generation's file in `folder`.
     pub async fn open(projection: P, folder: PathBuf) -> Result<Self, StoreError> {
         let path = folder.join("rows.db");
-        let open = || Namespace::open(&path, Durability::Derived, i64::from(P::VERSION), P::DDL);
+        let open = || Namespace::open_paged(&path, Durability::Derived, i64::from(P::VERSION), P::DDL, P::PAGE_BYTES);
         let namespace = match open().await {
             Err(error) if error.is_damaged() => {
                 tracing::warn!(read_model = P::NAME, %error, "rows cannot be read; the read model is rebuilt");

@@ -41,6 +41,8 @@ pub trait Projection: Send + Sync + 'static {
     /// Raised with every change of tables or fold: another version is another generation.
     const VERSION: u32;
     const DDL: &'static str;
+    /// Of its file; smaller where rows are written here and there.
+    const PAGE_BYTES: u32 = carbon_store::PAGE_BYTES;
     /// All rows in key order, one text each: what the digest is made of.
     const CANONICAL: &'static str;
     /// The records that it folds.

