@@ -99,7 +99,8 @@ impl WebhookSink {
             let told = told::told(&self.parts.registry, &scope, record).await?;
             for (ordinal, (event, data)) in told.iter().enumerate() {
                 let body = body(*event, record.time(), data);
-                for webhook in webhooks_told_of(&self.parts.registry, &scope, &event.to_string()).await? {
+                let (rows, event, at) = (&self.parts.registry, event.to_string(), record.happened());
+                for webhook in webhooks_told_of(rows, &scope, &event, at).await? {
                     let delivery = derived_id(&["webhooks", &webhook, &position, &ordinal.to_string()]);
                     let tenant = scope.tenant().clone();
                     pending.push(Pending { tenant, webhook, delivery, body: body.clone() });

@@ -34,6 +34,22 @@ impl WebhookRecord {
         }
     }
 
+    /// When it happened, by the later of the log's clock and its producer's: of two clocks that differ neither makes a
+    /// webhook miss what came after it.
+    pub(super) fn happened(&self) -> Timestamp {
+        let producers = match self {
+            Self::Model(record) => match &record.body {
+                Decoded::Event { event, .. } => Some(event.occurred_at),
+                _ => None,
+            },
+            Self::Promotion(record) => match &record.body {
+                Decoded::Event { event, .. } => Some(event.occurred_at),
+                _ => None,
+            },
+        };
+        self.time().max(producers.unwrap_or_default())
+    }
+
     /// Whose it is; poison is nobody's.
     pub(super) fn scope(&self) -> Option<TenantScope> {
         match self {

@@ -17,7 +17,11 @@ async fn found(world: &World, number: u128) -> Option<Webhook> {
 }
 
 async fn told_of(world: &World, of: &str, event: &str) -> Vec<String> {
-    webhooks_told_of(world.namespace(), &scope(of), event).await.unwrap()
+    told_at(world, of, event, 100).await
+}
+
+async fn told_at(world: &World, of: &str, event: &str, at: i64) -> Vec<String> {
+    webhooks_told_of(world.namespace(), &scope(of), event, Timestamp(at)).await.unwrap()
 }
 
 #[tokio::test]
@@ -76,6 +80,8 @@ async fn given_webhooks_when_an_event_is_asked_for_then_the_active_ones_of_the_t
     assert_eq!(told_of(&world, "acme", "model_version.created").await, [id(2)]);
     assert_eq!(told_of(&world, "other", "registered_model.created").await, [id(5)]);
     assert!(told_of(&world, "acme", "model_version_tag.set").await.is_empty());
+    // Of what was before it nobody is told.
+    assert_eq!(told_at(&world, "acme", "registered_model.created", 1).await, [id(1)]);
 
     // The newest first, a page at a time.
     let page = webhooks(world.namespace(), &scope("acme"), 2, 0).await.unwrap();

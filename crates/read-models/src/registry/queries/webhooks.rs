@@ -76,18 +76,20 @@ pub async fn webhooks(
     Ok(Page::of(rows.iter().map(read).collect::<Result<_, _>>()?, limit))
 }
 
-/// The ids of the active webhooks that are told of an event.
+/// The ids of the active webhooks that are told of an event at a time: those that were created by then.
 pub async fn webhooks_told_of(
     namespace: &Namespace,
     scope: &TenantScope,
     event: &str,
+    at: Timestamp,
 ) -> Result<Vec<String>, StoreError> {
     let ids = sqlx::query_scalar(
         "SELECT webhook_id FROM webhooks WHERE tenant_id = $1 AND deleted = 0 AND status = 'ACTIVE' \
-         AND EXISTS (SELECT 1 FROM json_each(events) WHERE value = $2) ORDER BY webhook_id",
+         AND created_at <= $3 AND EXISTS (SELECT 1 FROM json_each(events) WHERE value = $2) ORDER BY webhook_id",
     )
     .bind(scope.tenant().as_str())
     .bind(event)
+    .bind(at.0)
     .fetch_all(namespace.readers())
     .await?;
     Ok(ids)
