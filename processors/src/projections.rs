@@ -7,7 +7,7 @@ use carbon_core::Positions;
 use carbon_log::NewRecord;
 use carbon_read_models::Projection;
 use carbon_runtime::consume::{ProcessorError, Sink, SinkError};
-use carbon_store::{Checkpoint, CheckpointError, Durability, Namespace, StoreError};
+use carbon_store::{Checkpoint, Durability, Namespace, StoreError};
 
 /// Folds a projection into its namespace.
 pub struct ProjectionSink<P: Projection> {
@@ -58,10 +58,7 @@ impl<P: Projection> Sink for ProjectionSink<P> {
     ) -> Result<Vec<NewRecord>, SinkError> {
         let mut tables = self.namespace.begin().await.map_err(ProcessorError::from)?;
         // Compared first: a zombie's batch costs no work.
-        tables.advance(log, from, upto).await.map_err(|error| match error {
-            CheckpointError::Moved { actual } => SinkError::Moved { actual },
-            CheckpointError::Store(error) => SinkError::Failed(error.into()),
-        })?;
+        tables.advance(log, from, upto).await?;
         self.projection.apply(&mut tables, batch).await.map_err(|error| ProcessorError::of(&error))?;
         tables.commit().await.map_err(ProcessorError::from)?;
         Ok(Vec::new())

@@ -174,10 +174,7 @@ impl Sink for WebhookSink {
         }
         let pending = self.pending(batch).await?;
         let mut tables = self.outbox.begin().await.map_err(ProcessorError::from)?;
-        tables.advance(log, from, upto).await.map_err(|error| match error {
-            CheckpointError::Moved { actual } => SinkError::Moved { actual },
-            CheckpointError::Store(error) => SinkError::Failed(error.into()),
-        })?;
+        tables.advance(log, from, upto).await?;
         outbox::put(&mut tables, &pending).await.map_err(ProcessorError::from)?;
         tables.commit().await.map_err(ProcessorError::from)?;
         if !pending.is_empty() {

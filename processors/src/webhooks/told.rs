@@ -1,7 +1,8 @@
 //! What a record tells, by the registry's verdict on it: a record that changed nothing tells nothing.
 
 use carbon_core::{TenantScope, Timestamp};
-use carbon_read_models::registry::queries::{promotion_effect, registration_has_tag};
+use carbon_read_models::registry::queries::{IS_PROMPT, promotion_effect, registration_has_tag};
+use carbon_read_models::registry::standing::Effect;
 use carbon_read_models::registry::verdict;
 use carbon_schemas::events::{KeyValue, ModelKind, ModelPromoted, ModelRegistered};
 use carbon_schemas::{Decoded, feed};
@@ -18,8 +19,6 @@ feed! {
     }
 }
 
-/// MLflow's prompts are registered models with this tag.
-const IS_PROMPT: &str = "mlflow.prompt.is_prompt";
 const PROMPT_TYPE: &str = "_mlflow_prompt_type";
 const PROMPT_TEXT: &str = "mlflow.prompt.text";
 
@@ -74,7 +73,7 @@ pub(super) async fn told(
         },
         WebhookRecord::Promotion(record) => match &record.body {
             Decoded::Event { event, .. }
-                if promotion_effect(registry, &record.position).await?.as_deref() == Some("applied") =>
+                if promotion_effect(registry, &record.position).await? == Some(Effect::Applied) =>
             {
                 of_promotion(registry, scope, event).await
             }

@@ -16,6 +16,7 @@ use super::args::Args;
 use super::call::{Answer, Answered, Call};
 use super::check;
 use super::error::MlflowError;
+use super::shapes::stage;
 use crate::Parts;
 
 const BODY_LIMIT: usize = 1024 * 1024;
@@ -94,10 +95,6 @@ async fn get_run(call: &Call) -> Field {
 
 fn pairs(kind: &str, pairs: &[KeyValue]) -> Vec<Value> {
     pairs.iter().map(|pair| json!({"__typename": kind, "key": pair.key, "value": pair.value})).collect()
-}
-
-fn stage(deleted: bool) -> &'static str {
-    if deleted { "deleted" } else { "active" }
 }
 
 fn shown_experiment(experiment: &Experiment) -> Value {

@@ -21,15 +21,20 @@ use super::registered_models::{id, search_of, tag};
 use super::shapes;
 
 impl Call {
-    /// The version that the arguments name; the model is looked at first.
+    /// The version that the arguments name; where there is none, the error says whether there is the model.
     pub(super) async fn model_version(&self) -> Result<ModelVersion, MlflowError> {
         let name = self.args.required("name")?;
         let version = self.version_number()?;
-        self.model_named(name).await?;
-        self.version_of(name, version).await
+        match model_version(self.rows()?, &self.scope, name, version).await? {
+            Some(found) => Ok(found),
+            None => {
+                self.model_named(name).await?;
+                Err(missing(name, version))
+            }
+        }
     }
 
-    fn version_number(&self) -> Result<i64, MlflowError> {
+    pub(super) fn version_number(&self) -> Result<i64, MlflowError> {
         if let Some(text) = self.args.text("version").unwrap_or_default() {
             if text.is_empty() {
                 return Err(MlflowError::missing("version"));
@@ -192,8 +197,8 @@ pub(super) async fn transition_stage(call: Call) -> Answered {
         )));
     }
     let model = call.model_named(name).await?;
-    let version = call.model_version().await?;
-    let previous = model.latest.iter().find(|other| other.stage == stage).map(|other| other.version);
+    let version = call.version_of(name, call.version_number()?).await?;
+    let previous = model.newest_in(stage);
     let event =
         ModelPromoted { stage: Some(stage.to_owned()), archive_existing, previous, ..call.promotion_of(&version) };
     call.promote(&event).await?;

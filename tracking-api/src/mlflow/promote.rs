@@ -139,8 +139,8 @@ async fn promote(call: &Call, name: &str, asked: PromoteRequest) -> Result<(Mode
         _ => return Err(MlflowError::invalid("either version or run_id is needed")),
     };
     let previous = match (stage, &asked.alias) {
-        (Some(stage), _) => model.latest.iter().find(|other| other.stage == stage).map(|other| other.version),
-        (None, Some(alias)) => model.aliases.iter().find(|(own, _)| own == alias).map(|(_, version)| *version),
+        (Some(stage), _) => model.newest_in(stage),
+        (None, Some(alias)) => model.aliased(alias),
         (None, None) => None,
     };
     let event = ModelPromoted {

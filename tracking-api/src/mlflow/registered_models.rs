@@ -180,8 +180,8 @@ pub(super) async fn latest_versions(call: Call) -> Answered {
 pub(super) async fn set_alias(call: Call) -> Answered {
     let model = call.registered_model().await?;
     let alias = call.args.required("alias")?.to_owned();
-    let version = call.model_version().await?;
-    let previous = model.aliases.iter().find(|(own, _)| *own == alias).map(|(_, version)| *version);
+    let version = call.version_of(&model.name, call.version_number()?).await?;
+    let previous = model.aliased(&alias);
     let event = ModelPromoted { alias: Some(alias), previous, ..call.promotion_of(&version) };
     call.promote(&event).await?;
     nothing()
@@ -191,9 +191,9 @@ pub(super) async fn set_alias(call: Call) -> Answered {
 pub(super) async fn delete_alias(call: Call) -> Answered {
     let model = call.registered_model().await?;
     let alias = call.args.required("alias")?;
-    if let Some((alias, version)) = model.aliases.iter().find(|(own, _)| own == alias) {
+    if let Some(version) = model.aliased(alias) {
         let event =
-            ModelPromoted { alias: Some(alias.clone()), previous: Some(*version), ..call.promotion_event(&model) };
+            ModelPromoted { alias: Some(alias.to_owned()), previous: Some(version), ..call.promotion_event(&model) };
         call.promote(&event).await?;
     }
     nothing()
@@ -213,9 +213,9 @@ pub(super) async fn get_alias(call: Call) -> Answered {
         }
         None => {
             let model = call.registered_model().await?;
-            match model.aliases.iter().find(|(own, _)| own == alias) {
+            match model.aliased(alias) {
                 _ if is_newest => newest_version(call.rows()?, &call.scope, &model.registration_id).await?,
-                Some((_, version)) => Some(call.version_of(&model.name, *version).await?),
+                Some(version) => Some(call.version_of(&model.name, version).await?),
                 None => None,
             }
         }

@@ -4,7 +4,7 @@ use carbon_read_models::registry::queries::{Run, RunInfo};
 use carbon_schemas::events::{DatasetInput, KeyValue, Metric, ModelOutput};
 use serde::{Serialize, Serializer};
 
-use super::shapes::stage;
+use super::shapes::{self, stage};
 
 #[derive(Serialize)]
 pub(super) struct InfoShape<'a> {
@@ -37,7 +37,7 @@ pub(super) fn run_info(info: &RunInfo) -> InfoShape<'_> {
 }
 
 #[derive(Serialize)]
-struct MetricShape<'a> {
+pub(super) struct MetricShape<'a> {
     key: &'a str,
     #[serde(serialize_with = "number")]
     value: f64,
@@ -51,9 +51,8 @@ struct MetricShape<'a> {
     model_id: Option<&'a str>,
 }
 
-/// NaN has no JSON; it is written as MLflow writes it.
 fn number<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    if value.is_nan() { serializer.serialize_str("NaN") } else { serializer.serialize_f64(*value) }
+    shapes::number(*value).serialize(serializer)
 }
 
 #[derive(Serialize)]
@@ -132,7 +131,7 @@ pub(super) fn run(run: &Run) -> RunShape<'_> {
     }
 }
 
-fn metric(metric: &Metric) -> MetricShape<'_> {
+pub(super) fn metric(metric: &Metric) -> MetricShape<'_> {
     MetricShape {
         key: &metric.key,
         value: metric.value,

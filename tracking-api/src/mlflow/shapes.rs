@@ -4,6 +4,8 @@ use carbon_read_models::registry::queries::{Experiment, LoggedModel, ModelVersio
 use carbon_schemas::events::{KeyValue, Metric};
 use serde_json::{Map, Value, json};
 
+use super::run_shape;
+
 pub(super) fn put(object: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
     object.insert(name.to_owned(), value.into());
 }
@@ -41,21 +43,7 @@ pub(super) fn experiment(experiment: &Experiment) -> Value {
 }
 
 pub(super) fn metric(metric: &Metric) -> Value {
-    let mut object = Map::new();
-    put(&mut object, "key", metric.key.as_str());
-    put(&mut object, "value", number(metric.value));
-    put(&mut object, "timestamp", metric.timestamp);
-    put(&mut object, "step", metric.step);
-    for (name, value) in [
-        ("dataset_name", &metric.dataset_name),
-        ("dataset_digest", &metric.dataset_digest),
-        ("model_id", &metric.model_id),
-    ] {
-        if let Some(value) = value {
-            put(&mut object, name, value.as_str());
-        }
-    }
-    object.into()
+    json!(run_shape::metric(metric))
 }
 
 pub(super) fn logged_model(model: &LoggedModel) -> Value {

@@ -98,8 +98,8 @@ async fn registered(call: &Call, source: &str, rest: &str) -> Result<String, Mlf
     let unknown = || invalid(source, "It names no version: models:/<name>/<version> or models:/<name>@<alias>.");
     if let Some((name, alias)) = rest.split_once('@') {
         let model = call.model_named(name).await?;
-        let (_, version) = model.aliases.iter().find(|(own, _)| own == alias).ok_or_else(unknown)?;
-        return Ok(call.version_of(name, *version).await?.storage);
+        let version = model.aliased(alias).ok_or_else(unknown)?;
+        return Ok(call.version_of(name, version).await?.storage);
     }
     let (name, version) = rest.split_once('/').ok_or_else(unknown)?;
     let version = version.trim_end_matches('/').parse().map_err(|_| unknown())?;

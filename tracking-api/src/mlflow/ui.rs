@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Redirect};
+use axum::response::Redirect;
 use axum::routing::{get, post};
 use carbon_read_models::registry::queries::dataset_summaries;
 use serde_json::{Map, Value, json};
 use tower_http::services::{ServeDir, ServeFile};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use super::call::{Answer, Answered, Call};
+use super::call::{Answer, Answered, Call, nothing};
 use super::check;
 use super::error::MlflowError;
 use super::shapes;
@@ -32,7 +32,6 @@ pub(super) fn pages(folder: &str) -> Router<Arc<Parts>> {
 
 /// Version 3 of the API: what the UI and newer clients ask a server about itself.
 pub(super) fn about() -> Router<Arc<Parts>> {
-    let empty = || async { nothing_of_this_kind() };
     Router::new()
         .route("/server-info", get(server_info))
         .route("/ui-telemetry", get(telemetry))
@@ -46,14 +45,14 @@ pub(super) fn about() -> Router<Arc<Parts>> {
 }
 
 /// An empty page: there are no traces, evaluation datasets or scorers here.
-fn nothing_of_this_kind() -> impl IntoResponse {
-    Answer(Value::Object(Map::new()))
+async fn empty() -> Answered {
+    nothing()
 }
 
 async fn traces(call: Call) -> Answered {
     match call.args.objects("locations")?.is_empty() {
         true => Err(MlflowError::missing("locations")),
-        false => Ok(Answer(Value::Object(Map::new()))),
+        false => nothing(),
     }
 }
 

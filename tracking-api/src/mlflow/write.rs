@@ -5,6 +5,7 @@ use std::time::Duration;
 use carbon_core::{Position, Positions};
 use carbon_log::NewRecord;
 use carbon_read_models::registry::queries::promotion_effect;
+use carbon_read_models::registry::standing::Effect;
 use carbon_read_models::registry::{Conflict, verdict};
 use carbon_runtime::consume::Phase;
 use carbon_schemas::Event;
@@ -69,10 +70,10 @@ impl Call {
         if let Some(conflict) = conflict {
             return Err(MlflowError::conflict(conflict));
         }
-        match promotion_effect(self.rows()?, &position).await?.as_deref() {
-            Some("applied") => Ok(position),
+        match promotion_effect(self.rows()?, &position).await? {
+            Some(Effect::Applied) => Ok(position),
             effect => {
-                let (name, effect) = (&event.model_name, effect.unwrap_or("not folded"));
+                let (name, effect) = (&event.model_name, effect.map_or("not folded", Effect::as_str));
                 let version = event.version.map_or_else(|| "none".to_owned(), |version| version.to_string());
                 Err(MlflowError::does_not_exist(format!(
                     "Model Version (name={name}, version={version}) not found: {effect}"

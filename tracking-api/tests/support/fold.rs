@@ -8,7 +8,7 @@ use carbon_log::{Group, NewRecord};
 use carbon_read_models::Projection as _;
 use carbon_read_models::registry::{Registry, RegistryRecord};
 use carbon_runtime::consume::{Options, ProcessorError, ProcessorHandle, Sink, SinkError, spawn_sink};
-use carbon_store::{Checkpoint, CheckpointError, Durability, Namespace};
+use carbon_store::{Checkpoint, Durability, Namespace};
 use carbon_tracking_api::{Parts, RegistryParts};
 
 struct Fold(Namespace);
@@ -33,10 +33,7 @@ impl Sink for Fold {
         upto: &Positions,
     ) -> Result<Vec<NewRecord>, SinkError> {
         let mut tables = self.0.begin().await.map_err(ProcessorError::from)?;
-        tables.advance(log, from, upto).await.map_err(|error| match error {
-            CheckpointError::Moved { actual } => SinkError::Moved { actual },
-            CheckpointError::Store(error) => SinkError::Failed(error.into()),
-        })?;
+        tables.advance(log, from, upto).await?;
         Registry.apply(&mut tables, batch).await.map_err(|error| ProcessorError::of(&error))?;
         tables.commit().await.map_err(ProcessorError::from)?;
         Ok(Vec::new())

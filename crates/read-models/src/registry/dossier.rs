@@ -37,7 +37,7 @@ pub(super) async fn lives(
     name: &str,
 ) -> Result<Vec<Life>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT registration_id, opened_offset, opened_at, closed_at FROM model_names \
+        "SELECT registration_id, opened_at, closed_at FROM model_names \
          WHERE tenant_id = $1 AND name = $2 ORDER BY opened_offset",
     )
     .bind(tenant)
@@ -48,9 +48,8 @@ pub(super) async fn lives(
         Ok(Life {
             name: name.to_owned(),
             registration: row.try_get(0)?,
-            offset: row.try_get(1)?,
-            opened_at: row.try_get(2)?,
-            closed_at: row.try_get(3)?,
+            opened_at: row.try_get(1)?,
+            closed_at: row.try_get(2)?,
         })
     };
     rows.iter().map(life).collect()

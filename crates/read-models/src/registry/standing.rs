@@ -8,10 +8,15 @@ use std::collections::BTreeMap;
 pub struct Life {
     pub name: String,
     pub registration: String,
-    /// Where in the log it began: lives of a name are given in this order.
-    pub offset: i64,
     pub opened_at: i64,
     pub closed_at: Option<i64>,
+}
+
+impl Life {
+    /// Whether the registration had the name at a time.
+    pub fn is_open_at(&self, at: i64) -> bool {
+        self.opened_at <= at && self.closed_at.is_none_or(|closed| closed > at)
+    }
 }
 
 /// A version, as far as promotions ask.
@@ -57,6 +62,11 @@ impl Effect {
             Effect::AnotherVersion => "another_version",
         }
     }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Applied, Self::NoSuchModel, Self::NoSuchVersion, Self::AnotherVersion];
+        all.into_iter().find(|effect| effect.as_str() == text)
+    }
 }
 
 /// The stages and aliases of one registration.
@@ -70,15 +80,14 @@ pub struct Standing {
 }
 
 /// Which registration a promotion means: the one it names, else the one that had the name then, else the next to have it.
-/// `lives` are those of the promotion's name.
+/// `lives` are those of the promotion's name, in log order.
 pub fn meant<'a>(promotion: &'a Promotion, lives: &'a [Life]) -> Option<&'a str> {
     if let Some(named) = &promotion.registration {
         return Some(named);
     }
     let at = promotion.occurred_at;
-    let open = |life: &&Life| life.opened_at <= at && life.closed_at.is_none_or(|closed| closed > at);
     let mut lives = lives.iter().filter(|life| life.name == promotion.model_name);
-    let had = lives.clone().rfind(open);
+    let had = lives.clone().rfind(|life| life.is_open_at(at));
     had.or_else(|| lives.find(|life| life.opened_at > at)).map(|life| life.registration.as_str())
 }
 
@@ -233,7 +242,6 @@ mod tests {
         let life = |registration: &str, opened_at, closed_at| Life {
             name: "m".into(),
             registration: registration.into(),
-            offset: opened_at,
             opened_at,
             closed_at,
         };

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use carbon_core::{Positions, TopicPartition};
 use carbon_log::{EventLog, Group, NewRecord};
 use carbon_schemas::Feed;
-use carbon_store::Checkpoint;
+use carbon_store::{Checkpoint, CheckpointError};
 
 use super::batch::{Committed, Worker, WorkerError};
 use super::error::ProcessorError;
@@ -48,6 +48,15 @@ pub enum SinkError {
     Moved { actual: Positions },
     #[error(transparent)]
     Failed(#[from] ProcessorError),
+}
+
+impl From<CheckpointError> for SinkError {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Moved { actual } => Self::Moved { actual },
+            CheckpointError::Store(error) => Self::Failed(error.into()),
+        }
+    }
 }
 
 pub(super) struct SinkWorker<S: Sink> {

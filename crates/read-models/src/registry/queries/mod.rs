@@ -28,7 +28,7 @@ pub use metrics::{BulkPoint, metric_history, metric_intervals};
 pub use models::{RegisteredModel, registered_model, registered_model_as_of};
 pub use promotions::{PromotionRecord, PromotionsPage, promotion_effect, promotions};
 pub use runs::{Run, RunInfo, has_tag, run, run_info};
-pub use search_models::{SearchModels, search_model_versions, search_registered_models};
+pub use search_models::{IS_PROMPT, SearchModels, search_model_versions, search_registered_models};
 pub use search_runs::{SearchRuns, search_runs};
 pub use versions::{ModelVersion, latest_versions, manifest, model_version, newest_version, next_version, versions_of};
 pub use webhooks::{Webhook, registration_has_tag, webhook, webhooks, webhooks_told_of};

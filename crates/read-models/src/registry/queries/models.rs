@@ -27,6 +27,18 @@ pub struct RegisteredModel {
     pub latest: Vec<ModelVersion>,
 }
 
+impl RegisteredModel {
+    /// The version that has an alias.
+    pub fn aliased(&self, alias: &str) -> Option<i64> {
+        self.aliases.iter().find(|(own, _)| own == alias).map(|(_, version)| *version)
+    }
+
+    /// The newest version in a stage.
+    pub fn newest_in(&self, stage: &str) -> Option<i64> {
+        self.latest.iter().find(|version| version.stage == stage).map(|version| version.version)
+    }
+}
+
 pub(super) const COLUMNS: &str = "m.registration_id, m.name, m.description, m.created_at, m.last_updated";
 
 pub(super) fn read(row: &SqliteRow) -> Result<RegisteredModel, StoreError> {
@@ -68,10 +80,7 @@ pub async fn registered_model_as_of(
     // One snapshot for all of it.
     let mut tx = namespace.readers().begin().await?;
     let lives = lives(&mut tx, tenant, name).await?;
-    let open = |life: &&crate::registry::standing::Life| {
-        life.opened_at <= at.0 && life.closed_at.is_none_or(|closed| closed > at.0)
-    };
-    let Some(life) = lives.iter().rfind(open) else { return Ok(None) };
+    let Some(life) = lives.iter().rfind(|life| life.is_open_at(at.0)) else { return Ok(None) };
     let dossier = dossier(&mut tx, tenant, &life.registration).await?;
     let standing = standing(&dossier.versions, &dossier.promotions, Some(at.0));
     let sql = format!("SELECT {COLUMNS} FROM registered_models m WHERE m.tenant_id = $1 AND m.registration_id = $2");

@@ -4,7 +4,8 @@ use carbon_core::{Position, TenantScope, Timestamp};
 use carbon_store::{Namespace, StoreError};
 use sqlx::Row as _;
 
-use super::Page;
+use super::{Page, corrupt};
+use crate::registry::standing::Effect;
 
 /// A promotion as it was recorded, and what came of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,10 +82,11 @@ pub async fn promotions(
 }
 
 /// What came of the promotion at a position that is folded.
-pub async fn promotion_effect(namespace: &Namespace, position: &Position) -> Result<Option<String>, StoreError> {
-    let effect = sqlx::query_scalar("SELECT effect FROM promotions WHERE \"offset\" = $1")
+pub async fn promotion_effect(namespace: &Namespace, position: &Position) -> Result<Option<Effect>, StoreError> {
+    let effect: Option<String> = sqlx::query_scalar("SELECT effect FROM promotions WHERE \"offset\" = $1")
         .bind(position.offset as i64)
         .fetch_optional(namespace.readers())
         .await?;
-    Ok(effect)
+    let parse = |text: String| Effect::parse(&text).ok_or_else(|| corrupt(format!("effect {text:?}")));
+    effect.map(parse).transpose()
 }

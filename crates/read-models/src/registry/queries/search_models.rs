@@ -10,8 +10,8 @@ use super::models::{self, RegisteredModel};
 use super::versions::{self, ModelVersion};
 use crate::registry::filter::{Clause, Comparator, Entity, Literal, Order, push_comparison};
 
-/// The tag of prompts.
-const PROMPT: &str = "mlflow.prompt.is_prompt";
+/// MLflow's prompts are registered models with this tag.
+pub const IS_PROMPT: &str = "mlflow.prompt.is_prompt";
 
 /// What to search for.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +61,7 @@ fn of_prompts(clause: &Clause) -> Option<bool> {
     let Literal::Text(text) = &clause.value else { return None };
     let says = text.eq_ignore_ascii_case("true");
     match clause.comparator {
-        _ if clause.entity != Entity::Tag || clause.key != PROMPT => None,
+        _ if clause.entity != Entity::Tag || clause.key != IS_PROMPT => None,
         Comparator::Eq => Some(says),
         Comparator::Ne => Some(!says),
         _ => None,
@@ -71,7 +71,7 @@ fn of_prompts(clause: &Clause) -> Option<bool> {
 fn push_filter(query: &mut QueryBuilder<Sqlite>, target: RegistryTarget, filter: &[Clause]) {
     let mut names_prompts = false;
     for clause in filter {
-        names_prompts |= clause.entity == Entity::Tag && clause.key == PROMPT;
+        names_prompts |= clause.entity == Entity::Tag && clause.key == IS_PROMPT;
         query.push(" AND ");
         if let Some(wanted) = of_prompts(clause) {
             push_prompts(query, target, wanted);
@@ -94,7 +94,7 @@ fn push_filter(query: &mut QueryBuilder<Sqlite>, target: RegistryTarget, filter:
 }
 
 fn push_prompts(query: &mut QueryBuilder<Sqlite>, target: RegistryTarget, wanted: bool) {
-    query.push(if wanted { "EXISTS (" } else { "NOT EXISTS (" }).push(target.tags()).push_bind(PROMPT);
+    query.push(if wanted { "EXISTS (" } else { "NOT EXISTS (" }).push(target.tags()).push_bind(IS_PROMPT);
     query.push(" AND t.value IN ('true', 'True'))");
 }
 
