@@ -39,7 +39,8 @@ async fn law_14_kill_9_at_random_moments_loses_and_doubles_nothing(place: Place)
         server.kill();
         world.settle(writers).await;
     }
-    let count = world.count();
-    assert!(count > 20);
-    println!("{rounds} kills while streaming, {killed_while_starting} while starting, {count} entities");
+    let (entities, deletions) = world.count();
+    // A few rounds may all be cut short; many cannot.
+    assert!(rounds < 10 || (entities > 20 && deletions > 10), "{entities} entities, {deletions} deletions");
+    println!("{rounds} kills while streaming, {killed_while_starting} while starting, {entities} entities");
 }

@@ -94,7 +94,8 @@ impl Processes {
         no_lag(self.tracking()).await;
         let log = connect(&self.place).await;
         let events = one_output_each(&log).await;
-        println!("{what}, {} entities, {events} events, one output each", world.count());
+        let (entities, deletions) = world.count();
+        println!("{what}, {entities} entities, {deletions} deletions, {events} events, one output each");
     }
 }
 
