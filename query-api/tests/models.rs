@@ -10,7 +10,7 @@ use carbon_read_models::registry::{Registry, RegistryRecord};
 use carbon_runtime::consume::{ProcessorView, Progress};
 use carbon_schemas::events::{ModelKind, ModelPromoted, ModelRegistered};
 use carbon_schemas::{Decoded, Event, Recorded};
-use carbon_store::{Durability, Namespace};
+use carbon_store::Site;
 use serde_json::{Value, json};
 use support::{Service, assert_problem};
 use tokio::sync::watch;
@@ -59,9 +59,8 @@ fn history() -> Vec<RegistryRecord> {
 /// A service whose registry has folded `records`.
 async fn with(records: &[RegistryRecord], dir: &tempfile::TempDir) -> (Service, watch::Sender<Progress>) {
     let service = Service::new().await;
-    let layout = i64::from(Registry::VERSION);
-    let path = dir.path().join("registry.db");
-    let rows = Namespace::open(&path, Durability::Derived, layout, Registry::DDL).await.unwrap();
+    let site = Site::File(dir.path().join("registry.db"));
+    let rows = carbon_read_models::open::<Registry>(&site).await.unwrap();
     let mut tables = rows.begin().await.unwrap();
     Registry.apply(&mut tables, records).await.unwrap();
     tables.commit().await.unwrap();

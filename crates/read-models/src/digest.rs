@@ -1,7 +1,6 @@
 //! The digest of a read model: the proof that two generations are the same.
 
-use carbon_store::{Namespace, StoreError};
-use futures::TryStreamExt as _;
+use carbon_store::{Namespace, Row, StoreError};
 use sha2::{Digest as _, Sha256};
 
 use crate::projection::Projection;
@@ -17,11 +16,15 @@ pub struct Digest {
 pub async fn digest<P: Projection>(namespace: &Namespace) -> Result<Digest, StoreError> {
     let mut hash = Sha256::new();
     let mut count = 0;
-    let mut rows = sqlx::query_scalar::<_, String>(P::CANONICAL).fetch(namespace.readers());
-    while let Some(row) = rows.try_next().await? {
-        hash.update((row.len() as u64).to_le_bytes());
-        hash.update(&row);
-        count += 1;
+    for part in P::CANONICAL {
+        let canonical = |row: &Row| {
+            let row = row.canonical()?;
+            hash.update((row.len() as u64).to_le_bytes());
+            hash.update(&row);
+            count += 1;
+            Ok(())
+        };
+        namespace.each(carbon_store::query(*part), canonical).await?;
     }
     let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Digest { rows: count, sha256 })

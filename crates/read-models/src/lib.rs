@@ -8,4 +8,4 @@ mod projection;
 pub mod registry;
 
 pub use digest::{Digest, digest};
-pub use projection::{FoldError, Projection};
+pub use projection::{FoldError, Projection, open};

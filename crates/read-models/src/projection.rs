@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use carbon_core::{Classify, Fault, Retry};
 use carbon_schemas::Feed;
-use carbon_store::{StoreError, Tables};
+use carbon_store::{Layout, Namespace, Site, StoreError, Tables};
 
 /// Why a fold could not be applied. A business conflict is no error (law 10).
 #[derive(Debug, thiserror::Error)]
@@ -36,19 +36,24 @@ impl Classify for FoldError {
 
 /// A read model: the deterministic fold of its topics into rows.
 #[async_trait]
-pub trait Projection: Send + Sync + 'static {
+pub trait Projection: Clone + Send + Sync + 'static {
     const NAME: &'static str;
     /// Raised with every change of tables or fold: another version is another generation.
     const VERSION: u32;
     const DDL: &'static str;
     /// Of its file; smaller where rows are written here and there.
     const PAGE_BYTES: u32 = carbon_store::PAGE_BYTES;
-    /// All rows in key order, one text each: what the digest is made of.
-    const CANONICAL: &'static str;
+    /// Statements that answer all rows, each in key order: what the digest is made of.
+    const CANONICAL: &'static [&'static str];
     /// The records that it folds.
     type Record: Feed;
 
     /// Applies a batch, in log order within each partition, inside the caller's transaction, which also
     /// moves the checkpoint.
     async fn apply(&self, tables: &mut Tables<'_>, batch: &[Self::Record]) -> Result<(), FoldError>;
+}
+
+/// Opens a projection's namespace, or makes it.
+pub async fn open<P: Projection>(site: &Site) -> Result<Namespace, StoreError> {
+    Namespace::open(site, &Layout { version: i64::from(P::VERSION), ddl: P::DDL, page_bytes: P::PAGE_BYTES }).await
 }

@@ -11,6 +11,10 @@ pub enum StoreError {
     Io { path: String, source: std::io::Error },
     #[error("store: {path} was written with layout {found}, this program reads {expected}")]
     Layout { path: String, found: i64, expected: i64 },
+    #[error(
+        "store: {path} holds an MLflow store: name another database, and copy that one with `carbon-ml import mlflow`"
+    )]
+    Foreign { path: String },
     #[error("store: {0}")]
     Corrupt(String),
 }
@@ -28,7 +32,8 @@ impl From<sqlx::Error> for StoreError {
 
 /// SQLITE_CORRUPT and SQLITE_NOTADB, with their extended codes.
 pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<sqlx::sqlite::SqliteError>());
+    let code = error.and_then(|error| sqlx::error::DatabaseError::code(error)?.parse::<i32>().ok());
     code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
@@ -38,7 +43,7 @@ impl StoreError {
         match self {
             StoreError::Corrupt(_) => true,
             StoreError::Open { source, .. } | StoreError::Sql(source) => is_damage(source),
-            StoreError::Layout { .. } | StoreError::Io { .. } => false,
+            StoreError::Layout { .. } | StoreError::Io { .. } | StoreError::Foreign { .. } => false,
         }
     }
 }
@@ -47,13 +52,14 @@ impl Classify for StoreError {
     fn fault(&self) -> Fault {
         match self {
             StoreError::Corrupt(_) | StoreError::Layout { .. } => Fault::Internal,
+            StoreError::Foreign { .. } => Fault::User,
             _ => Fault::External,
         }
     }
 
     fn retry(&self) -> Retry {
         match self {
-            StoreError::Corrupt(_) | StoreError::Layout { .. } => Retry::Never,
+            StoreError::Corrupt(_) | StoreError::Layout { .. } | StoreError::Foreign { .. } => Retry::Never,
             StoreError::Sql(error) | StoreError::Open { source: error, .. } => match error {
                 sqlx::Error::Database(db) if db.is_unique_violation() || db.is_check_violation() => Retry::Never,
                 sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => Retry::Never,

@@ -1,10 +1,22 @@
 //! Namespaces: the place of one generation's rows and of its checkpoint, together, so that both
-//! commit in one transaction (law 4). Embedded, a namespace is a SQLite file.
+//! commit in one transaction (law 4). Embedded, a namespace is a SQLite file; else a schema of a Postgres database.
 
 mod checkpoint;
 mod error;
+mod follow;
 mod namespace;
+mod postgres;
+mod row;
+mod sql;
+mod sqlite;
+mod value;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use error::StoreError;
-pub use namespace::{Durability, Namespace, PAGE_BYTES, Tables};
+pub use follow::CommitsOf;
+pub use namespace::{Layout, Namespace, Site, Snapshot, Tables};
+pub use postgres::Postgres;
+pub use row::{Get, Row};
+pub use sql::{Connection, Dialect, Query, QueryBuilder, Readers, Separated, Target, query};
+pub use sqlite::{Durability, PAGE_BYTES, SqliteNamespace, SqliteTables};
+pub use value::{IntoValue, Kind, Value};

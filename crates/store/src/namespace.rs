@@ -1,137 +1,187 @@
-//! A SQLite file with one writer and a few readers.
+//! The namespace of a relational read model, in either store.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Executor, Sqlite, Transaction};
+use carbon_core::Positions;
+use sqlx::{Sqlite, Transaction};
 
+use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::error::StoreError;
+use crate::postgres::{Postgres, PostgresNamespace};
+use crate::row::Row;
+use crate::sql::{Connection, Dialect, Query, Readers};
+use crate::sqlite::{Durability, SqliteNamespace};
 
-/// What a commit survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// A loss of power: for the log itself.
-    Full,
-    /// A crash of the process; after a loss of power the file is consistent but may lack the last
-    /// commits, which are folded again. For everything derived.
-    Derived,
+/// Where a namespace lies.
+#[derive(Clone, Debug)]
+pub enum Site {
+    File(PathBuf),
+    /// A schema of a database; its name is made from that of the generation.
+    Schema(Postgres, String),
 }
 
-/// SQLite's own.
-pub const PAGE_BYTES: u32 = 4096;
+impl From<PathBuf> for Site {
+    fn from(path: PathBuf) -> Self {
+        Site::File(path)
+    }
+}
+
+/// What a namespace holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Refused if the namespace was made with another one.
+    pub version: i64,
+    /// Statements that may run again (`CREATE … IF NOT EXISTS`), in the words of SQLite.
+    pub ddl: &'static str,
+    /// Of a file: smaller where rows are written here and there, since a commit writes whole pages.
+    pub page_bytes: u32,
+}
 
 /// One generation's tables and checkpoint.
 #[derive(Clone, Debug)]
-pub struct Namespace {
-    path: PathBuf,
-    writer: SqlitePool,
-    readers: SqlitePool,
+pub enum Namespace {
+    Sqlite { file: SqliteNamespace, readers: Readers },
+    Postgres(PostgresNamespace),
 }
 
 impl Namespace {
-    /// Opens or creates the file at `path` and applies `ddl` (statements that may run again:
-    /// `CREATE … IF NOT EXISTS`). `layout` is refused if the file was made with another one.
-    pub async fn open(path: &Path, durability: Durability, layout: i64, ddl: &str) -> Result<Self, StoreError> {
-        Self::open_paged(path, durability, layout, ddl, PAGE_BYTES).await
+    /// Opens or makes it, and its tables.
+    pub async fn open(site: &Site, layout: &Layout) -> Result<Self, StoreError> {
+        match site {
+            Site::File(path) => {
+                let Layout { version, ddl, page_bytes } = *layout;
+                let opened = SqliteNamespace::open_paged(path, Durability::Derived, version, ddl, page_bytes);
+                let file = opened.await?;
+                let readers = Readers::Sqlite(file.readers().clone());
+                Ok(Self::Sqlite { file, readers })
+            }
+            Site::Schema(postgres, name) => Ok(Self::Postgres(PostgresNamespace::open(postgres, name, layout).await?)),
+        }
     }
 
-    /// With pages of another size, for tables that are written here and there: a commit writes whole pages.
-    pub async fn open_paged(
-        path: &Path,
-        durability: Durability,
-        layout: i64,
-        ddl: &str,
-        page_bytes: u32,
-    ) -> Result<Self, StoreError> {
-        let shown = || path.display().to_string();
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|source| StoreError::Io { path: shown(), source })?;
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Namespace::Sqlite { .. } => Dialect::Sqlite,
+            Namespace::Postgres(_) => Dialect::Postgres,
         }
-        let synchronous = match durability {
-            Durability::Full => SqliteSynchronous::Full,
-            Durability::Derived => SqliteSynchronous::Normal,
-        };
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .page_size(page_bytes)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(synchronous)
-            .busy_timeout(Duration::from_secs(10))
-            .pragma("temp_store", "memory")
-            // Pages that a fold comes back to stay in memory: 32 MiB a connection at the most.
-            .pragma("cache_size", "-32768")
-            // 16 MiB of log before pages are copied to the file: the same page is written once for many batches.
-            .pragma("wal_autocheckpoint", (16 * 1024 * 1024 / page_bytes.max(1)).to_string())
-            .statement_cache_capacity(64);
-        let opened = |source| StoreError::Open { path: shown(), source };
-        let pool = |max| SqlitePoolOptions::new().max_connections(max).acquire_timeout(Duration::from_secs(30));
-        let writer = pool(1).connect_with(options.clone()).await.map_err(opened)?;
-        let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&writer).await.map_err(opened)?;
-        if found != 0 && found != layout {
-            writer.close().await;
-            return Err(StoreError::Layout { path: shown(), found, expected: layout });
-        }
-        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        for part in [crate::checkpoint::DDL, ddl] {
-            tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(part.to_owned()))).await?;
-        }
-        tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA user_version = {layout}")))).await?;
-        tx.commit().await?;
-        let readers = pool(4).connect_lazy_with(options.pragma("query_only", "on"));
-        Ok(Self { path: path.to_owned(), writer, readers })
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Connections for reads, each of which sees the last commit.
-    pub fn readers(&self) -> &SqlitePool {
-        &self.readers
+    pub fn readers(&self) -> &Readers {
+        match self {
+            Namespace::Sqlite { readers, .. } => readers,
+            Namespace::Postgres(schema) => &schema.readers,
+        }
     }
 
-    /// Starts the one write transaction; a second caller waits. Dropped without
+    /// Several reads of one moment.
+    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Ok(Snapshot(match self {
+            Namespace::Sqlite { file, .. } => Tx::Sqlite(file.readers().begin().await?),
+            Namespace::Postgres(schema) => Tx::Postgres(schema.snapshot().await?),
+        }))
+    }
+
+    /// Starts the one write transaction; a second caller waits, in another process too. Dropped without
     /// [`Tables::commit`], nothing of it stays.
-    pub async fn begin(&self) -> Result<Tables<'static>, StoreError> {
-        Ok(Tables { tx: self.writer.begin_with("BEGIN IMMEDIATE").await? })
+    pub async fn begin(&self) -> Result<Tables<'_>, StoreError> {
+        Ok(match self {
+            Namespace::Sqlite { file, .. } => Tables { tx: Tx::Sqlite(file.begin().await?.tx), schema: None },
+            Namespace::Postgres(schema) => Tables { tx: Tx::Postgres(schema.begin().await?), schema: Some(schema) },
+        })
+    }
+
+    /// The checkpoint as of the last commit.
+    pub async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
+        checkpoint::read(self.readers()).await
     }
 
     /// Throws all rows and the checkpoint away, in one transaction. The tables stay.
     pub async fn clear(&self) -> Result<(), StoreError> {
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let names: Vec<String> =
-            sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-                .fetch_all(&mut *tx)
-                .await?;
-        for name in names {
-            let delete = format!("DELETE FROM \"{name}\"");
-            tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(delete))).await?;
+        match self {
+            Namespace::Sqlite { file, .. } => file.clear().await,
+            Namespace::Postgres(schema) => schema.clear().await,
         }
-        Ok(tx.commit().await?)
     }
 
-    /// Closes all connections; the file can then be removed.
+    /// Hands over every row that a statement answers, one by one.
+    pub async fn each(
+        &self,
+        query: Query,
+        row: impl FnMut(&Row) -> Result<(), StoreError> + Send,
+    ) -> Result<(), StoreError> {
+        query.each(self.readers(), row).await
+    }
+
+    /// Closes all connections; a file can then be removed.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        match self {
+            Namespace::Sqlite { file, .. } => file.close().await,
+            Namespace::Postgres(schema) => schema.close().await,
+        }
+    }
+}
+
+pub(crate) enum Tx {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, sqlx::Postgres>),
+}
+
+impl Tx {
+    fn connection(&mut self) -> Connection<'_> {
+        match self {
+            Tx::Sqlite(tx) => Connection::Sqlite(tx),
+            Tx::Postgres(tx) => Connection::Postgres(tx),
+        }
+    }
+}
+
+/// Reads of one moment.
+pub struct Snapshot(Tx);
+
+impl Snapshot {
+    pub fn connection(&mut self) -> Connection<'_> {
+        self.0.connection()
     }
 }
 
 /// The tables of a namespace inside one write transaction: all that a fold may touch (law 3).
 pub struct Tables<'t> {
-    tx: Transaction<'t, Sqlite>,
+    tx: Tx,
+    schema: Option<&'t PostgresNamespace>,
 }
 
 impl Tables<'_> {
-    pub fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.tx
+    pub fn dialect(&self) -> Dialect {
+        match self.tx {
+            Tx::Sqlite(_) => Dialect::Sqlite,
+            Tx::Postgres(_) => Dialect::Postgres,
+        }
     }
 
-    pub async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.tx.commit().await?)
+    pub fn connection(&mut self) -> Connection<'_> {
+        self.tx.connection()
+    }
+
+    pub async fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
+        checkpoint::read(self.connection()).await
+    }
+
+    /// Moves the checkpoint from `from` to `upto` by compare-and-swap, in this transaction.
+    /// Only the partitions of `upto` are compared and moved.
+    pub async fn advance(&mut self, log: &str, from: &Positions, upto: &Positions) -> Result<(), CheckpointError> {
+        let dialect = self.dialect();
+        checkpoint::advance(&mut self.connection(), dialect, log, from, upto).await
+    }
+
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        if let Some(schema) = self.schema {
+            schema.notify(&mut self.tx.connection()).await?;
+        }
+        match self.tx {
+            Tx::Sqlite(tx) => tx.commit().await?,
+            Tx::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use carbon_read_models::registry::queries::{Webhook, webhook};
 use carbon_runtime::Shutdown;
 use carbon_schemas::Event as _;
 use carbon_schemas::events::WebhookChanged;
-use carbon_store::{Namespace, StoreError};
+use carbon_store::{SqliteNamespace, StoreError};
 use carbon_webhooks::{Delivery, Webhooks};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -76,7 +76,7 @@ pub struct Deliveries {
 }
 
 struct Worker {
-    outbox: Namespace,
+    outbox: SqliteNamespace,
     parts: WebhookParts,
     webhooks: Webhooks,
     pace: Pace,
@@ -84,7 +84,7 @@ struct Worker {
 
 impl Deliveries {
     pub(super) fn new(
-        outbox: Namespace,
+        outbox: SqliteNamespace,
         parts: WebhookParts,
         webhooks: Webhooks,
         pace: Pace,

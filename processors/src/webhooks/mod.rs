@@ -17,7 +17,7 @@ use carbon_read_models::registry::queries::webhooks_told_of;
 use carbon_runtime::consume::{ProcessorError, ProcessorView, Sink, SinkError};
 use carbon_schemas::events::{ModelPromoted, ModelRegistered, WebhookChanged};
 use carbon_schemas::{Event as _, Feed as _};
-use carbon_store::{Checkpoint, CheckpointError, Namespace, StoreError};
+use carbon_store::{Checkpoint, CheckpointError, Namespace, SqliteNamespace, StoreError};
 use carbon_topology::Topic;
 use carbon_webhooks::body;
 use tokio::sync::Notify;
@@ -57,7 +57,7 @@ impl WebhookParts {
 /// Writes down who is to be told of what.
 pub struct WebhookSink {
     parts: WebhookParts,
-    outbox: Namespace,
+    outbox: SqliteNamespace,
     wake: Arc<Notify>,
 }
 

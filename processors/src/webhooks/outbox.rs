@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use carbon_core::TenantId;
-use carbon_store::{Durability, Namespace, StoreError, Tables};
+use carbon_store::{Durability, SqliteNamespace, SqliteTables, StoreError};
 use sqlx::Row as _;
 use uuid::Uuid;
 
@@ -24,8 +24,8 @@ CREATE INDEX IF NOT EXISTS deliveries_of ON deliveries (tenant_id, webhook_id, s
 ";
 
 /// Nothing makes these rows anew, so a commit survives a loss of power.
-pub(super) async fn open(path: &Path) -> Result<Namespace, StoreError> {
-    Namespace::open(path, Durability::Full, LAYOUT, DDL).await
+pub(super) async fn open(path: &Path) -> Result<SqliteNamespace, StoreError> {
+    SqliteNamespace::open(path, Durability::Full, LAYOUT, DDL).await
 }
 
 /// One webhook of one tenant.
@@ -52,7 +52,7 @@ pub(super) struct Queued {
 }
 
 /// A webhook that has too many waiting loses what comes, and nobody else does.
-pub(super) async fn put(tables: &mut Tables<'_>, pending: &[Pending]) -> Result<(), StoreError> {
+pub(super) async fn put(tables: &mut SqliteTables, pending: &[Pending]) -> Result<(), StoreError> {
     for delivery in pending {
         let put = sqlx::query(
             "INSERT INTO deliveries (tenant_id, webhook_id, delivery_id, body) SELECT $1, $2, $3, $4 \
@@ -76,7 +76,7 @@ pub(super) async fn put(tables: &mut Tables<'_>, pending: &[Pending]) -> Result<
 }
 
 /// The webhooks for which something waits.
-pub(super) async fn targets(outbox: &Namespace) -> Result<Vec<Target>, StoreError> {
+pub(super) async fn targets(outbox: &SqliteNamespace) -> Result<Vec<Target>, StoreError> {
     let rows = sqlx::query("SELECT DISTINCT tenant_id, webhook_id FROM deliveries").fetch_all(outbox.readers()).await?;
     let target = |row: &sqlx::sqlite::SqliteRow| {
         let tenant = TenantId::parse(row.try_get(0)?).map_err(|error| StoreError::Corrupt(error.to_string()))?;
@@ -86,7 +86,7 @@ pub(super) async fn targets(outbox: &Namespace) -> Result<Vec<Target>, StoreErro
 }
 
 /// The next that one webhook is to be told.
-pub(super) async fn next(outbox: &Namespace, target: &Target) -> Result<Option<Queued>, StoreError> {
+pub(super) async fn next(outbox: &SqliteNamespace, target: &Target) -> Result<Option<Queued>, StoreError> {
     let row = sqlx::query(
         "SELECT seq, delivery_id, body, attempts FROM deliveries WHERE tenant_id = $1 AND webhook_id = $2 \
          ORDER BY seq LIMIT 1",
@@ -101,13 +101,13 @@ pub(super) async fn next(outbox: &Namespace, target: &Target) -> Result<Option<Q
 }
 
 /// It is told, or given up.
-pub(super) async fn done(outbox: &Namespace, seq: i64) -> Result<(), StoreError> {
+pub(super) async fn done(outbox: &SqliteNamespace, seq: i64) -> Result<(), StoreError> {
     let mut tables = outbox.begin().await?;
     sqlx::query("DELETE FROM deliveries WHERE seq = $1").bind(seq).execute(tables.connection()).await?;
     tables.commit().await
 }
 
-pub(super) async fn tried(outbox: &Namespace, seq: i64) -> Result<(), StoreError> {
+pub(super) async fn tried(outbox: &SqliteNamespace, seq: i64) -> Result<(), StoreError> {
     let mut tables = outbox.begin().await?;
     let update = sqlx::query("UPDATE deliveries SET attempts = attempts + 1 WHERE seq = $1");
     update.bind(seq).execute(tables.connection()).await?;
@@ -115,7 +115,7 @@ pub(super) async fn tried(outbox: &Namespace, seq: i64) -> Result<(), StoreError
 }
 
 /// Nobody is there to be told any more.
-pub(super) async fn forget(outbox: &Namespace, target: &Target) -> Result<(), StoreError> {
+pub(super) async fn forget(outbox: &SqliteNamespace, target: &Target) -> Result<(), StoreError> {
     let mut tables = outbox.begin().await?;
     sqlx::query("DELETE FROM deliveries WHERE tenant_id = $1 AND webhook_id = $2")
         .bind(target.tenant.as_str())

@@ -224,22 +224,24 @@ impl Rig {
     }
 
     pub async fn state_of(&self, tenant: &str, id: &str) -> Option<String> {
-        sqlx::query_scalar("SELECT state FROM search_items WHERE tenant_id = $1 AND entity_id = $2")
+        carbon_store::query("SELECT state FROM search_items WHERE tenant_id = $1 AND entity_id = $2")
             .bind(tenant)
             .bind(id)
-            .fetch_optional(self.catalog.readers())
+            .scalar(self.catalog.readers())
             .await
             .unwrap()
     }
 
     /// The open dead letters: position, reason, message.
     pub async fn letters(&self) -> Vec<(String, String, String)> {
-        sqlx::query_as(
+        let rows = carbon_store::query(
             "SELECT topic || ':' || partition || ':' || \"offset\", reason, message FROM dead_letters ORDER BY 1",
         )
         .fetch_all(self.deadletters.readers())
         .await
-        .unwrap()
+        .unwrap();
+        let text = |row: &carbon_store::Row, at| row.try_get::<String>(at).unwrap();
+        rows.iter().map(|row| (text(row, 0), text(row, 1), text(row, 2))).collect()
     }
 
     pub async fn all(&self, name: &str) -> Vec<Record> {

@@ -17,7 +17,7 @@ use carbon_runtime::{Config, Health, Metrics, Shutdown};
 use carbon_schemas::events::EntityChanged;
 use carbon_schemas::{DecodeError, Decoded, Decoder, Event as _, Recorded};
 use carbon_search::{Document, EmbeddedIndex, GenerationSpec, HybridIndex, IndexOp};
-use carbon_store::{Durability, Namespace};
+use carbon_store::{Namespace, Site};
 use carbon_topology::Topology;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -92,8 +92,8 @@ impl Service {
         let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&folder).await.unwrap());
         let topology = Arc::new(Topology::builtin().unwrap());
         log.ensure_topics(&topology.specs()).await.unwrap();
-        let catalog =
-            Namespace::open(&dir.path().join("catalog.db"), Durability::Derived, 1, Catalog::DDL).await.unwrap();
+        let site = Site::File(dir.path().join("catalog.db"));
+        let catalog = carbon_read_models::open::<Catalog>(&site).await.unwrap();
         let index = Arc::new(EmbeddedIndex::new(dir.path().join("index")));
         let model = encoder.model().clone();
         let generation = GenerationId::derive("search", 1, Some(&model), 1).unwrap();

@@ -8,7 +8,7 @@ use carbon_log::{Group, NewRecord};
 use carbon_read_models::Projection as _;
 use carbon_read_models::registry::{Registry, RegistryRecord};
 use carbon_runtime::consume::{Options, ProcessorError, ProcessorHandle, Sink, SinkError, spawn_sink};
-use carbon_store::{Checkpoint, Durability, Namespace};
+use carbon_store::{Checkpoint, Namespace, Postgres, Site};
 use carbon_tracking_api::{Parts, RegistryParts};
 
 struct Fold(Namespace);
@@ -40,10 +40,17 @@ impl Sink for Fold {
     }
 }
 
+/// A file at `path`, or a schema of the Postgres that `CARBON_TEST_POSTGRES` names.
+async fn site(path: &Path) -> Site {
+    match std::env::var("CARBON_TEST_POSTGRES") {
+        Ok(address) => Site::Schema(Postgres::open(&address).await.unwrap(), uuid::Uuid::new_v4().to_string()),
+        Err(_) => Site::File(path.to_owned()),
+    }
+}
+
 /// Opens a registry at `path` and folds the log of `parts` into it.
 pub async fn registry(parts: &Parts, path: &Path, group: &str) -> (RegistryParts, ProcessorHandle) {
-    let layout = i64::from(Registry::VERSION);
-    let namespace = Namespace::open(path, Durability::Derived, layout, Registry::DDL).await.unwrap();
+    let namespace = carbon_read_models::open::<Registry>(&site(path).await).await.unwrap();
     let processor = &parts.topology.processors["registry"];
     let topics = processor.consumes.iter().map(|topic| parts.topology.topics[topic.as_str()].clone());
     let options = Options {

@@ -16,13 +16,12 @@ use carbon_log::{
     DataFolder, EmbeddedLog, EventLog, Foreign, Group, GroupDescription, LogError, NewRecord, Record, RecordStream,
     TopicDescription,
 };
-use carbon_read_models::Projection as _;
 use carbon_read_models::deadletters::DeadLetters;
 use carbon_runtime::consume::ProcessorHandle;
 use carbon_runtime::{Config, GenerationLog, Health, Metrics, Shutdown};
 use carbon_schemas::events::EntityChanged;
 use carbon_schemas::{Decoded, Decoder, Event as _, SchemaId};
-use carbon_store::{Durability, Namespace};
+use carbon_store::Site;
 use carbon_topology::Topology;
 use carbon_tracking_api::{Parts, router};
 use carbon_webhooks::Webhooks;
@@ -153,8 +152,8 @@ async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str, clock: Arc<
     log.ensure_topics(&topology.specs()).await.unwrap();
     let shutdown = Shutdown::new();
     let generations = GenerationLog::open(log.clone(), &topology, shutdown.clone()).await.unwrap();
-    let path = dir.join(process).join("deadletters.db");
-    let deadletters = Namespace::open(&path, Durability::Derived, 1, DeadLetters::DDL).await.unwrap();
+    let site = Site::File(dir.join(process).join("deadletters.db"));
+    let deadletters = carbon_read_models::open::<DeadLetters>(&site).await.unwrap();
     let (mut config, _) = Config::load(None).unwrap();
     let ui = dir.join("ui");
     std::fs::create_dir_all(ui.join("static")).unwrap();

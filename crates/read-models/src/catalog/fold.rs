@@ -4,8 +4,7 @@ use async_trait::async_trait;
 use carbon_core::EntityKey;
 use carbon_schemas::events::EntityChanged;
 use carbon_schemas::{Decoded, Recorded};
-use carbon_store::Tables;
-use sqlx::QueryBuilder;
+use carbon_store::{QueryBuilder, Tables};
 
 use super::queries::ItemState;
 use super::tables;
@@ -20,7 +19,7 @@ impl Projection for Catalog {
     const NAME: &'static str = "catalog";
     const VERSION: u32 = 1;
     const DDL: &'static str = tables::DDL;
-    const CANONICAL: &'static str = tables::CANONICAL;
+    const CANONICAL: &'static [&'static str] = tables::CANONICAL;
     type Record = Recorded<EntityChanged>;
 
     async fn apply(&self, tables: &mut Tables<'_>, batch: &[Recorded<EntityChanged>]) -> Result<(), FoldError> {
@@ -80,6 +79,7 @@ impl<'a> Row<'a> {
 async fn write(tables: &mut Tables<'_>, rows: &[Row<'_>]) -> Result<(), FoldError> {
     for chunk in rows.chunks(500) {
         let mut insert = QueryBuilder::new(
+            tables.dialect(),
             "INSERT INTO search_items (tenant_id, entity_type, entity_id, text, tags, metadata, updated_at, partition, \"offset\", state) ",
         );
         insert.push_values(chunk, |mut bind, row| {
@@ -106,7 +106,10 @@ async fn write(tables: &mut Tables<'_>, rows: &[Row<'_>]) -> Result<(), FoldErro
 
 async fn erase(tables: &mut Tables<'_>, keys: &[&EntityKey]) -> Result<(), FoldError> {
     for chunk in keys.chunks(500) {
-        let mut delete = QueryBuilder::new("DELETE FROM search_items WHERE (tenant_id, entity_type, entity_id) IN (");
+        let mut delete = QueryBuilder::new(
+            tables.dialect(),
+            "DELETE FROM search_items WHERE (tenant_id, entity_type, entity_id) IN (",
+        );
         delete.push_values(chunk, |mut bind, key| {
             bind.push_bind(key.tenant.as_str()).push_bind(key.entity_type.as_str()).push_bind(key.entity_id.as_str());
         });

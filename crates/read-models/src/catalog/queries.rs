@@ -2,7 +2,6 @@ use carbon_core::{EntityId, EntityKey, EntityType, Metadata, Position, TenantSco
 use carbon_schemas::Event as _;
 use carbon_schemas::events::EntityChanged;
 use carbon_store::{Namespace, StoreError};
-use sqlx::Row as _;
 
 /// What an entity's last record says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub async fn get(
     entity_type: &EntityType,
     entity_id: &EntityId,
 ) -> Result<Option<Item>, StoreError> {
-    let row = sqlx::query(
+    let row = carbon_store::query(
         "SELECT text, tags, metadata, updated_at, partition, \"offset\", state FROM search_items \
          WHERE tenant_id = $1 AND entity_type = $2 AND entity_id = $3",
     )
@@ -55,7 +54,7 @@ pub async fn get(
     let corrupt = |error: String| StoreError::Corrupt(format!("search_items: {error}"));
     let topic = TopicName::parse(EntityChanged::NAME).map_err(|error| corrupt(error.to_string()))?;
     let (partition, offset): (i64, i64) = (row.try_get(4)?, row.try_get(5)?);
-    let state = match row.try_get::<&str, _>(6)? {
+    let state = match row.try_get::<String>(6)?.as_str() {
         "live" => ItemState::Live,
         "deleted" => ItemState::Deleted,
         _ => ItemState::Quarantined,
@@ -67,8 +66,8 @@ pub async fn get(
             entity_id: entity_id.clone(),
         },
         text: row.try_get(0)?,
-        tags: serde_json::from_str(row.try_get(1)?).map_err(|error| corrupt(error.to_string()))?,
-        metadata: serde_json::from_str(row.try_get(2)?).map_err(|error| corrupt(error.to_string()))?,
+        tags: serde_json::from_str(&row.try_get::<String>(1)?).map_err(|error| corrupt(error.to_string()))?,
+        metadata: serde_json::from_str(&row.try_get::<String>(2)?).map_err(|error| corrupt(error.to_string()))?,
         updated_at: Timestamp(row.try_get(3)?),
         position: Position::new(topic, partition as u32, offset as u64),
         state,

@@ -18,7 +18,6 @@ CREATE TABLE IF NOT EXISTS search_items (
 );
 ";
 
-pub(super) const CANONICAL: &str = "
-SELECT json_array(tenant_id, entity_type, entity_id, text, tags, metadata, updated_at, partition, \"offset\", state)
-FROM search_items ORDER BY tenant_id, entity_type, entity_id
-";
+pub(super) const CANONICAL: &[&str] =
+    &["SELECT tenant_id, entity_type, entity_id, text, tags, metadata, updated_at, partition, \"offset\", state \
+     FROM search_items ORDER BY tenant_id, entity_type, entity_id"];

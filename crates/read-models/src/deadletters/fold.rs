@@ -1,8 +1,7 @@
 use async_trait::async_trait;
 use carbon_schemas::events::{DeadLetter, DeadLetterKind};
 use carbon_schemas::{Decoded, Recorded};
-use carbon_store::Tables;
-use sqlx::QueryBuilder;
+use carbon_store::{QueryBuilder, Tables};
 
 use super::tables;
 use crate::projection::{FoldError, Projection};
@@ -16,7 +15,7 @@ impl Projection for DeadLetters {
     const NAME: &'static str = "deadletters";
     const VERSION: u32 = 1;
     const DDL: &'static str = tables::DDL;
-    const CANONICAL: &'static str = tables::CANONICAL;
+    const CANONICAL: &'static [&'static str] = tables::CANONICAL;
     type Record = Recorded<DeadLetter>;
 
     async fn apply(&self, tables: &mut Tables<'_>, batch: &[Recorded<DeadLetter>]) -> Result<(), FoldError> {
@@ -44,6 +43,7 @@ impl Projection for DeadLetters {
 async fn report(tables: &mut Tables<'_>, run: &[(&Recorded<DeadLetter>, &DeadLetter)]) -> Result<(), FoldError> {
     for chunk in run.chunks(200) {
         let mut insert = QueryBuilder::new(
+            tables.dialect(),
             "INSERT INTO dead_letters (topic, partition, \"offset\", tenant_id, processor, reason, message, key, payload, \
              payload_truncated, occurred_at, reported_at, state) ",
         );
@@ -75,7 +75,7 @@ async fn close(
     state: &str,
 ) -> Result<(), FoldError> {
     for chunk in run.chunks(500) {
-        let mut update = QueryBuilder::new("UPDATE dead_letters SET state = ");
+        let mut update = QueryBuilder::new(tables.dialect(), "UPDATE dead_letters SET state = ");
         update.push_bind(state).push(" WHERE state = 'open' AND (topic, partition, \"offset\") IN (");
         update.push_values(chunk, |mut bind, (_, letter)| {
             bind.push_bind(letter.source.topic.as_str())

@@ -18,8 +18,7 @@ CREATE TABLE IF NOT EXISTS dead_letters (
 CREATE INDEX IF NOT EXISTS dead_letters_state ON dead_letters (state, reason);
 ";
 
-pub(super) const CANONICAL: &str = "
-SELECT json_array(topic, partition, \"offset\", tenant_id, processor, reason, message, hex(key), hex(payload),
-                  payload_truncated, occurred_at, reported_at, state)
-FROM dead_letters ORDER BY topic, partition, \"offset\"
-";
+pub(super) const CANONICAL: &[&str] = &[
+    "SELECT topic, partition, \"offset\", tenant_id, processor, reason, message, key, payload, payload_truncated, occurred_at, \
+     reported_at, state FROM dead_letters ORDER BY topic, partition, \"offset\"",
+];

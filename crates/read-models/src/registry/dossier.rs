@@ -1,9 +1,7 @@
 //! All that is known of one registration, as [`standing`](super::standing) asks for it.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
-
 use super::standing::{Candidate, Life, Promotion, meant};
+use carbon_store::{Connection, Row};
 
 /// Its versions, and the promotions that mean it, in log order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,7 +13,7 @@ pub(super) struct Dossier {
 const COLUMNS: &str = "\"offset\", occurred_at, model_name, registration_id, version, version_id, run_id, stage, alias, \
     archive_existing";
 
-fn promotion(row: &SqliteRow) -> Result<Promotion, sqlx::Error> {
+fn promotion(row: &Row) -> Result<Promotion, sqlx::Error> {
     Ok(Promotion {
         offset: row.try_get(0)?,
         occurred_at: row.try_get(1)?,
@@ -31,12 +29,8 @@ fn promotion(row: &SqliteRow) -> Result<Promotion, sqlx::Error> {
 }
 
 /// The lives of a name, in log order.
-pub(super) async fn lives(
-    connection: &mut SqliteConnection,
-    tenant: &str,
-    name: &str,
-) -> Result<Vec<Life>, sqlx::Error> {
-    let rows = sqlx::query(
+pub(super) async fn lives(connection: &mut Connection<'_>, tenant: &str, name: &str) -> Result<Vec<Life>, sqlx::Error> {
+    let rows = carbon_store::query(
         "SELECT registration_id, opened_at, closed_at FROM model_names \
          WHERE tenant_id = $1 AND name = $2 ORDER BY opened_offset",
     )
@@ -44,7 +38,7 @@ pub(super) async fn lives(
     .bind(name)
     .fetch_all(connection)
     .await?;
-    let life = |row: &SqliteRow| {
+    let life = |row: &Row| {
         Ok(Life {
             name: name.to_owned(),
             registration: row.try_get(0)?,
@@ -57,39 +51,39 @@ pub(super) async fn lives(
 
 /// The names that a registration has had.
 pub(super) async fn names(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     tenant: &str,
     registration: &str,
 ) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(
+    carbon_store::query(
         "SELECT DISTINCT name FROM model_names WHERE tenant_id = $1 AND registration_id = $2 ORDER BY name",
     )
     .bind(tenant)
     .bind(registration)
-    .fetch_all(connection)
+    .scalars(connection)
     .await
 }
 
 /// The promotions that say a name alone.
 pub(super) async fn by_name(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     tenant: &str,
     name: &str,
 ) -> Result<Vec<Promotion>, sqlx::Error> {
     let sql = format!(
         "SELECT {COLUMNS} FROM promotions WHERE tenant_id = $1 AND model_name = $2 AND registration_id IS NULL"
     );
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(name);
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(name);
     query.fetch_all(connection).await?.iter().map(promotion).collect()
 }
 
 pub(super) async fn dossier(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection<'_>,
     tenant: &str,
     registration: &str,
 ) -> Result<Dossier, sqlx::Error> {
     let sql = format!("SELECT {COLUMNS} FROM promotions WHERE tenant_id = $1 AND registration_id = $2");
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(registration);
+    let rows = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(registration);
     let rows = rows.fetch_all(&mut *connection).await?;
     let mut promotions = rows.iter().map(promotion).collect::<Result<Vec<_>, _>>()?;
     for name in names(connection, tenant, registration).await? {
@@ -101,7 +95,7 @@ pub(super) async fn dossier(
         promotions.extend(named.into_iter().filter(|promotion| meant(promotion, &lives) == Some(registration)));
     }
     promotions.sort_by_key(|promotion| promotion.offset);
-    let rows = sqlx::query(
+    let rows = carbon_store::query(
         "SELECT version, version_id, run_id, deleted_at FROM model_versions \
          WHERE tenant_id = $1 AND registration_id = $2 ORDER BY version",
     )
@@ -109,7 +103,7 @@ pub(super) async fn dossier(
     .bind(registration)
     .fetch_all(connection)
     .await?;
-    let version = |row: &SqliteRow| {
+    let version = |row: &Row| {
         Ok(Candidate {
             version: row.try_get(0)?,
             version_id: row.try_get(1)?,

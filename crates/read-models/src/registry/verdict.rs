@@ -3,8 +3,7 @@
 use std::fmt;
 
 use carbon_core::Position;
-use carbon_store::{Namespace, StoreError, Tables};
-use sqlx::{QueryBuilder, Row as _};
+use carbon_store::{Namespace, QueryBuilder, StoreError, Tables};
 
 /// Why a record changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,22 +54,24 @@ impl Conflict {
 
 /// The verdict on the record at a position that is folded; `None` where it took effect.
 pub async fn verdict(namespace: &Namespace, position: &Position) -> Result<Option<Conflict>, StoreError> {
-    let row =
-        sqlx::query("SELECT code, message FROM conflicts WHERE topic = $1 AND partition = $2 AND \"offset\" = $3")
-            .bind(position.topic.as_str())
-            .bind(i64::from(position.partition))
-            .bind(position.offset as i64)
-            .fetch_optional(namespace.readers())
-            .await?;
+    let row = carbon_store::query(
+        "SELECT code, message FROM conflicts WHERE topic = $1 AND partition = $2 AND \"offset\" = $3",
+    )
+    .bind(position.topic.as_str())
+    .bind(i64::from(position.partition))
+    .bind(position.offset as i64)
+    .fetch_optional(namespace.readers())
+    .await?;
     let Some(row) = row else { return Ok(None) };
-    let code: &str = row.try_get(0)?;
-    let code = ConflictCode::parse(code).ok_or_else(|| StoreError::Corrupt(format!("conflicts: code {code:?}")))?;
+    let code: String = row.try_get(0)?;
+    let code = ConflictCode::parse(&code).ok_or_else(|| StoreError::Corrupt(format!("conflicts: code {code:?}")))?;
     Ok(Some(Conflict { code, message: row.try_get(1)? }))
 }
 
 pub(super) async fn write(tables: &mut Tables<'_>, conflicts: &[(&Position, Conflict)]) -> Result<(), StoreError> {
     for chunk in conflicts.chunks(500) {
-        let mut insert = QueryBuilder::new("INSERT INTO conflicts (topic, partition, \"offset\", code, message) ");
+        let mut insert =
+            QueryBuilder::new(tables.dialect(), "INSERT INTO conflicts (topic, partition, \"offset\", code, message) ");
         insert.push_values(chunk, |mut bind, (position, conflict)| {
             bind.push_bind(position.topic.as_str())
                 .push_bind(i64::from(position.partition))

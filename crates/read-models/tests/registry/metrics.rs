@@ -164,7 +164,7 @@ async fn three_thousand_records_fold_in_one_batch() {
     world.fold(&batch).await;
     let counts = async |table: &str| -> i64 {
         let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-        sqlx::query_scalar(sql).fetch_one(world.namespace().readers()).await.unwrap()
+        carbon_store::query(sql).scalar_one(world.namespace().readers()).await.unwrap()
     };
     assert_eq!(counts("runs").await, 600);
     assert_eq!(counts("params").await, 1200);
@@ -192,7 +192,7 @@ async fn three_thousand_records_fold_in_one_batch() {
     world.fold(&again).await;
     let counts = async |table: &str| -> i64 {
         let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-        sqlx::query_scalar(sql).fetch_one(world.namespace().readers()).await.unwrap()
+        carbon_store::query(sql).scalar_one(world.namespace().readers()).await.unwrap()
     };
     assert_eq!((counts("params").await, counts("run_tags").await), (1800, 600 + 300));
     assert_eq!((counts("metrics").await, counts("conflicts").await), (3000, 300 + 1200));

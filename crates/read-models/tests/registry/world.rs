@@ -8,16 +8,16 @@ use carbon_read_models::registry::queries::{
     Experiment, Page, Run, SearchRuns, View, experiment, metric_history, run, run_info, search_runs,
 };
 use carbon_read_models::registry::{Conflict, ConflictCode, Registry, RegistryRecord, verdict};
-use carbon_read_models::{Digest, Projection, digest};
+use carbon_read_models::{Digest, Projection, digest, open};
 use carbon_schemas::events::{
     ExperimentChanged, ExperimentKind, KeyValue, LoggedModelChanged, LoggedModelKind, Metric, ModelKind, ModelPromoted,
     ModelRegistered, RunKind, RunLogged, WebhookChanged, WebhookKind,
 };
 use carbon_schemas::{Decoded, Event, Poison, PoisonReason, Recorded};
-use carbon_store::{Durability, Namespace};
+use carbon_store::{Namespace, Postgres, Site};
 use uuid::Uuid;
 
-/// A registry in a folder of its own.
+/// A registry of its own: a file, or a schema of the Postgres that `CARBON_TEST_POSTGRES` names.
 pub struct Rows {
     pub namespace: Namespace,
     _dir: tempfile::TempDir,
@@ -25,11 +25,22 @@ pub struct Rows {
 
 impl Rows {
     pub async fn new() -> Self {
+        match std::env::var("CARBON_TEST_POSTGRES") {
+            Ok(address) => {
+                let postgres = Postgres::open(&address).await.unwrap();
+                Self::at(Site::Schema(postgres, Uuid::new_v4().to_string()), tempfile::tempdir().unwrap()).await
+            }
+            Err(_) => Self::in_file().await,
+        }
+    }
+
+    pub async fn in_file() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("rows.db");
-        let layout = i64::from(Registry::VERSION);
-        let namespace = Namespace::open(&path, Durability::Derived, layout, Registry::DDL).await.unwrap();
-        Self { namespace, _dir: dir }
+        Self::at(Site::File(dir.path().join("rows.db")), dir).await
+    }
+
+    async fn at(site: Site, dir: tempfile::TempDir) -> Self {
+        Self { namespace: open::<Registry>(&site).await.unwrap(), _dir: dir }
     }
 
     /// Folds one batch, in one transaction.
@@ -206,14 +217,18 @@ impl World {
 
     /// All rows but the conflicts.
     async fn truth(&self) -> Vec<String> {
-        let rows: Vec<String> =
-            sqlx::query_scalar(Registry::CANONICAL).fetch_all(self.namespace().readers()).await.unwrap();
-        rows.into_iter().filter(|row| !row.starts_with(r#"["conflict""#)).collect()
+        let mut rows = Vec::new();
+        for part in Registry::CANONICAL.iter().filter(|part| !part.starts_with("SELECT 'conflict'")) {
+            for row in carbon_store::query(*part).fetch_all(self.namespace().readers()).await.unwrap() {
+                rows.push(row.canonical().unwrap());
+            }
+        }
+        rows
     }
 
-    /// The whole log at once, and record by record again, folds to the same rows.
+    /// The whole log at once, and record by record again, folds to the same rows; in a file too.
     pub async fn refolds(&self) {
-        let (at_once, singly) = (Rows::new().await, Rows::new().await);
+        let (at_once, singly) = (Rows::in_file().await, Rows::new().await);
         at_once.fold(&self.log).await;
         for record in &self.log {
             singly.fold(std::slice::from_ref(record)).await;

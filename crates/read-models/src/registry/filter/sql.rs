@@ -1,34 +1,38 @@
 //! A clause's comparison as SQL.
 
-use sqlx::{QueryBuilder, Sqlite};
-
 use super::{Comparator, Literal};
+use carbon_store::{Dialect, QueryBuilder};
 
 /// Adds `column <comparator> value` to a query, the value bound. The column is an expression of the
 /// program's own, never of a caller. Where the column is NULL the comparison is as well, `!=` and NOT IN
 /// too: a row that lacks it is not found. A pair that no filter makes, as `<` with a list, finds nothing.
 ///
-/// LIKE here is GLOB, as SQLite's LIKE ignores the case of ASCII letters, which is what ILIKE wants. Postgres
-/// has both words; there each needs `ESCAPE ''`, for unlike SQLite it takes a backslash for an escape.
-pub fn push_comparison(query: &mut QueryBuilder<Sqlite>, column: &str, comparator: Comparator, value: &Literal) {
+/// On SQLite LIKE is GLOB, as its own LIKE ignores the case of ASCII letters, which is what ILIKE wants. Postgres
+/// has both words, and each needs `ESCAPE ''`, for unlike SQLite it takes a backslash for an escape.
+pub fn push_comparison(query: &mut QueryBuilder, column: &str, comparator: Comparator, value: &Literal) {
     match (comparator, value) {
         (Comparator::IsNull | Comparator::IsNotNull, _) => {
             query.push(format_args!("{column} {comparator}"));
         }
         (Comparator::In | Comparator::NotIn, Literal::List(texts)) if !texts.is_empty() => {
             query.push(format_args!("{column} {comparator} ("));
-            let mut list = query.separated(", ");
-            for text in texts {
-                list.push_bind(text.clone());
+            for (n, text) in texts.iter().enumerate() {
+                query.push(if n == 0 { "" } else { ", " }).push_bind(text.clone());
             }
             query.push(")");
         }
-        (Comparator::Like, Literal::Text(pattern)) => {
-            query.push(format_args!("{column} GLOB ")).push_bind(glob(pattern));
-        }
-        (Comparator::Ilike, Literal::Text(pattern)) => {
-            query.push(format_args!("{column} LIKE ")).push_bind(pattern.clone());
-        }
+        (Comparator::Like, Literal::Text(pattern)) => match query.dialect {
+            Dialect::Sqlite => _ = query.push(format_args!("{column} GLOB ")).push_bind(glob(pattern)),
+            Dialect::Postgres => {
+                query.push(format_args!("{column} LIKE ")).push_bind(pattern.clone()).push(" ESCAPE ''");
+            }
+        },
+        (Comparator::Ilike, Literal::Text(pattern)) => match query.dialect {
+            Dialect::Sqlite => _ = query.push(format_args!("{column} LIKE ")).push_bind(pattern.clone()),
+            Dialect::Postgres => {
+                query.push(format_args!("{column} ILIKE ")).push_bind(pattern.clone()).push(" ESCAPE ''");
+            }
+        },
         (
             Comparator::Eq | Comparator::Ne | Comparator::Lt | Comparator::Le | Comparator::Gt | Comparator::Ge,
             Literal::Text(_) | Literal::Number(_),

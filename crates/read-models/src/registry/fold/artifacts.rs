@@ -8,7 +8,7 @@ use crate::projection::FoldError;
 pub(super) async fn apply(tables: &mut Tables<'_>, event: &ArtifactChanged) -> Result<(), FoldError> {
     match (event.kind, event.size, &event.sha256) {
         (ArtifactKind::Stored, Some(size), Some(sha256)) => {
-            sqlx::query(
+            carbon_store::query(
                 "INSERT INTO artifacts (tenant_id, path, owner, size, sha256, stored_at) VALUES ($1, $2, $3, $4, $5, $6) \
                  ON CONFLICT (tenant_id, path) DO UPDATE SET size = excluded.size, sha256 = excluded.sha256, \
                  stored_at = excluded.stored_at",
@@ -24,7 +24,7 @@ pub(super) async fn apply(tables: &mut Tables<'_>, event: &ArtifactChanged) -> R
         }
         (ArtifactKind::Deleted, ..) => {
             // Only the owner's: what lies in another partition has another order.
-            sqlx::query(
+            carbon_store::query(
                 "DELETE FROM artifacts WHERE tenant_id = $1 AND owner = $2 \
                  AND (path = $3 OR (path >= $3 || '/' AND path < $3 || '0'))",
             )

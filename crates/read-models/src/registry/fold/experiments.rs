@@ -2,8 +2,7 @@
 
 use carbon_core::Timestamp;
 use carbon_schemas::events::{ExperimentChanged, ExperimentKind, KeyValue};
-use carbon_store::Tables;
-use sqlx::{QueryBuilder, Row as _};
+use carbon_store::{QueryBuilder, Tables};
 
 use crate::projection::FoldError;
 use crate::registry::verdict::{Conflict, ConflictCode};
@@ -44,7 +43,7 @@ fn inactive(id: i64) -> Conflict {
 }
 
 async fn known(tables: &mut Tables<'_>, event: &ExperimentChanged, id: i64) -> Result<Option<Known>, FoldError> {
-    let row = sqlx::query("SELECT name, deleted FROM experiments WHERE tenant_id = $1 AND experiment_id = $2")
+    let row = carbon_store::query("SELECT name, deleted FROM experiments WHERE tenant_id = $1 AND experiment_id = $2")
         .bind(event.tenant_id.as_str())
         .bind(id)
         .fetch_optional(tables.connection())
@@ -54,7 +53,7 @@ async fn known(tables: &mut Tables<'_>, event: &ExperimentChanged, id: i64) -> R
 
 /// Deleted experiments keep their names.
 async fn has_name(tables: &mut Tables<'_>, event: &ExperimentChanged, name: &str) -> Result<bool, FoldError> {
-    let found = sqlx::query("SELECT 1 FROM experiments WHERE tenant_id = $1 AND name = $2")
+    let found = carbon_store::query("SELECT 1 FROM experiments WHERE tenant_id = $1 AND name = $2")
         .bind(event.tenant_id.as_str())
         .bind(name)
         .fetch_optional(tables.connection())
@@ -76,7 +75,7 @@ async fn created(
     if id_taken {
         return Ok(Some(Conflict::new(ConflictCode::IdTaken, format!("experiment id {id} is taken"))));
     }
-    sqlx::query(
+    carbon_store::query(
         "INSERT INTO experiments (tenant_id, experiment_id, name, artifact_location, deleted, created_at, updated_at) \
          VALUES ($1, $2, $3, $4, 0, $5, $5)",
     )
@@ -104,13 +103,15 @@ async fn renamed(
     if name != own.name && has_name(tables, event, name).await? {
         return Ok(Some(taken(name)));
     }
-    sqlx::query("UPDATE experiments SET name = $3, updated_at = $4 WHERE tenant_id = $1 AND experiment_id = $2")
-        .bind(event.tenant_id.as_str())
-        .bind(id)
-        .bind(name)
-        .bind(event.occurred_at.0)
-        .execute(tables.connection())
-        .await?;
+    carbon_store::query(
+        "UPDATE experiments SET name = $3, updated_at = $4 WHERE tenant_id = $1 AND experiment_id = $2",
+    )
+    .bind(event.tenant_id.as_str())
+    .bind(id)
+    .bind(name)
+    .bind(event.occurred_at.0)
+    .execute(tables.connection())
+    .await?;
     Ok(None)
 }
 
@@ -125,20 +126,21 @@ async fn tagged(
     }
     for key in &event.removed_tags {
         // Taken whole or refused whole: nothing is removed before everything is found.
-        let found =
-            sqlx::query("SELECT 1 FROM experiment_tags WHERE tenant_id = $1 AND experiment_id = $2 AND key = $3")
-                .bind(event.tenant_id.as_str())
-                .bind(id)
-                .bind(key)
-                .fetch_optional(tables.connection())
-                .await?;
+        let found = carbon_store::query(
+            "SELECT 1 FROM experiment_tags WHERE tenant_id = $1 AND experiment_id = $2 AND key = $3",
+        )
+        .bind(event.tenant_id.as_str())
+        .bind(id)
+        .bind(key)
+        .fetch_optional(tables.connection())
+        .await?;
         if found.is_none() {
             let message = format!("No tag with name: {key} in experiment with id {id}");
             return Ok(Some(Conflict::new(ConflictCode::DoesNotExist, message)));
         }
     }
     for key in &event.removed_tags {
-        sqlx::query("DELETE FROM experiment_tags WHERE tenant_id = $1 AND experiment_id = $2 AND key = $3")
+        carbon_store::query("DELETE FROM experiment_tags WHERE tenant_id = $1 AND experiment_id = $2 AND key = $3")
             .bind(event.tenant_id.as_str())
             .bind(id)
             .bind(key)
@@ -161,7 +163,7 @@ async fn marked(
     if own.deleted == deleted {
         return Ok(Some(missing(id)));
     }
-    sqlx::query("UPDATE experiments SET deleted = $3 WHERE tenant_id = $1 AND experiment_id = $2")
+    carbon_store::query("UPDATE experiments SET deleted = $3 WHERE tenant_id = $1 AND experiment_id = $2")
         .bind(event.tenant_id.as_str())
         .bind(id)
         .bind(deleted)
@@ -172,7 +174,7 @@ async fn marked(
 }
 
 async fn touch(tables: &mut Tables<'_>, event: &ExperimentChanged, id: i64, at: Timestamp) -> Result<(), FoldError> {
-    sqlx::query("UPDATE experiments SET updated_at = $3 WHERE tenant_id = $1 AND experiment_id = $2")
+    carbon_store::query("UPDATE experiments SET updated_at = $3 WHERE tenant_id = $1 AND experiment_id = $2")
         .bind(event.tenant_id.as_str())
         .bind(id)
         .bind(at.0)
@@ -193,7 +195,8 @@ async fn set_tags(
     if last.is_empty() {
         return Ok(());
     }
-    let mut insert = QueryBuilder::new("INSERT INTO experiment_tags (tenant_id, experiment_id, key, value) ");
+    let mut insert =
+        QueryBuilder::new(tables.dialect(), "INSERT INTO experiment_tags (tenant_id, experiment_id, key, value) ");
     insert.push_values(&last, |mut bind, (key, value)| {
         bind.push_bind(event.tenant_id.as_str()).push_bind(id).push_bind(*key).push_bind(*value);
     });

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use carbon_schemas::events::{KeyValue, LoggedModelChanged, LoggedModelKind};
-use carbon_store::Tables;
-use sqlx::{QueryBuilder, Row as _};
+use carbon_store::{IntoValue, QueryBuilder, Tables};
 
 use crate::projection::FoldError;
 use crate::registry::verdict::{Conflict, ConflictCode};
@@ -12,10 +11,10 @@ use crate::registry::verdict::{Conflict, ConflictCode};
 /// Applies one record; the conflict, where it changes nothing.
 pub(super) async fn apply(tables: &mut Tables<'_>, event: &LoggedModelChanged) -> Result<Option<Conflict>, FoldError> {
     let deleted: Option<bool> =
-        sqlx::query_scalar("SELECT deleted FROM logged_models WHERE tenant_id = $1 AND model_id = $2")
+        carbon_store::query("SELECT deleted FROM logged_models WHERE tenant_id = $1 AND model_id = $2")
             .bind(event.tenant_id.as_str())
             .bind(event.model_id.as_str())
-            .fetch_optional(tables.connection())
+            .scalar(tables.connection())
             .await?;
     match (event.kind, deleted) {
         (LoggedModelKind::Unknown, _) => Ok(None),
@@ -41,7 +40,7 @@ async fn created(tables: &mut Tables<'_>, event: &LoggedModelChanged) -> Result<
     if let Some(conflict) = params_differ(event, &BTreeMap::new()) {
         return Ok(Some(conflict));
     }
-    sqlx::query(
+    carbon_store::query(
         "INSERT INTO logged_models (tenant_id, model_id, experiment_id, name, model_type, source_run_id, artifact_uri, \
          status, deleted, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 'PENDING', 0, $8, $8)",
     )
@@ -61,17 +60,14 @@ async fn created(tables: &mut Tables<'_>, event: &LoggedModelChanged) -> Result<
 }
 
 /// `column` is the program's own, of the same type as its value.
-async fn changed<'q, V>(
+async fn changed(
     tables: &mut Tables<'_>,
-    event: &'q LoggedModelChanged,
+    event: &LoggedModelChanged,
     column: &'static str,
-    value: V,
-) -> Result<Option<Conflict>, FoldError>
-where
-    V: sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + Send + 'q,
-{
+    value: impl IntoValue + Send,
+) -> Result<Option<Conflict>, FoldError> {
     let sql = format!("UPDATE logged_models SET updated_at = $3, {column} = $4 WHERE tenant_id = $1 AND model_id = $2");
-    sqlx::query(sqlx::AssertSqlSafe(sql))
+    carbon_store::query(sqlx::AssertSqlSafe(sql))
         .bind(event.tenant_id.as_str())
         .bind(event.model_id.as_str())
         .bind(event.occurred_at.0)
@@ -113,7 +109,7 @@ async fn tagged(tables: &mut Tables<'_>, event: &LoggedModelChanged) -> Result<O
         return Ok(Some(Conflict::new(ConflictCode::DoesNotExist, message)));
     }
     for key in &event.removed_tags {
-        sqlx::query("DELETE FROM logged_model_tags WHERE tenant_id = $1 AND model_id = $2 AND key = $3")
+        carbon_store::query("DELETE FROM logged_model_tags WHERE tenant_id = $1 AND model_id = $2 AND key = $3")
             .bind(event.tenant_id.as_str())
             .bind(event.model_id.as_str())
             .bind(key)
@@ -130,7 +126,8 @@ async fn pairs(
     table: &'static str,
 ) -> Result<BTreeMap<String, String>, FoldError> {
     let sql = format!("SELECT key, value FROM {table} WHERE tenant_id = $1 AND model_id = $2");
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(event.tenant_id.as_str()).bind(event.model_id.as_str());
+    let query =
+        carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(event.tenant_id.as_str()).bind(event.model_id.as_str());
     let mut found = BTreeMap::new();
     for row in query.fetch_all(tables.connection()).await? {
         found.insert(row.try_get(0)?, row.try_get(1)?);
@@ -149,7 +146,8 @@ async fn set(
     if last.is_empty() {
         return Ok(());
     }
-    let mut insert = QueryBuilder::new(format!("INSERT INTO {table} (tenant_id, model_id, key, value) "));
+    let mut insert =
+        QueryBuilder::new(tables.dialect(), format!("INSERT INTO {table} (tenant_id, model_id, key, value) "));
     insert.push_values(&last, |mut bind, (key, value)| {
         bind.push_bind(event.tenant_id.as_str()).push_bind(event.model_id.as_str()).push_bind(*key).push_bind(*value);
     });

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use carbon_core::Position;
 use carbon_schemas::events::{ModelKind, ModelRegistered};
-use carbon_store::Tables;
-use sqlx::{QueryBuilder, Row as _};
+use carbon_store::{QueryBuilder, Tables};
 
 use super::standings::Touched;
 use super::versions;
@@ -64,7 +63,7 @@ async fn known(tables: &mut Tables<'_>, event: &ModelRegistered) -> Result<Optio
         "SELECT registration_id, name FROM registered_models WHERE tenant_id = $1 AND {column} = $2 AND deleted_at IS NULL"
     );
     let asked = event.registration_id.map_or_else(|| event.model_name.clone(), |id| id.to_string());
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+    let row = carbon_store::query(sqlx::AssertSqlSafe(sql))
         .bind(event.tenant_id.as_str())
         .bind(asked)
         .fetch_optional(tables.connection())
@@ -73,12 +72,13 @@ async fn known(tables: &mut Tables<'_>, event: &ModelRegistered) -> Result<Optio
 }
 
 async fn name_is_taken(tables: &mut Tables<'_>, event: &ModelRegistered, name: &str) -> Result<bool, FoldError> {
-    let found: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM registered_models WHERE tenant_id = $1 AND name = $2 AND deleted_at IS NULL")
-            .bind(event.tenant_id.as_str())
-            .bind(name)
-            .fetch_optional(tables.connection())
-            .await?;
+    let found: Option<i64> = carbon_store::query(
+        "SELECT 1 FROM registered_models WHERE tenant_id = $1 AND name = $2 AND deleted_at IS NULL",
+    )
+    .bind(event.tenant_id.as_str())
+    .bind(name)
+    .scalar(tables.connection())
+    .await?;
     Ok(found.is_some())
 }
 
@@ -93,7 +93,7 @@ async fn created(
     }
     // The decoder has seen to it that there is one.
     let id = event.registration_id.unwrap_or_default().to_string();
-    let inserted = sqlx::query(
+    let inserted = carbon_store::query(
         "INSERT INTO registered_models (tenant_id, registration_id, name, description, created_at, updated_at, \
          last_updated) VALUES ($1, $2, $3, $4, $5, $5, $5) ON CONFLICT (tenant_id, registration_id) DO NOTHING",
     )
@@ -104,7 +104,7 @@ async fn created(
     .bind(event.occurred_at.0)
     .execute(tables.connection())
     .await?;
-    if inserted.rows_affected() == 0 {
+    if inserted == 0 {
         return Ok(Some(Conflict::new(ConflictCode::IdTaken, format!("registration id {id} is taken"))));
     }
     open(tables, event, position, &event.model_name, &id).await?;
@@ -135,7 +135,7 @@ async fn renamed(
         "UPDATE model_versions SET updated_at = $4 \
          WHERE tenant_id = $1 AND registration_id = $2 AND deleted_at IS NULL AND $3 IS NOT NULL",
     ] {
-        sqlx::query(sql)
+        carbon_store::query(sql)
             .bind(event.tenant_id.as_str())
             .bind(&own.id)
             .bind(name)
@@ -151,7 +151,7 @@ async fn described(
     event: &ModelRegistered,
     own: &Known,
 ) -> Result<Option<Conflict>, FoldError> {
-    sqlx::query(
+    carbon_store::query(
         "UPDATE registered_models SET description = $3, updated_at = $4 WHERE tenant_id = $1 AND registration_id = $2",
     )
     .bind(event.tenant_id.as_str())
@@ -169,7 +169,7 @@ async fn deleted(tables: &mut Tables<'_>, event: &ModelRegistered, own: &Known) 
         let sql = format!(
             "UPDATE {table} SET deleted_at = $3 WHERE tenant_id = $1 AND registration_id = $2 AND deleted_at IS NULL"
         );
-        sqlx::query(sqlx::AssertSqlSafe(sql))
+        carbon_store::query(sqlx::AssertSqlSafe(sql))
             .bind(event.tenant_id.as_str())
             .bind(&own.id)
             .bind(event.occurred_at.0)
@@ -187,7 +187,7 @@ async fn open(
     name: &str,
     id: &str,
 ) -> Result<(), FoldError> {
-    sqlx::query(
+    carbon_store::query(
         "INSERT INTO model_names (tenant_id, name, opened_offset, registration_id, opened_at) VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(event.tenant_id.as_str())
@@ -201,7 +201,7 @@ async fn open(
 }
 
 async fn close(tables: &mut Tables<'_>, event: &ModelRegistered, own: &Known) -> Result<(), FoldError> {
-    sqlx::query(
+    carbon_store::query(
         "UPDATE model_names SET closed_at = $3 WHERE tenant_id = $1 AND registration_id = $2 AND closed_at IS NULL",
     )
     .bind(event.tenant_id.as_str())
@@ -226,7 +226,7 @@ pub(super) async fn tag(
     };
     for key in &event.removed_tags {
         let sql = format!("DELETE FROM {table} WHERE tenant_id = $1 AND registration_id = $2 AND key = $3{of_version}");
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(event.tenant_id.as_str()).bind(id).bind(key);
+        let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(event.tenant_id.as_str()).bind(id).bind(key);
         let query = if version.is_some() { query.bind(version) } else { query };
         query.execute(tables.connection()).await?;
     }
@@ -235,7 +235,7 @@ pub(super) async fn tag(
     if last.is_empty() {
         return Ok(());
     }
-    let mut insert = QueryBuilder::new(format!("INSERT INTO {table} ({columns}, value) "));
+    let mut insert = QueryBuilder::new(tables.dialect(), format!("INSERT INTO {table} ({columns}, value) "));
     insert.push_values(&last, |mut bind, (key, value)| {
         bind.push_bind(event.tenant_id.as_str()).push_bind(id);
         if let Some(version) = version {

@@ -14,7 +14,7 @@ pub(super) async fn apply(
     position: &Position,
     event: &ModelPromoted,
 ) -> Result<(), FoldError> {
-    sqlx::query(
+    carbon_store::query(
         "INSERT INTO promotions (\"offset\", tenant_id, event_id, model_name, registration_id, version, version_id, \
          run_id, stage, alias, archive_existing, previous, promoted_by, occurred_at, effect) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",

@@ -4,9 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use carbon_core::Position;
 use carbon_schemas::events::{Metric, RunLogged};
-use carbon_store::Tables;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite};
+use carbon_store::{QueryBuilder, Row, Tables};
 
 use super::runs::Changes;
 use crate::projection::FoldError;
@@ -47,7 +45,7 @@ impl RunRow {
         }
     }
 
-    fn read(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+    fn read(row: &Row) -> Result<Self, sqlx::Error> {
         Ok(Self {
             number: row.try_get(0)?,
             tenant: row.try_get(1)?,
@@ -80,7 +78,8 @@ pub(super) async fn load(tables: &mut Tables<'_>, batch: &[(&Position, &RunLogge
         batch.iter().map(|(_, event)| (event.tenant_id.as_str(), event.run_id.as_str())).collect();
     let mut runs = Vec::with_capacity(named.len());
     for chunk in named.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
-        let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM runs WHERE (tenant_id, run_id) IN ("));
+        let mut select =
+            QueryBuilder::new(tables.dialect(), format!("SELECT {COLUMNS} FROM runs WHERE (tenant_id, run_id) IN ("));
         select.push_values(chunk, |mut bind, (tenant, run)| {
             bind.push_bind(*tenant).push_bind(*run);
         });
@@ -90,7 +89,7 @@ pub(super) async fn load(tables: &mut Tables<'_>, batch: &[(&Position, &RunLogge
         }
     }
     let next_number: i64 =
-        sqlx::query_scalar("SELECT coalesce(max(run_no), 0) + 1 FROM runs").fetch_one(tables.connection()).await?;
+        carbon_store::query("SELECT coalesce(max(run_no), 0) + 1 FROM runs").scalar_one(tables.connection()).await?;
     let numbers: HashMap<(&str, &str), i64> =
         runs.iter().map(|run| ((run.tenant.as_str(), run.run_id.as_str()), run.number)).collect();
     let number = |event: &RunLogged| numbers.get(&(event.tenant_id.as_str(), event.run_id.as_str())).copied();
@@ -113,7 +112,7 @@ async fn pairs(
 ) -> Result<HashMap<(i64, String), String>, FoldError> {
     let mut found = HashMap::new();
     for chunk in keys.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
-        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(select);
+        let mut query: QueryBuilder = QueryBuilder::new(tables.dialect(), select);
         query.push(" WHERE (run_no, key) IN (");
         query.push_values(chunk, |mut bind, (number, key)| {
             bind.push_bind(*number).push_bind(*key);
@@ -135,7 +134,7 @@ pub(super) async fn write(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Res
 async fn write_runs(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(), FoldError> {
     let rows: Vec<&RunRow> = changes.runs.values().collect();
     for chunk in rows.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new(format!("INSERT INTO runs ({COLUMNS}) "));
+        let mut insert = QueryBuilder::new(tables.dialect(), format!("INSERT INTO runs ({COLUMNS}) "));
         insert.push_values(chunk, |mut bind, row| {
             bind.push_bind(row.number)
                 .push_bind(row.tenant.as_str())
@@ -161,7 +160,7 @@ async fn write_runs(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<()
 async fn write_pairs(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(), FoldError> {
     let params: Vec<_> = changes.params.iter().map(|((number, key), value)| (*number, *key, *value)).collect();
     for chunk in params.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new("INSERT INTO params (run_no, key, value) ");
+        let mut insert = QueryBuilder::new(tables.dialect(), "INSERT INTO params (run_no, key, value) ");
         insert.push_values(chunk, |mut bind, (number, key, value)| {
             bind.push_bind(*number).push_bind(*key).push_bind(*value);
         });
@@ -175,7 +174,7 @@ async fn write_pairs(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(
         }
     }
     for chunk in tags.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new("INSERT INTO run_tags (run_no, key, value) ");
+        let mut insert = QueryBuilder::new(tables.dialect(), "INSERT INTO run_tags (run_no, key, value) ");
         insert.push_values(chunk, |mut bind, (number, key, value)| {
             bind.push_bind(*number).push_bind(*key).push_bind(*value);
         });
@@ -183,7 +182,7 @@ async fn write_pairs(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(
         insert.build().execute(tables.connection()).await?;
     }
     for chunk in removed.chunks(CHUNK) {
-        let mut delete = QueryBuilder::new("DELETE FROM run_tags WHERE (run_no, key) IN (");
+        let mut delete = QueryBuilder::new(tables.dialect(), "DELETE FROM run_tags WHERE (run_no, key) IN (");
         delete.push_values(chunk, |mut bind, (number, key)| {
             bind.push_bind(*number).push_bind(*key);
         });
@@ -194,7 +193,7 @@ async fn write_pairs(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(
 
 const METRIC_COLUMNS: &str = "(run_no, key, timestamp, step, value, is_nan, model_id, dataset_name, dataset_digest) ";
 
-fn metrics_of(insert: &mut QueryBuilder<Sqlite>, chunk: &[(i64, &Metric)]) {
+fn metrics_of(insert: &mut QueryBuilder, chunk: &[(i64, &Metric)]) {
     insert.push(METRIC_COLUMNS);
     insert.push_values(chunk, |mut bind, (number, metric)| {
         let nan = metric.value.is_nan();
@@ -212,7 +211,7 @@ fn metrics_of(insert: &mut QueryBuilder<Sqlite>, chunk: &[(i64, &Metric)]) {
 
 async fn write_metrics(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(), FoldError> {
     for chunk in changes.metrics.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new("INSERT INTO metrics ");
+        let mut insert = QueryBuilder::new(tables.dialect(), "INSERT INTO metrics ");
         metrics_of(&mut insert, chunk);
         // One that is there already says nothing new.
         insert.push(" ON CONFLICT (run_no, key, timestamp, step, value, is_nan) DO NOTHING");
@@ -220,7 +219,7 @@ async fn write_metrics(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result
     }
     let latest: Vec<_> = changes.latest.iter().map(|((number, _), metric)| (*number, *metric)).collect();
     for chunk in latest.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new("INSERT INTO latest_metrics ");
+        let mut insert = QueryBuilder::new(tables.dialect(), "INSERT INTO latest_metrics ");
         metrics_of(&mut insert, chunk);
         insert.push(
             " ON CONFLICT (run_no, key) DO UPDATE SET timestamp = excluded.timestamp, step = excluded.step, \
@@ -241,6 +240,7 @@ async fn write_links(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(
     }
     for chunk in datasets.chunks(CHUNK) {
         let mut insert = QueryBuilder::new(
+            tables.dialect(),
             "INSERT INTO run_datasets (run_no, name, digest, source_type, source, schema, profile, tags) ",
         );
         insert.push_values(chunk, |mut bind, (number, dataset, tags)| {
@@ -258,7 +258,8 @@ async fn write_links(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(
     }
     let models: Vec<_> = changes.models.iter().collect();
     for chunk in models.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new("INSERT INTO run_models (run_no, direction, model_id, step) ");
+        let mut insert =
+            QueryBuilder::new(tables.dialect(), "INSERT INTO run_models (run_no, direction, model_id, step) ");
         insert.push_values(chunk, |mut bind, ((number, direction, model), step)| {
             bind.push_bind(*number).push_bind(*direction).push_bind(*model).push_bind(**step);
         });

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use carbon_store::Tables;
-use sqlx::Row as _;
 
 use crate::projection::FoldError;
 use crate::registry::dossier::{by_name, dossier, lives, names};
@@ -30,14 +29,14 @@ impl Touched {
 pub(super) async fn settle(tables: &mut Tables<'_>, touched: Touched) -> Result<(), FoldError> {
     let Touched { mut models, names: mut of_names } = touched;
     for (tenant, registration) in &models {
-        for name in names(tables.connection(), tenant, registration).await? {
+        for name in names(&mut tables.connection(), tenant, registration).await? {
             of_names.insert((tenant.clone(), name));
         }
     }
     // What a name meant may have passed from one of its lives to another.
     for (tenant, name) in &of_names {
-        let lives = lives(tables.connection(), tenant, name).await?;
-        for promotion in by_name(tables.connection(), tenant, name).await? {
+        let lives = lives(&mut tables.connection(), tenant, name).await?;
+        for promotion in by_name(&mut tables.connection(), tenant, name).await? {
             if meant(&promotion, &lives).is_none() {
                 record(tables, promotion.offset, None, Effect::NoSuchModel).await?;
             }
@@ -52,20 +51,20 @@ pub(super) async fn settle(tables: &mut Tables<'_>, touched: Touched) -> Result<
 
 async fn settle_one(tables: &mut Tables<'_>, tenant: &str, registration: &str) -> Result<(), FoldError> {
     let found: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM registered_models WHERE tenant_id = $1 AND registration_id = $2")
+        carbon_store::query("SELECT 1 FROM registered_models WHERE tenant_id = $1 AND registration_id = $2")
             .bind(tenant)
             .bind(registration)
-            .fetch_optional(tables.connection())
+            .scalar(tables.connection())
             .await?;
     if found.is_none() {
         return Ok(());
     }
-    let dossier = dossier(tables.connection(), tenant, registration).await?;
+    let dossier = dossier(&mut tables.connection(), tenant, registration).await?;
     for promotion in &dossier.promotions {
         record(tables, promotion.offset, Some(registration), effect(promotion, &dossier.versions)).await?;
     }
     let standing = standing(&dossier.versions, &dossier.promotions, None);
-    sqlx::query(
+    carbon_store::query(
         "UPDATE registered_models SET last_updated = CASE WHEN $3 > updated_at THEN $3 ELSE updated_at END \
          WHERE tenant_id = $1 AND registration_id = $2",
     )
@@ -85,7 +84,7 @@ async fn write_stages(
     registration: &str,
     standing: &Standing,
 ) -> Result<(), FoldError> {
-    let rows = sqlx::query(
+    let rows = carbon_store::query(
         "SELECT version, stage, updated_at, last_updated FROM model_versions \
          WHERE tenant_id = $1 AND registration_id = $2",
     )
@@ -98,10 +97,10 @@ async fn write_stages(
         let (updated_at, known): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
         let (stage, since) = standing.stages.get(&version).map_or(("None", None), |(stage, at)| (stage, Some(*at)));
         let last_updated = since.map_or(updated_at, |since| since.max(updated_at));
-        if row.try_get::<&str, _>(1)? == stage && known == last_updated {
+        if row.try_get::<String>(1)? == stage && known == last_updated {
             continue;
         }
-        sqlx::query(
+        carbon_store::query(
             "UPDATE model_versions SET stage = $4, last_updated = $5 \
              WHERE tenant_id = $1 AND registration_id = $2 AND version = $3",
         )
@@ -122,19 +121,21 @@ async fn write_aliases(
     registration: &str,
     standing: &Standing,
 ) -> Result<(), FoldError> {
-    sqlx::query("DELETE FROM model_aliases WHERE tenant_id = $1 AND registration_id = $2")
+    carbon_store::query("DELETE FROM model_aliases WHERE tenant_id = $1 AND registration_id = $2")
         .bind(tenant)
         .bind(registration)
         .execute(tables.connection())
         .await?;
     for (alias, version) in &standing.aliases {
-        sqlx::query("INSERT INTO model_aliases (tenant_id, registration_id, alias, version) VALUES ($1, $2, $3, $4)")
-            .bind(tenant)
-            .bind(registration)
-            .bind(alias)
-            .bind(version)
-            .execute(tables.connection())
-            .await?;
+        carbon_store::query(
+            "INSERT INTO model_aliases (tenant_id, registration_id, alias, version) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(tenant)
+        .bind(registration)
+        .bind(alias)
+        .bind(version)
+        .execute(tables.connection())
+        .await?;
     }
     Ok(())
 }
@@ -145,7 +146,7 @@ async fn record(
     registration: Option<&str>,
     effect: Effect,
 ) -> Result<(), FoldError> {
-    sqlx::query(
+    carbon_store::query(
         "UPDATE promotions SET meant_id = $2, effect = $3 \
          WHERE \"offset\" = $1 AND (meant_id IS DISTINCT FROM $2 OR effect <> $3)",
     )

@@ -2,7 +2,6 @@
 
 use carbon_schemas::events::{ModelKind, ModelRegistered};
 use carbon_store::Tables;
-use sqlx::Row as _;
 
 use super::models::{Known, tag};
 use crate::projection::FoldError;
@@ -17,7 +16,7 @@ pub(super) async fn apply(
     if event.kind == ModelKind::VersionCreated {
         return created(tables, event, own, version).await;
     }
-    let row = sqlx::query(
+    let row = carbon_store::query(
         "SELECT version_id FROM model_versions \
          WHERE tenant_id = $1 AND registration_id = $2 AND version = $3 AND deleted_at IS NULL",
     )
@@ -40,7 +39,7 @@ pub(super) async fn apply(
         }
         ModelKind::VersionDescribed => {
             let description = event.description.as_deref().unwrap_or_default();
-            sqlx::query(
+            carbon_store::query(
                 "UPDATE model_versions SET description = $4, updated_at = $5 \
                  WHERE tenant_id = $1 AND registration_id = $2 AND version = $3",
             )
@@ -53,7 +52,7 @@ pub(super) async fn apply(
             .await?;
         }
         _ => {
-            sqlx::query(
+            carbon_store::query(
                 "UPDATE model_versions SET deleted_at = $4 \
                  WHERE tenant_id = $1 AND registration_id = $2 AND version = $3",
             )
@@ -76,7 +75,7 @@ async fn created(
     version: i64,
 ) -> Result<Option<Conflict>, FoldError> {
     let manifest = serde_json::to_string(&event.manifest)?;
-    let inserted = sqlx::query(
+    let inserted = carbon_store::query(
         "INSERT INTO model_versions (tenant_id, registration_id, version, version_id, description, run_id, model_id, \
          source, storage, run_link, manifest, manifest_digest, stage, created_at, updated_at, last_updated) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'None', $13, $13, $13) ON CONFLICT DO NOTHING",
@@ -96,7 +95,7 @@ async fn created(
     .bind(event.occurred_at.0)
     .execute(tables.connection())
     .await?;
-    if inserted.rows_affected() == 0 {
+    if inserted == 0 {
         let message = format!("Model Version (name={}, version={version}) already exists.", own.name);
         return Ok(Some(Conflict::new(ConflictCode::IdTaken, message)));
     }
@@ -107,7 +106,7 @@ async fn created(
 
 /// A registered model changes with what it has.
 async fn changed(tables: &mut Tables<'_>, event: &ModelRegistered, own: &Known) -> Result<(), FoldError> {
-    sqlx::query("UPDATE registered_models SET updated_at = $3 WHERE tenant_id = $1 AND registration_id = $2")
+    carbon_store::query("UPDATE registered_models SET updated_at = $3 WHERE tenant_id = $1 AND registration_id = $2")
         .bind(event.tenant_id.as_str())
         .bind(&own.id)
         .bind(event.occurred_at.0)

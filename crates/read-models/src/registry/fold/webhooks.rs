@@ -10,10 +10,10 @@ use crate::registry::verdict::{Conflict, ConflictCode};
 pub(super) async fn apply(tables: &mut Tables<'_>, event: &WebhookChanged) -> Result<Option<Conflict>, FoldError> {
     let id = event.webhook_id.to_string();
     let deleted: Option<bool> =
-        sqlx::query_scalar("SELECT deleted FROM webhooks WHERE tenant_id = $1 AND webhook_id = $2")
+        carbon_store::query("SELECT deleted FROM webhooks WHERE tenant_id = $1 AND webhook_id = $2")
             .bind(event.tenant_id.as_str())
             .bind(&id)
-            .fetch_optional(tables.connection())
+            .scalar(tables.connection())
             .await?;
     match (event.kind, deleted) {
         (WebhookKind::Unknown, _) => Ok(None),
@@ -38,7 +38,7 @@ fn events(event: &WebhookChanged) -> Result<String, FoldError> {
 }
 
 async fn created(tables: &mut Tables<'_>, event: &WebhookChanged, id: &str) -> Result<Option<Conflict>, FoldError> {
-    sqlx::query(
+    carbon_store::query(
         "INSERT INTO webhooks (tenant_id, webhook_id, name, description, url, events, status, sealed_secret, deleted, \
          created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $9)",
     )
@@ -59,7 +59,7 @@ async fn created(tables: &mut Tables<'_>, event: &WebhookChanged, id: &str) -> R
 /// What the record does not say stays.
 async fn updated(tables: &mut Tables<'_>, event: &WebhookChanged, id: &str) -> Result<Option<Conflict>, FoldError> {
     let events = if event.events.is_empty() { None } else { Some(events(event)?) };
-    sqlx::query(
+    carbon_store::query(
         "UPDATE webhooks SET name = COALESCE($3, name), description = COALESCE($4, description), \
          url = COALESCE($5, url), events = COALESCE($6, events), status = COALESCE($7, status), \
          sealed_secret = COALESCE($8, sealed_secret), updated_at = $9 WHERE tenant_id = $1 AND webhook_id = $2",
@@ -80,7 +80,7 @@ async fn updated(tables: &mut Tables<'_>, event: &WebhookChanged, id: &str) -> R
 
 /// The row keeps its id taken; the secret goes.
 async fn deleted_now(tables: &mut Tables<'_>, event: &WebhookChanged, id: &str) -> Result<Option<Conflict>, FoldError> {
-    sqlx::query(
+    carbon_store::query(
         "UPDATE webhooks SET deleted = 1, sealed_secret = '', updated_at = $3 WHERE tenant_id = $1 AND webhook_id = $2",
     )
     .bind(event.tenant_id.as_str())

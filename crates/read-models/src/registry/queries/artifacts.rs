@@ -1,6 +1,5 @@
 use carbon_core::TenantScope;
-use carbon_store::{Namespace, StoreError};
-use sqlx::Row as _;
+use carbon_store::{Namespace, Row, StoreError};
 
 /// A file as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +17,7 @@ pub async fn artifact(
     scope: &TenantScope,
     path: &str,
 ) -> Result<Option<ArtifactFile>, StoreError> {
-    let row = sqlx::query("SELECT path, owner, size, sha256 FROM artifacts WHERE tenant_id = $1 AND path = $2")
+    let row = carbon_store::query("SELECT path, owner, size, sha256 FROM artifacts WHERE tenant_id = $1 AND path = $2")
         .bind(scope.tenant().as_str())
         .bind(path)
         .fetch_optional(namespace.readers())
@@ -37,7 +36,7 @@ pub async fn artifacts_below(
         Some(folder) => (format!("{folder}/"), format!("{folder}0")),
         None => (String::new(), char::MAX.to_string()),
     };
-    let rows = sqlx::query(
+    let rows = carbon_store::query(
         "SELECT path, owner, size, sha256 FROM artifacts WHERE tenant_id = $1 AND path >= $2 AND path < $3 ORDER BY path",
     )
     .bind(scope.tenant().as_str())
@@ -48,7 +47,7 @@ pub async fn artifacts_below(
     rows.iter().map(read).collect()
 }
 
-fn read(row: &sqlx::sqlite::SqliteRow) -> Result<ArtifactFile, StoreError> {
+fn read(row: &Row) -> Result<ArtifactFile, StoreError> {
     let size: i64 = row.try_get(2)?;
     let size = u64::try_from(size).map_err(|_| super::corrupt("a size is negative"))?;
     Ok(ArtifactFile { path: row.try_get(0)?, owner: row.try_get(1)?, size, sha256: row.try_get(3)? })

@@ -1,8 +1,7 @@
 //! Datasets that runs had as inputs.
 
 use carbon_core::TenantScope;
-use carbon_store::{Namespace, StoreError};
-use sqlx::Row as _;
+use carbon_store::{Namespace, Row, StoreError};
 
 use super::corrupt;
 
@@ -25,11 +24,12 @@ pub async fn dataset_summaries(
     scope: &TenantScope,
     experiments: &[i64],
 ) -> Result<Vec<DatasetSummary>, StoreError> {
-    let rows = sqlx::query(
+    let rows = carbon_store::query(
         "SELECT DISTINCT r.experiment_id, d.name, d.digest, \
-             (SELECT t.value ->> 'value' FROM json_each(d.tags) t WHERE t.value ->> 'key' = 'mlflow.data.context') AS context \
+             (SELECT json_extract(t.value, '$.value') FROM json_each(d.tags) t \
+             WHERE json_extract(t.value, '$.key') = 'mlflow.data.context') AS context \
          FROM runs r CROSS JOIN run_datasets d USING (run_no) \
-         WHERE r.tenant_id = $1 AND r.experiment_id IN (SELECT value FROM json_each($2)) AND r.deleted = 0 \
+         WHERE r.tenant_id = $1 AND r.experiment_id IN (SELECT CAST(value AS BIGINT) FROM json_each($2)) AND r.deleted = 0 \
          ORDER BY 1, 2, 3, 4 LIMIT $3",
     )
     .bind(scope.tenant().as_str())
@@ -37,7 +37,7 @@ pub async fn dataset_summaries(
     .bind(SUMMARIES)
     .fetch_all(namespace.readers())
     .await?;
-    let read = |row: &sqlx::sqlite::SqliteRow| {
+    let read = |row: &Row| {
         Ok(DatasetSummary {
             experiment_id: row.try_get(0)?,
             name: row.try_get(1)?,

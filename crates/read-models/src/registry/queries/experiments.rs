@@ -1,8 +1,6 @@
 use carbon_core::{TenantScope, Timestamp};
 use carbon_schemas::events::KeyValue;
-use carbon_store::{Namespace, StoreError};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite};
+use carbon_store::{Dialect, Namespace, QueryBuilder, Row, StoreError};
 
 use super::{Page, View};
 use crate::registry::filter::{Clause, Comparator, Entity, Order, push_comparison};
@@ -19,12 +17,23 @@ pub struct Experiment {
     pub tags: Vec<KeyValue>,
 }
 
-const COLUMNS: &str = "e.experiment_id, e.name, e.artifact_location, e.deleted, e.created_at, e.updated_at, \
-    (SELECT json_group_array(json_object('key', key, 'value', value)) FROM \
-        (SELECT key, value FROM experiment_tags t \
-         WHERE t.tenant_id = e.tenant_id AND t.experiment_id = e.experiment_id ORDER BY key))";
+/// Tags come as one text: a list of pairs.
+fn columns(dialect: Dialect) -> String {
+    let tags = match dialect {
+        Dialect::Sqlite => {
+            "(SELECT json_group_array(json_object('key', key, 'value', value)) FROM \
+                 (SELECT key, value FROM experiment_tags t \
+                  WHERE t.tenant_id = e.tenant_id AND t.experiment_id = e.experiment_id ORDER BY key))"
+        }
+        Dialect::Postgres => {
+            "(SELECT coalesce(jsonb_agg(jsonb_build_object('key', key, 'value', value) ORDER BY key), '[]')::text \
+              FROM experiment_tags t WHERE t.tenant_id = e.tenant_id AND t.experiment_id = e.experiment_id)"
+        }
+    };
+    format!("e.experiment_id, e.name, e.artifact_location, e.deleted, e.created_at, e.updated_at, {tags}")
+}
 
-fn read(row: &SqliteRow) -> Result<Experiment, StoreError> {
+fn read(row: &Row) -> Result<Experiment, StoreError> {
     Ok(Experiment {
         id: row.try_get(0)?,
         name: row.try_get(1)?,
@@ -32,14 +41,17 @@ fn read(row: &SqliteRow) -> Result<Experiment, StoreError> {
         deleted: row.try_get(3)?,
         created_at: Timestamp(row.try_get(4)?),
         updated_at: Timestamp(row.try_get(5)?),
-        tags: serde_json::from_str(row.try_get(6)?).map_err(super::corrupt)?,
+        tags: serde_json::from_str(&row.json_text(6)?).map_err(super::corrupt)?,
     })
 }
 
 /// The experiment of an id, deleted ones too.
 pub async fn experiment(namespace: &Namespace, scope: &TenantScope, id: i64) -> Result<Option<Experiment>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM experiments e WHERE e.tenant_id = $1 AND e.experiment_id = $2");
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(id);
+    let sql = format!(
+        "SELECT {} FROM experiments e WHERE e.tenant_id = $1 AND e.experiment_id = $2",
+        columns(namespace.dialect())
+    );
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(id);
     query.fetch_optional(namespace.readers()).await?.as_ref().map(read).transpose()
 }
 
@@ -49,16 +61,17 @@ pub async fn experiment_by_name(
     scope: &TenantScope,
     name: &str,
 ) -> Result<Option<Experiment>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM experiments e WHERE e.tenant_id = $1 AND e.name = $2");
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(name);
+    let sql =
+        format!("SELECT {} FROM experiments e WHERE e.tenant_id = $1 AND e.name = $2", columns(namespace.dialect()));
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(name);
     query.fetch_optional(namespace.readers()).await?.as_ref().map(read).transpose()
 }
 
 /// The id that nobody has claimed yet, as far as this copy knows.
 pub async fn next_experiment_id(namespace: &Namespace, scope: &TenantScope) -> Result<i64, StoreError> {
-    let next = sqlx::query_scalar("SELECT coalesce(max(experiment_id), 0) + 1 FROM experiments WHERE tenant_id = $1")
+    let next = carbon_store::query("SELECT coalesce(max(experiment_id), 0) + 1 FROM experiments WHERE tenant_id = $1")
         .bind(scope.tenant().as_str())
-        .fetch_one(namespace.readers())
+        .scalar_one(namespace.readers())
         .await?;
     Ok(next)
 }
@@ -88,7 +101,8 @@ pub async fn search_experiments(
     scope: &TenantScope,
     search: &SearchExperiments,
 ) -> Result<Page<Experiment>, StoreError> {
-    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(format!("SELECT {COLUMNS} FROM experiments e"));
+    let mut query: QueryBuilder =
+        QueryBuilder::new(namespace.dialect(), format!("SELECT {} FROM experiments e", columns(namespace.dialect())));
     query.push(" WHERE e.tenant_id = ").push_bind(scope.tenant().as_str());
     match search.view {
         View::Active => drop(query.push(" AND e.deleted = 0")),

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use carbon_schemas::events::{DatasetInput, KeyValue, Metric, ModelOutput};
-use carbon_store::{Namespace, StoreError};
-use sqlx::Row as _;
+use carbon_store::{Dialect, Namespace, StoreError};
 
 use super::corrupt;
 use super::runs::{Run, RunInfo};
@@ -19,19 +18,28 @@ SELECT page.value,
 FROM json_each($1) page
 ";
 
+/// Where a row costs little.
+const PAIRS_OF_POSTGRES: &str = "
+WITH page(run_no) AS (SELECT CAST(value AS BIGINT) FROM json_each($1))
+SELECT 'p', run_no, key, value FROM page JOIN params USING (run_no)
+UNION ALL
+SELECT 't', run_no, key, value FROM page JOIN run_tags USING (run_no)
+ORDER BY 3
+";
+
 const METRICS: &str = "
-SELECT m.run_no, m.key, m.value, m.is_nan, m.timestamp, m.step,
-    CASE WHEN m.model_id IS NULL AND m.dataset_name IS NULL AND m.dataset_digest IS NULL THEN NULL
-         ELSE json_array(m.model_id, m.dataset_name, m.dataset_digest) END
-FROM json_each($1) page CROSS JOIN latest_metrics m ON m.run_no = page.value
+SELECT m.run_no, m.key, m.value, m.is_nan, m.timestamp, m.step, m.model_id, m.dataset_name, m.dataset_digest
+FROM json_each($1) page CROSS JOIN latest_metrics m ON m.run_no = CAST(page.value AS BIGINT)
 ";
 
 const INPUTS: &str = "
-WITH page(run_no) AS (SELECT value FROM json_each($1))
-SELECT 'd', run_no, name, digest, NULL, json_array(source_type, source), schema, json_array(profile, json(tags))
+WITH page(run_no) AS (SELECT CAST(value AS BIGINT) FROM json_each($1))
+SELECT 'd', run_no, name, digest, NULL, source_type, source, schema, profile, tags
     FROM page CROSS JOIN run_datasets USING (run_no)
 UNION ALL
-SELECT direction, run_no, model_id, NULL, step, NULL, NULL, NULL FROM page CROSS JOIN run_models USING (run_no)
+SELECT direction, run_no, model_id, NULL, step, NULL, NULL, NULL, NULL, NULL
+    FROM page CROSS JOIN run_models USING (run_no)
+ORDER BY 1, 3, 4
 ";
 
 pub(super) async fn hydrate(namespace: &Namespace, infos: Vec<RunInfo>) -> Result<Vec<Run>, StoreError> {
@@ -45,44 +53,63 @@ pub(super) async fn hydrate(namespace: &Namespace, infos: Vec<RunInfo>) -> Resul
         runs: infos.into_iter().map(Run::of).collect(),
     };
     // One snapshot for all of it.
-    let mut tx = namespace.readers().begin().await?;
-    for row in &sqlx::query(PAIRS).bind(&page).fetch_all(&mut *tx).await? {
-        if let Some(run) = runs.of(row.try_get(0)?) {
-            run.params = pairs(row.try_get(1)?)?;
-            run.tags = pairs(row.try_get(2)?)?;
+    let mut snapshot = namespace.snapshot().await?;
+    let mut on = snapshot.connection();
+    // SQLite reads metrics in the order of their keys, and would sort them again.
+    let metrics = match namespace.dialect() {
+        Dialect::Sqlite => METRICS.to_owned(),
+        Dialect::Postgres => format!("{METRICS} ORDER BY m.key"),
+    };
+    match namespace.dialect() {
+        Dialect::Sqlite => {
+            for row in &carbon_store::query(PAIRS).bind(&page).fetch_all(&mut on).await? {
+                if let Some(run) = runs.of(row.try_get(0)?) {
+                    run.params = pairs(&row.try_get::<String>(1)?)?;
+                    run.tags = pairs(&row.try_get::<String>(2)?)?;
+                }
+            }
+        }
+        Dialect::Postgres => {
+            for row in &carbon_store::query(PAIRS_OF_POSTGRES).bind(&page).fetch_all(&mut on).await? {
+                let Some(run) = runs.of(row.try_get(1)?) else { continue };
+                let pair = KeyValue { key: row.try_get(2)?, value: row.try_get(3)? };
+                match row.try_get::<String>(0)?.as_str() {
+                    "p" => run.params.push(pair),
+                    _ => run.tags.push(pair),
+                }
+            }
         }
     }
-    for row in &sqlx::query(METRICS).bind(&page).fetch_all(&mut *tx).await? {
+    for row in &carbon_store::query(sqlx::AssertSqlSafe(metrics)).bind(&page).fetch_all(&mut on).await? {
         let Some(run) = runs.of(row.try_get(0)?) else { continue };
-        let of: Option<&str> = row.try_get(6)?;
-        let of = of.map(serde_json::from_str).transpose().map_err(corrupt)?;
-        let (model_id, dataset_name, dataset_digest) = of.unwrap_or_default();
         let nan: bool = row.try_get(3)?;
         run.metrics.push(Metric {
             key: row.try_get(1)?,
             value: if nan { f64::NAN } else { row.try_get(2)? },
             timestamp: row.try_get(4)?,
             step: row.try_get(5)?,
-            model_id,
-            dataset_name,
-            dataset_digest,
+            model_id: row.try_get(6)?,
+            dataset_name: row.try_get(7)?,
+            dataset_digest: row.try_get(8)?,
         });
     }
-    for row in &sqlx::query(INPUTS).bind(&page).fetch_all(&mut *tx).await? {
+    for row in &carbon_store::query(INPUTS).bind(&page).fetch_all(&mut on).await? {
         let Some(run) = runs.of(row.try_get(1)?) else { continue };
         let name: String = row.try_get(2)?;
-        match row.try_get::<&str, _>(0)? {
-            "d" => {
-                let (source_type, source) = serde_json::from_str(row.try_get(5)?).map_err(corrupt)?;
-                let (profile, tags) = serde_json::from_str(row.try_get(7)?).map_err(corrupt)?;
-                let (digest, schema) = (row.try_get(3)?, row.try_get(6)?);
-                run.datasets.push(DatasetInput { name, digest, source_type, source, schema, profile, tags });
-            }
+        match row.try_get::<String>(0)?.as_str() {
+            "d" => run.datasets.push(DatasetInput {
+                name,
+                digest: row.try_get(3)?,
+                source_type: row.try_get(5)?,
+                source: row.try_get(6)?,
+                schema: row.try_get(7)?,
+                profile: row.try_get(8)?,
+                tags: serde_json::from_str(&row.try_get::<String>(9)?).map_err(corrupt)?,
+            }),
             "input" => run.input_models.push(name),
             _ => run.output_models.push(ModelOutput { model_id: name, step: row.try_get(4)? }),
         }
     }
-    tx.commit().await?;
     Ok(runs.runs)
 }
 

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 
 use carbon_core::{TenantScope, Timestamp};
 use carbon_schemas::events::{KeyValue, Metric};
-use carbon_store::{Namespace, StoreError};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite};
+use carbon_store::{Namespace, QueryBuilder, Row, StoreError};
 
 use super::{Page, corrupt};
 use crate::registry::filter::{Clause, Comparator, Entity, Order, push_comparison};
@@ -40,7 +38,7 @@ pub struct LoggedModel {
 const COLUMNS: &str = "m.model_id, m.experiment_id, m.name, m.model_type, m.source_run_id, m.artifact_uri, m.status, \
     m.deleted, m.created_at, m.updated_at";
 
-fn read(row: &SqliteRow) -> Result<LoggedModel, StoreError> {
+fn read(row: &Row) -> Result<LoggedModel, StoreError> {
     Ok(LoggedModel {
         model_id: row.try_get(0)?,
         experiment_id: row.try_get(1)?,
@@ -65,7 +63,7 @@ pub async fn logged_model(
     model_id: &str,
 ) -> Result<Option<LoggedModel>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM logged_models m WHERE m.tenant_id = $1 AND m.model_id = $2");
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(model_id);
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(model_id);
     let Some(row) = query.fetch_optional(namespace.readers()).await? else { return Ok(None) };
     Ok(hydrate(namespace, scope, vec![read(&row)?]).await?.pop())
 }
@@ -113,9 +111,10 @@ pub async fn search_logged_models(
     scope: &TenantScope,
     search: &SearchLoggedModels,
 ) -> Result<Page<LoggedModel>, StoreError> {
-    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(format!("SELECT {COLUMNS} FROM logged_models m"));
+    let mut query: QueryBuilder =
+        QueryBuilder::new(namespace.dialect(), format!("SELECT {COLUMNS} FROM logged_models m"));
     query.push(" WHERE m.tenant_id = ").push_bind(scope.tenant().as_str());
-    query.push(" AND m.experiment_id IN (SELECT value FROM json_each(");
+    query.push(" AND m.experiment_id IN (SELECT CAST(value AS BIGINT) FROM json_each(");
     query.push_bind(serde_json::to_string(&search.experiments).map_err(corrupt)?).push(")) AND m.deleted = 0");
     for clause in &search.filter {
         query.push(" AND ");
@@ -151,7 +150,7 @@ pub async fn search_logged_models(
     Ok(Page { items: hydrate(namespace, scope, page.items).await?, more: page.more })
 }
 
-fn push_datasets(query: &mut QueryBuilder<Sqlite>, datasets: &[(String, Option<String>)]) {
+fn push_datasets(query: &mut QueryBuilder, datasets: &[(String, Option<String>)]) {
     if datasets.is_empty() {
         return;
     }
@@ -165,7 +164,7 @@ fn push_datasets(query: &mut QueryBuilder<Sqlite>, datasets: &[(String, Option<S
     query.push(")");
 }
 
-fn push_clause(query: &mut QueryBuilder<Sqlite>, search: &SearchLoggedModels, clause: &Clause) {
+fn push_clause(query: &mut QueryBuilder, search: &SearchLoggedModels, clause: &Clause) {
     let table = match clause.entity {
         Entity::Metric => {
             query.push("EXISTS (SELECT 1 ").push(METRICS).push(" AND x.key = ").push_bind(clause.key.clone());
@@ -196,17 +195,17 @@ fn push_clause(query: &mut QueryBuilder<Sqlite>, search: &SearchLoggedModels, cl
 
 const PARTS: &str = "
 WITH page(model_id) AS (SELECT value FROM json_each($2))
-SELECT 'p', p.model_id, p.key, p.value, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 'p', p.model_id, p.key, p.value, CAST(NULL AS DOUBLE PRECISION), CAST(NULL AS BIGINT), CAST(NULL AS BIGINT),
+        CAST(NULL AS BIGINT), NULL, NULL
     FROM page CROSS JOIN logged_model_params p ON p.tenant_id = $1 AND p.model_id = page.model_id
 UNION ALL
-SELECT 't', t.model_id, t.key, t.value, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT 't', t.model_id, t.key, t.value, NULL, NULL, NULL, NULL, NULL, NULL
     FROM page CROSS JOIN logged_model_tags t ON t.tenant_id = $1 AND t.model_id = page.model_id
 UNION ALL
-SELECT * FROM (
-    SELECT 'm', x.model_id, x.key, r.run_id, x.value, x.is_nan, x.timestamp, x.step, x.dataset_name, x.dataset_digest, NULL
-        FROM page CROSS JOIN metrics x ON x.model_id = page.model_id JOIN runs r ON r.run_no = x.run_no
-        WHERE r.tenant_id = $1 ORDER BY x.key, x.timestamp, x.step, x.value
-)
+SELECT 'm', x.model_id, x.key, r.run_id, x.value, x.is_nan, x.timestamp, x.step, x.dataset_name, x.dataset_digest
+    FROM page CROSS JOIN metrics x ON x.model_id = page.model_id JOIN runs r ON r.run_no = x.run_no
+    WHERE r.tenant_id = $1
+ORDER BY 1, 3, 7, 8, 5
 ";
 
 /// One statement for any number of models, and nothing multiplied.
@@ -221,11 +220,12 @@ async fn hydrate(
     let ids: Vec<String> = models.iter().map(|model| model.model_id.clone()).collect();
     let page = serde_json::to_string(&ids).map_err(corrupt)?;
     let places: HashMap<String, usize> = ids.into_iter().enumerate().map(|(at, id)| (id, at)).collect();
-    let rows = sqlx::query(PARTS).bind(scope.tenant().as_str()).bind(page).fetch_all(namespace.readers()).await?;
+    let rows =
+        carbon_store::query(PARTS).bind(scope.tenant().as_str()).bind(page).fetch_all(namespace.readers()).await?;
     for row in &rows {
-        let Some(model) = places.get(row.try_get::<&str, _>(1)?).and_then(|at| models.get_mut(*at)) else { continue };
+        let Some(model) = places.get(&row.try_get::<String>(1)?).and_then(|at| models.get_mut(*at)) else { continue };
         let key: String = row.try_get(2)?;
-        match row.try_get::<&str, _>(0)? {
+        match row.try_get::<String>(0)?.as_str() {
             "p" => model.params.push(KeyValue { key, value: row.try_get(3)? }),
             "t" => model.tags.push(KeyValue { key, value: row.try_get(3)? }),
             _ => {

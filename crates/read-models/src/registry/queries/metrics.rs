@@ -3,7 +3,6 @@
 use carbon_core::TenantScope;
 use carbon_schemas::events::Metric;
 use carbon_store::{Namespace, StoreError};
-use sqlx::Row as _;
 
 use super::Page;
 use super::runs::RunInfo;
@@ -16,7 +15,7 @@ pub async fn metric_history(
     limit: usize,
     offset: usize,
 ) -> Result<Page<Metric>, StoreError> {
-    let rows = sqlx::query(
+    let rows = carbon_store::query(
         "SELECT timestamp, step, value, is_nan, model_id, dataset_name, dataset_digest FROM metrics \
          WHERE run_no = $1 AND key = $2 ORDER BY timestamp, step, value LIMIT $3 OFFSET $4",
     )
@@ -62,10 +61,10 @@ pub async fn metric_intervals(
     points: usize,
 ) -> Result<Vec<BulkPoint>, StoreError> {
     let ids = serde_json::to_string(run_ids).map_err(super::corrupt)?;
-    let rows = sqlx::query(
+    let rows = carbon_store::query(
         "WITH ranked AS (
              SELECT r.run_id, m.value, m.is_nan, m.timestamp, m.step,
-                    ntile($5) OVER (PARTITION BY r.run_no ORDER BY m.step, m.timestamp, m.value, m.is_nan) AS bucket,
+                    ntile(CAST($5 AS INTEGER)) OVER (PARTITION BY r.run_no ORDER BY m.step, m.timestamp, m.value, m.is_nan) AS bucket,
                     row_number() OVER (PARTITION BY r.run_no ORDER BY m.step, m.timestamp, m.value, m.is_nan) AS nth,
                     count(*) OVER (PARTITION BY r.run_no) AS total
              FROM runs r JOIN metrics m ON m.run_no = r.run_no AND m.key = $3

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 
 use carbon_core::{TenantScope, Timestamp};
 use carbon_schemas::events::KeyValue;
-use carbon_store::{Namespace, StoreError};
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use carbon_store::{Namespace, Row, StoreError};
 
 use super::corrupt;
 use super::versions::{self, ModelVersion, latest_versions};
@@ -41,7 +39,7 @@ impl RegisteredModel {
 
 pub(super) const COLUMNS: &str = "m.registration_id, m.name, m.description, m.created_at, m.last_updated";
 
-pub(super) fn read(row: &SqliteRow) -> Result<RegisteredModel, StoreError> {
+pub(super) fn read(row: &Row) -> Result<RegisteredModel, StoreError> {
     Ok(RegisteredModel {
         registration_id: row.try_get(0)?,
         name: row.try_get(1)?,
@@ -63,7 +61,7 @@ pub async fn registered_model(
     let sql = format!(
         "SELECT {COLUMNS} FROM registered_models m WHERE m.tenant_id = $1 AND m.name = $2 AND m.deleted_at IS NULL"
     );
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(name);
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(name);
     let Some(row) = query.fetch_optional(namespace.readers()).await? else { return Ok(None) };
     Ok(hydrate(namespace, scope, vec![read(&row)?]).await?.pop())
 }
@@ -78,22 +76,23 @@ pub async fn registered_model_as_of(
 ) -> Result<Option<RegisteredModel>, StoreError> {
     let tenant = scope.tenant().as_str();
     // One snapshot for all of it.
-    let mut tx = namespace.readers().begin().await?;
-    let lives = lives(&mut tx, tenant, name).await?;
+    let mut snapshot = namespace.snapshot().await?;
+    let mut on = snapshot.connection();
+    let lives = lives(&mut on, tenant, name).await?;
     let Some(life) = lives.iter().rfind(|life| life.is_open_at(at.0)) else { return Ok(None) };
-    let dossier = dossier(&mut tx, tenant, &life.registration).await?;
+    let dossier = dossier(&mut on, tenant, &life.registration).await?;
     let standing = standing(&dossier.versions, &dossier.promotions, Some(at.0));
     let sql = format!("SELECT {COLUMNS} FROM registered_models m WHERE m.tenant_id = $1 AND m.registration_id = $2");
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(&life.registration);
-    let mut model = read(&query.fetch_one(&mut *tx).await?)?;
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(&life.registration);
+    let mut model = read(&query.fetch_one(&mut on).await?)?;
     let sql = format!(
         "{} WHERE v.tenant_id = $1 AND v.registration_id = $2 AND v.created_at <= $3 \
          AND (v.deleted_at IS NULL OR v.deleted_at > $3) ORDER BY v.version",
         versions::SELECT
     );
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(&life.registration).bind(at.0);
-    let rows = query.fetch_all(&mut *tx).await?;
-    tx.commit().await?;
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(&life.registration).bind(at.0);
+    let rows = query.fetch_all(&mut on).await?;
+    drop(snapshot);
     model.name = name.to_owned();
     let found = rows.iter().map(versions::read).collect::<Result<Vec<_>, _>>()?;
     model.latest = versions::hydrate(namespace, scope, found).await?;
@@ -116,11 +115,12 @@ pub async fn registered_model_as_of(
 
 const PARTS: &str = "
 WITH page(registration_id) AS (SELECT value FROM json_each($2))
-SELECT 't', registration_id, key, value, NULL FROM page CROSS JOIN registered_model_tags USING (registration_id)
+SELECT 't', registration_id, key, value, CAST(NULL AS BIGINT) FROM page CROSS JOIN registered_model_tags USING (registration_id)
     WHERE tenant_id = $1
 UNION ALL
 SELECT 'a', registration_id, alias, NULL, version FROM page CROSS JOIN model_aliases USING (registration_id)
     WHERE tenant_id = $1
+ORDER BY 3
 ";
 
 /// Three statements for any number of models.
@@ -134,13 +134,14 @@ pub(super) async fn hydrate(
     }
     let ids: Vec<String> = models.iter().map(|model| model.registration_id.clone()).collect();
     let page = serde_json::to_string(&ids).map_err(corrupt)?;
-    let rows = sqlx::query(PARTS).bind(scope.tenant().as_str()).bind(page).fetch_all(namespace.readers()).await?;
+    let rows =
+        carbon_store::query(PARTS).bind(scope.tenant().as_str()).bind(page).fetch_all(namespace.readers()).await?;
     let latest = latest_versions(namespace, scope, &ids.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let places: HashMap<String, usize> = ids.into_iter().enumerate().map(|(at, id)| (id, at)).collect();
     for row in &rows {
-        let Some(model) = places.get(row.try_get::<&str, _>(1)?).and_then(|at| models.get_mut(*at)) else { continue };
+        let Some(model) = places.get(&row.try_get::<String>(1)?).and_then(|at| models.get_mut(*at)) else { continue };
         let name: String = row.try_get(2)?;
-        match row.try_get::<&str, _>(0)? {
+        match row.try_get::<String>(0)?.as_str() {
             "t" => model.tags.push(KeyValue { key: name, value: row.try_get(3)? }),
             _ => model.aliases.push((name, row.try_get(4)?)),
         }

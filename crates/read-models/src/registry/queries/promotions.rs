@@ -1,8 +1,7 @@
 //! Who promoted what, and when.
 
 use carbon_core::{Position, TenantScope, Timestamp};
-use carbon_store::{Namespace, StoreError};
-use sqlx::Row as _;
+use carbon_store::{Namespace, Row, StoreError};
 
 use super::{Page, corrupt};
 use crate::registry::standing::Effect;
@@ -46,7 +45,7 @@ pub async fn promotions(
     name: &str,
     page: PromotionsPage,
 ) -> Result<Page<PromotionRecord>, StoreError> {
-    let rows = sqlx::query(
+    let rows = carbon_store::query(
         "SELECT \"offset\", event_id, occurred_at, model_name, meant_id, version, run_id, stage, alias, \
                 archive_existing, previous, promoted_by, effect \
          FROM promotions WHERE tenant_id = $1 AND \"offset\" < $3 AND occurred_at <= $4 \
@@ -61,9 +60,9 @@ pub async fn promotions(
     .bind(page.limit as i64 + 1)
     .fetch_all(namespace.readers())
     .await?;
-    let read = |row: &sqlx::sqlite::SqliteRow| {
+    let read = |row: &Row| {
         Ok(PromotionRecord {
-            offset: row.try_get::<i64, _>(0)? as u64,
+            offset: row.try_get::<i64>(0)? as u64,
             event_id: row.try_get(1)?,
             occurred_at: Timestamp(row.try_get(2)?),
             model_name: row.try_get(3)?,
@@ -83,9 +82,9 @@ pub async fn promotions(
 
 /// What came of the promotion at a position that is folded.
 pub async fn promotion_effect(namespace: &Namespace, position: &Position) -> Result<Option<Effect>, StoreError> {
-    let effect: Option<String> = sqlx::query_scalar("SELECT effect FROM promotions WHERE \"offset\" = $1")
+    let effect: Option<String> = carbon_store::query("SELECT effect FROM promotions WHERE \"offset\" = $1")
         .bind(position.offset as i64)
-        .fetch_optional(namespace.readers())
+        .scalar(namespace.readers())
         .await?;
     let parse = |text: String| Effect::parse(&text).ok_or_else(|| corrupt(format!("effect {text:?}")));
     effect.map(parse).transpose()

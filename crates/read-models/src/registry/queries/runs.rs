@@ -1,8 +1,6 @@
 use carbon_core::TenantScope;
 use carbon_schemas::events::{DatasetInput, KeyValue, Metric, ModelOutput};
-use carbon_store::{Namespace, StoreError};
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use carbon_store::{Namespace, Row, StoreError};
 
 use super::hydrate::hydrate;
 
@@ -50,10 +48,10 @@ impl Run {
 }
 
 pub(super) const COLUMNS: &str = "r.run_no, r.run_id, r.experiment_id, r.name, r.user_id, r.status, r.start_time, \
-    r.end_time, r.artifact_uri, r.deleted OR coalesce((SELECT e.deleted FROM experiments e \
-    WHERE e.tenant_id = r.tenant_id AND e.experiment_id = r.experiment_id), 0)";
+    r.end_time, r.artifact_uri, CASE WHEN r.deleted = 1 THEN 1 ELSE coalesce((SELECT e.deleted FROM experiments e \
+    WHERE e.tenant_id = r.tenant_id AND e.experiment_id = r.experiment_id), 0) END";
 
-pub(super) fn read(row: &SqliteRow) -> Result<RunInfo, StoreError> {
+pub(super) fn read(row: &Row) -> Result<RunInfo, StoreError> {
     Ok(RunInfo {
         number: row.try_get(0)?,
         run_id: row.try_get(1)?,
@@ -71,7 +69,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<RunInfo, StoreError> {
 /// A run's own row, of deleted runs too.
 pub async fn run_info(namespace: &Namespace, scope: &TenantScope, run_id: &str) -> Result<Option<RunInfo>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM runs r WHERE r.tenant_id = $1 AND r.run_id = $2");
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(run_id);
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(run_id);
     query.fetch_optional(namespace.readers()).await?.as_ref().map(read).transpose()
 }
 
@@ -83,7 +81,7 @@ pub async fn run(namespace: &Namespace, scope: &TenantScope, run_id: &str) -> Re
 
 /// Whether a run has a tag of this key.
 pub async fn has_tag(namespace: &Namespace, run: &RunInfo, key: &str) -> Result<bool, StoreError> {
-    let found = sqlx::query("SELECT 1 FROM run_tags WHERE run_no = $1 AND key = $2")
+    let found = carbon_store::query("SELECT 1 FROM run_tags WHERE run_no = $1 AND key = $2")
         .bind(run.number)
         .bind(key)
         .fetch_optional(namespace.readers())

@@ -2,8 +2,7 @@
 //! filter names that tag.
 
 use carbon_core::TenantScope;
-use carbon_store::{Namespace, StoreError};
-use sqlx::{QueryBuilder, Sqlite};
+use carbon_store::{Namespace, QueryBuilder, StoreError};
 
 use super::Page;
 use super::models::{self, RegisteredModel};
@@ -68,7 +67,7 @@ fn of_prompts(clause: &Clause) -> Option<bool> {
     }
 }
 
-fn push_filter(query: &mut QueryBuilder<Sqlite>, target: RegistryTarget, filter: &[Clause]) {
+fn push_filter(query: &mut QueryBuilder, target: RegistryTarget, filter: &[Clause]) {
     let mut names_prompts = false;
     for clause in filter {
         names_prompts |= clause.entity == Entity::Tag && clause.key == IS_PROMPT;
@@ -93,12 +92,12 @@ fn push_filter(query: &mut QueryBuilder<Sqlite>, target: RegistryTarget, filter:
     }
 }
 
-fn push_prompts(query: &mut QueryBuilder<Sqlite>, target: RegistryTarget, wanted: bool) {
+fn push_prompts(query: &mut QueryBuilder, target: RegistryTarget, wanted: bool) {
     query.push(if wanted { "EXISTS (" } else { "NOT EXISTS (" }).push(target.tags()).push_bind(IS_PROMPT);
     query.push(" AND t.value IN ('true', 'True'))");
 }
 
-fn push_order(query: &mut QueryBuilder<Sqlite>, target: RegistryTarget, search: &SearchModels, last: &str) {
+fn push_order(query: &mut QueryBuilder, target: RegistryTarget, search: &SearchModels, last: &str) {
     query.push(" ORDER BY ");
     for order in &search.order_by {
         query.push(target.column(&order.key)).push(if order.ascending { " ASC, " } else { " DESC, " });
@@ -114,7 +113,8 @@ pub async fn search_registered_models(
     search: &SearchModels,
 ) -> Result<Page<RegisteredModel>, StoreError> {
     let target = RegistryTarget::Models;
-    let mut query = QueryBuilder::new(format!("SELECT {} FROM registered_models m", models::COLUMNS));
+    let mut query =
+        QueryBuilder::new(namespace.dialect(), format!("SELECT {} FROM registered_models m", models::COLUMNS));
     query.push(" WHERE m.tenant_id = ").push_bind(scope.tenant().as_str()).push(" AND m.deleted_at IS NULL");
     push_filter(&mut query, target, &search.filter);
     push_order(&mut query, target, search, "m.name");
@@ -130,7 +130,7 @@ pub async fn search_model_versions(
     search: &SearchModels,
 ) -> Result<Page<ModelVersion>, StoreError> {
     let target = RegistryTarget::Versions;
-    let mut query = QueryBuilder::new(versions::SELECT);
+    let mut query = QueryBuilder::new(namespace.dialect(), versions::SELECT);
     query.push(" WHERE v.tenant_id = ").push_bind(scope.tenant().as_str()).push(" AND v.deleted_at IS NULL");
     push_filter(&mut query, target, &search.filter);
     let last = match search.order_by.is_empty() {

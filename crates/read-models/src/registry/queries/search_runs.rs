@@ -3,8 +3,7 @@
 mod by_value;
 
 use carbon_core::TenantScope;
-use carbon_store::{Namespace, StoreError};
-use sqlx::{QueryBuilder, Row as _, Sqlite};
+use carbon_store::{Dialect, Namespace, QueryBuilder, StoreError};
 
 use super::hydrate::hydrate;
 use super::runs::{COLUMNS, Run, RunInfo, read};
@@ -46,12 +45,12 @@ struct Among<'a> {
 
 impl Among<'_> {
     /// Adds the condition on `runs r`.
-    fn push(&self, query: &mut QueryBuilder<Sqlite>) {
+    fn push(&self, query: &mut QueryBuilder) {
         let (active, deleted) = &self.experiments;
         query.push("r.tenant_id = ").push_bind(self.scope.tenant().as_str().to_owned());
         // Runs of a deleted experiment are deleted with it.
-        let among = |query: &mut QueryBuilder<Sqlite>, ids: &[i64]| {
-            query.push("r.experiment_id IN (SELECT value FROM json_each(");
+        let among = |query: &mut QueryBuilder, ids: &[i64]| {
+            query.push("r.experiment_id IN (SELECT CAST(value AS BIGINT) FROM json_each(");
             query.push_bind(serde_json::to_string(ids).unwrap_or_default()).push("))");
         };
         query.push(" AND (");
@@ -72,7 +71,7 @@ impl Among<'_> {
 }
 
 async fn page(namespace: &Namespace, among: &Among<'_>, search: &SearchRuns) -> Result<Page<RunInfo>, StoreError> {
-    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(format!("SELECT {COLUMNS} FROM runs r"));
+    let mut query: QueryBuilder = QueryBuilder::new(namespace.dialect(), format!("SELECT {COLUMNS} FROM runs r"));
     for (at, order) in search.order_by.iter().enumerate() {
         let table = match order.entity {
             Entity::Metric => "latest_metrics",
@@ -117,9 +116,9 @@ async fn experiments(
     search: &SearchRuns,
 ) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
     let ids = serde_json::to_string(&search.experiments).map_err(super::corrupt)?;
-    let rows = sqlx::query(
+    let rows = carbon_store::query(
         "SELECT experiment_id, deleted FROM experiments WHERE tenant_id = $1 \
-         AND experiment_id IN (SELECT value FROM json_each($2))",
+         AND experiment_id IN (SELECT CAST(value AS BIGINT) FROM json_each($2))",
     )
     .bind(scope.tenant().as_str())
     .bind(ids)
@@ -145,7 +144,7 @@ fn column(key: &str) -> &'static str {
     }
 }
 
-fn push_clause(query: &mut QueryBuilder<Sqlite>, clause: &Clause) {
+fn push_clause(query: &mut QueryBuilder, clause: &Clause) {
     let (table, key) = match clause.entity {
         Entity::Attribute => return push_comparison(query, column(&clause.key), clause.comparator, &clause.value),
         Entity::Dataset => return push_dataset(query, clause),
@@ -169,13 +168,21 @@ fn push_clause(query: &mut QueryBuilder<Sqlite>, clause: &Clause) {
                 query.push("f.is_nan = 0 AND ");
                 push_comparison(query, "f.value", clause.comparator, &clause.value);
             }
-            _ => push_comparison(query, "f.value", clause.comparator, &clause.value),
+            (_, comparator) => {
+                // The index there has the first characters alone.
+                if let (Dialect::Postgres, Comparator::Eq, Literal::Text(text)) =
+                    (query.dialect, comparator, &clause.value)
+                {
+                    query.push("left(f.value, 256) = left(").push_bind(text.clone()).push(", 256) AND ");
+                }
+                push_comparison(query, "f.value", comparator, &clause.value);
+            }
         }
     }
     query.push(")");
 }
 
-fn push_dataset(query: &mut QueryBuilder<Sqlite>, clause: &Clause) {
+fn push_dataset(query: &mut QueryBuilder, clause: &Clause) {
     query.push("EXISTS (SELECT 1 FROM run_datasets d");
     let column = match clause.key.as_str() {
         "context" => {

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 
 use carbon_core::{TenantScope, Timestamp};
 use carbon_schemas::events::{KeyValue, ManifestFile};
-use carbon_store::{Namespace, StoreError};
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use carbon_store::{Namespace, Row, StoreError};
 
 use super::corrupt;
 
@@ -37,7 +35,7 @@ pub(super) const SELECT: &str = "SELECT v.registration_id, m.name, v.version, v.
     FROM model_versions v JOIN registered_models m \
     ON m.tenant_id = v.tenant_id AND m.registration_id = v.registration_id";
 
-pub(super) fn read(row: &SqliteRow) -> Result<ModelVersion, StoreError> {
+pub(super) fn read(row: &Row) -> Result<ModelVersion, StoreError> {
     Ok(ModelVersion {
         registration_id: row.try_get(0)?,
         name: row.try_get(1)?,
@@ -69,7 +67,7 @@ pub async fn model_version(
         "{SELECT} WHERE v.tenant_id = $1 AND m.name = $2 AND m.deleted_at IS NULL AND v.version = $3 \
          AND v.deleted_at IS NULL"
     );
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(name).bind(version);
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(name).bind(version);
     let Some(row) = query.fetch_optional(namespace.readers()).await? else { return Ok(None) };
     Ok(hydrate(namespace, scope, vec![read(&row)?]).await?.pop())
 }
@@ -84,7 +82,7 @@ pub async fn newest_version(
         "{SELECT} WHERE v.tenant_id = $1 AND v.registration_id = $2 AND v.deleted_at IS NULL \
          ORDER BY v.version DESC LIMIT 1"
     );
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(registration_id);
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(registration_id);
     let Some(row) = query.fetch_optional(namespace.readers()).await? else { return Ok(None) };
     Ok(hydrate(namespace, scope, vec![read(&row)?]).await?.pop())
 }
@@ -98,7 +96,7 @@ pub async fn versions_of(
     let sql = format!(
         "{SELECT} WHERE v.tenant_id = $1 AND v.registration_id = $2 AND v.deleted_at IS NULL ORDER BY v.version"
     );
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(registration_id);
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(registration_id);
     let rows = query.fetch_all(namespace.readers()).await?;
     hydrate(namespace, scope, rows.iter().map(read).collect::<Result<_, _>>()?).await
 }
@@ -109,12 +107,12 @@ pub async fn next_version(
     scope: &TenantScope,
     registration_id: &str,
 ) -> Result<i64, StoreError> {
-    let next = sqlx::query_scalar(
+    let next = carbon_store::query(
         "SELECT COALESCE(MAX(version), 0) + 1 FROM model_versions WHERE tenant_id = $1 AND registration_id = $2",
     )
     .bind(scope.tenant().as_str())
     .bind(registration_id)
-    .fetch_one(namespace.readers())
+    .scalar_one(namespace.readers())
     .await?;
     Ok(next)
 }
@@ -135,7 +133,7 @@ pub async fn latest_versions(
          ON newest.registration_id = v.registration_id AND newest.version = v.version \
          WHERE v.tenant_id = $1 ORDER BY v.registration_id, v.version"
     );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+    let rows = carbon_store::query(sqlx::AssertSqlSafe(sql))
         .bind(scope.tenant().as_str())
         .bind(serde_json::to_string(registrations).map_err(corrupt)?)
         .fetch_all(namespace.readers())
@@ -150,21 +148,24 @@ pub async fn manifest(
     version_id: &str,
 ) -> Result<Vec<ManifestFile>, StoreError> {
     let text: Option<String> =
-        sqlx::query_scalar("SELECT manifest FROM model_versions WHERE tenant_id = $1 AND version_id = $2")
+        carbon_store::query("SELECT manifest FROM model_versions WHERE tenant_id = $1 AND version_id = $2")
             .bind(scope.tenant().as_str())
             .bind(version_id)
-            .fetch_optional(namespace.readers())
+            .scalar(namespace.readers())
             .await?;
     serde_json::from_str(text.as_deref().unwrap_or("[]")).map_err(corrupt)
 }
 
 const PARTS: &str = "
-WITH page(registration_id, version) AS (SELECT value ->> 0, value ->> 1 FROM json_each($2))
+WITH page(registration_id, version) AS (
+    SELECT substr(value, 1, 36), CAST(substr(value, 37) AS BIGINT) FROM json_each($2)
+)
 SELECT 't', registration_id, version, key, value FROM page CROSS JOIN model_version_tags USING (registration_id, version)
     WHERE tenant_id = $1
 UNION ALL
 SELECT 'a', registration_id, version, alias, NULL FROM page CROSS JOIN model_aliases USING (registration_id, version)
     WHERE tenant_id = $1
+ORDER BY 4
 ";
 
 /// One statement for any number of versions.
@@ -177,14 +178,17 @@ pub(super) async fn hydrate(
         return Ok(versions);
     }
     let ids: Vec<(String, i64)> = versions.iter().map(|own| (own.registration_id.clone(), own.version)).collect();
-    let page = serde_json::to_string(&ids).map_err(corrupt)?;
+    // An id has 36 characters, and the number stands behind it.
+    let page: Vec<String> = ids.iter().map(|(id, version)| format!("{id}{version}")).collect();
+    let page = serde_json::to_string(&page).map_err(corrupt)?;
     let places: HashMap<(String, i64), usize> = ids.into_iter().enumerate().map(|(at, id)| (id, at)).collect();
-    let rows = sqlx::query(PARTS).bind(scope.tenant().as_str()).bind(page).fetch_all(namespace.readers()).await?;
+    let rows =
+        carbon_store::query(PARTS).bind(scope.tenant().as_str()).bind(page).fetch_all(namespace.readers()).await?;
     for row in &rows {
         let place = places.get(&(row.try_get(1)?, row.try_get(2)?));
         let Some(version) = place.and_then(|at| versions.get_mut(*at)) else { continue };
         let name: String = row.try_get(3)?;
-        match row.try_get::<&str, _>(0)? {
+        match row.try_get::<String>(0)?.as_str() {
             "t" => version.tags.push(KeyValue { key: name, value: row.try_get(4)? }),
             _ => version.aliases.push(name),
         }

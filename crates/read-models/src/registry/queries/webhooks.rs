@@ -1,9 +1,7 @@
 //! Webhooks: who is told of what.
 
 use carbon_core::{TenantScope, Timestamp};
-use carbon_store::{Namespace, StoreError};
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use carbon_store::{Namespace, Row, StoreError};
 
 use super::{Page, corrupt};
 
@@ -31,13 +29,13 @@ impl Webhook {
 
 const COLUMNS: &str = "webhook_id, name, description, url, events, status, sealed_secret, created_at, updated_at";
 
-fn read(row: &SqliteRow) -> Result<Webhook, StoreError> {
+fn read(row: &Row) -> Result<Webhook, StoreError> {
     Ok(Webhook {
         webhook_id: row.try_get(0)?,
         name: row.try_get(1)?,
         description: row.try_get(2)?,
         url: row.try_get(3)?,
-        events: serde_json::from_str(row.try_get(4)?).map_err(corrupt)?,
+        events: serde_json::from_str(&row.try_get::<String>(4)?).map_err(corrupt)?,
         status: row.try_get(5)?,
         sealed_secret: row.try_get(6)?,
         created_at: Timestamp(row.try_get(7)?),
@@ -52,7 +50,7 @@ pub async fn webhook(
     webhook_id: &str,
 ) -> Result<Option<Webhook>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE tenant_id = $1 AND webhook_id = $2 AND deleted = 0");
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(webhook_id);
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(webhook_id);
     query.fetch_optional(namespace.readers()).await?.as_ref().map(read).transpose()
 }
 
@@ -67,7 +65,7 @@ pub async fn webhooks(
         "SELECT {COLUMNS} FROM webhooks WHERE tenant_id = $1 AND deleted = 0 \
          ORDER BY created_at DESC, webhook_id LIMIT $2 OFFSET $3"
     );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+    let rows = carbon_store::query(sqlx::AssertSqlSafe(sql))
         .bind(scope.tenant().as_str())
         .bind(limit as i64 + 1)
         .bind(offset as i64)
@@ -83,14 +81,14 @@ pub async fn webhooks_told_of(
     event: &str,
     at: Timestamp,
 ) -> Result<Vec<String>, StoreError> {
-    let ids = sqlx::query_scalar(
+    let ids = carbon_store::query(
         "SELECT webhook_id FROM webhooks WHERE tenant_id = $1 AND deleted = 0 AND status = 'ACTIVE' \
          AND created_at <= $3 AND EXISTS (SELECT 1 FROM json_each(events) WHERE value = $2) ORDER BY webhook_id",
     )
     .bind(scope.tenant().as_str())
     .bind(event)
     .bind(at.0)
-    .fetch_all(namespace.readers())
+    .scalars(namespace.readers())
     .await?;
     Ok(ids)
 }
@@ -102,7 +100,7 @@ pub async fn registration_has_tag(
     (registration_id, name): (Option<&str>, &str),
     (key, value): (&str, &str),
 ) -> Result<bool, StoreError> {
-    let found: Option<i64> = sqlx::query_scalar(
+    let found: Option<i64> = carbon_store::query(
         "SELECT 1 FROM registered_model_tags t JOIN registered_models m USING (tenant_id, registration_id) \
          WHERE t.tenant_id = $1 AND t.key = $4 AND lower(t.value) = $5 \
          AND (m.registration_id = $2 OR ($2 IS NULL AND m.name = $3 AND m.deleted_at IS NULL)) LIMIT 1",
@@ -112,7 +110,7 @@ pub async fn registration_has_tag(
     .bind(name)
     .bind(key)
     .bind(value)
-    .fetch_optional(namespace.readers())
+    .scalar(namespace.readers())
     .await?;
     Ok(found.is_some())
 }

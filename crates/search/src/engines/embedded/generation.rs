@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use carbon_core::Positions;
-use carbon_store::{Durability, Namespace, StoreError};
+use carbon_store::{Durability, SqliteNamespace, StoreError};
 
 use super::batch::{Batch, Incoming};
 use super::committer::{self, Shared, State};
@@ -21,7 +21,7 @@ const SMALL_BATCH: usize = 16;
 
 pub(super) struct Generation {
     pub spec: GenerationSpec,
-    pub space: Namespace,
+    pub space: SqliteNamespace,
     pub shared: Arc<Shared>,
     /// What had to be mended when it was opened.
     pub repairs: Vec<String>,
@@ -101,9 +101,9 @@ impl Generation {
         })
     }
 
-    async fn open_rows(folder: &Path, spec: &GenerationSpec) -> Result<(Namespace, load::Loaded), IndexError> {
+    async fn open_rows(folder: &Path, spec: &GenerationSpec) -> Result<(SqliteNamespace, load::Loaded), IndexError> {
         let file: PathBuf = folder.join("rows.db");
-        let space = Namespace::open(&file, Durability::Derived, schema::LAYOUT, schema::DDL).await?;
+        let space = SqliteNamespace::open(&file, Durability::Derived, schema::LAYOUT, schema::DDL).await?;
         match load::load(&space, spec).await {
             Ok(loaded) => Ok((space, loaded)),
             Err(error) => {

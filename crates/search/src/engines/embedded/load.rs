@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use carbon_core::{EntityKey, Metadata, MetadataValue, Position, Positions, Timestamp, TopicPartition};
-use carbon_store::{Namespace, StoreError};
+use carbon_store::{SqliteNamespace, StoreError};
 use futures::TryStreamExt;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -34,7 +34,7 @@ fn corrupt(what: impl ToString) -> StoreError {
 }
 
 /// Reads all; a new file is first given its incarnation.
-pub(super) async fn load(space: &Namespace, spec: &GenerationSpec) -> Result<Loaded, IndexError> {
+pub(super) async fn load(space: &SqliteNamespace, spec: &GenerationSpec) -> Result<Loaded, IndexError> {
     let mut tables = space.begin().await?;
     sqlx::query("INSERT INTO meta (id, incarnation, sequence, model, dimension) VALUES (1, $1, 0, $2, $3) ON CONFLICT DO NOTHING")
         .bind(Uuid::new_v4().to_string())
@@ -66,19 +66,19 @@ pub(super) async fn load(space: &Namespace, spec: &GenerationSpec) -> Result<Loa
     Ok(Loaded { data, incarnation, next_number: last as u64 + 1, tombstones: tombstones as u64, repairs })
 }
 
-pub(super) async fn write_incarnation(space: &Namespace, incarnation: Uuid) -> Result<(), IndexError> {
+pub(super) async fn write_incarnation(space: &SqliteNamespace, incarnation: Uuid) -> Result<(), IndexError> {
     let mut tables = space.begin().await?;
     sqlx::query("UPDATE meta SET incarnation = $1").bind(incarnation.to_string()).execute(tables.connection()).await?;
     Ok(tables.commit().await?)
 }
 
 /// What was written last, to be compared after a commit whose outcome is not known.
-pub(super) async fn sequence(space: &Namespace) -> Result<u64, IndexError> {
+pub(super) async fn sequence(space: &SqliteNamespace) -> Result<u64, IndexError> {
     let sequence: i64 = sqlx::query_scalar("SELECT sequence FROM meta").fetch_one(space.readers()).await?;
     Ok(sequence as u64)
 }
 
-async fn sources(space: &Namespace) -> Result<Positions, IndexError> {
+async fn sources(space: &SqliteNamespace) -> Result<Positions, IndexError> {
     let mut positions = Positions::new();
     for row in sqlx::query("SELECT topic, partition, next FROM source").fetch_all(space.readers()).await? {
         let at = position(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)?;
@@ -87,7 +87,7 @@ async fn sources(space: &Namespace) -> Result<Positions, IndexError> {
     Ok(positions)
 }
 
-async fn read_rows(space: &Namespace, dimension: usize, last: i64, data: &mut Data) -> Result<(), IndexError> {
+async fn read_rows(space: &SqliteNamespace, dimension: usize, last: i64, data: &mut Data) -> Result<(), IndexError> {
     let step = last / RANGES + 1;
     let ranges = (0..RANGES).map(|n| {
         let pool = space.readers().clone();
@@ -147,7 +147,7 @@ fn decode_stored(row: &SqliteRow) -> Result<StoredRow, IndexError> {
 }
 
 /// The counts are those of the rows, or it is said that they were not.
-async fn check_counts(space: &Namespace, data: &Data) -> Result<Vec<String>, IndexError> {
+async fn check_counts(space: &SqliteNamespace, data: &Data) -> Result<Vec<String>, IndexError> {
     let mut stored = BTreeMap::new();
     for row in sqlx::query("SELECT tenant, documents, tokens FROM tenant").fetch_all(space.readers()).await? {
         let counts: (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
@@ -179,7 +179,7 @@ async fn check_counts(space: &Namespace, data: &Data) -> Result<Vec<String>, Ind
 
 /// Rows in key order, after `after`.
 pub(super) async fn scroll(
-    space: &Namespace,
+    space: &SqliteNamespace,
     after: Option<&EntityKey>,
     limit: usize,
 ) -> Result<Vec<StoredRow>, IndexError> {

@@ -1,29 +1,40 @@
-//! Comparisons, run by SQLite.
+//! Comparisons, run by the store.
 
+use carbon_store::{Get, IntoValue, Layout, Namespace, PAGE_BYTES, Postgres, QueryBuilder, Site};
 use proptest::prelude::*;
-use sqlx::{Connection as _, QueryBuilder, Sqlite, SqliteConnection};
 
 use super::super::sql::glob;
 use super::*;
 
-async fn memory() -> SqliteConnection {
-    SqliteConnection::connect("sqlite::memory:").await.unwrap()
+/// An empty store; where `CARBON_TEST_POSTGRES` names one, a schema of it.
+struct Store(Namespace, #[allow(dead_code, reason = "kept as long as the store")] tempfile::TempDir);
+
+async fn store() -> Store {
+    let dir = tempfile::tempdir().unwrap();
+    let site = match std::env::var("CARBON_TEST_POSTGRES") {
+        Ok(address) => Site::Schema(Postgres::open(&address).await.unwrap(), uuid::Uuid::new_v4().to_string()),
+        Err(_) => Site::File(dir.path().join("rows.db")),
+    };
+    let layout = Layout { version: 1, ddl: "", page_bytes: PAGE_BYTES };
+    Store(Namespace::open(&site, &layout).await.unwrap(), dir)
 }
 
-/// What SQLite makes of `value <comparator> literal`; None is NULL.
-async fn holds<V>(
-    connection: &mut SqliteConnection,
-    value: V,
-    comparator: Comparator,
-    literal: &Literal,
-) -> Option<bool>
-where
-    V: for<'q> sqlx::Encode<'q, Sqlite> + sqlx::Type<Sqlite> + Send + 'static,
-{
-    let mut query = QueryBuilder::new("WITH v(c) AS (SELECT ");
+impl Store {
+    fn query(&self, sql: &str) -> QueryBuilder {
+        QueryBuilder::new(self.0.dialect(), sql)
+    }
+
+    async fn answer<T: Get>(&self, query: &mut QueryBuilder) -> T {
+        query.build().scalar_one(self.0.readers()).await.unwrap()
+    }
+}
+
+/// What the store makes of `value <comparator> literal`; None is NULL.
+async fn holds(store: &Store, value: impl IntoValue, comparator: Comparator, literal: &Literal) -> Option<bool> {
+    let mut query = store.query("WITH v(c) AS (SELECT ");
     query.push_bind(value).push(") SELECT ");
     push_comparison(&mut query, "v.c", comparator, literal);
-    query.push(" FROM v").build_query_scalar().fetch_one(connection).await.unwrap()
+    store.answer(query.push(" FROM v")).await
 }
 
 fn text(text: &str) -> Literal {
@@ -41,7 +52,7 @@ fn number(target: Target, filter: &str) -> Literal {
 #[tokio::test]
 async fn texts() {
     use Comparator::{Eq, Ilike, In, IsNotNull, IsNull, Like, Ne, NotIn};
-    let connection = &mut memory().await;
+    let store = &store().await;
     for (value, comparator, literal, expected) in [
         ("a", Eq, text("a"), true),
         ("a", Eq, text("A"), false),
@@ -75,14 +86,14 @@ async fn texts() {
         ("a", IsNotNull, Literal::None, true),
         ("a", Comparator::Lt, list(&["b"]), false),
     ] {
-        let said = holds(connection, value.to_owned(), comparator, &literal).await;
+        let said = holds(store, value.to_owned(), comparator, &literal).await;
         assert_eq!(said, Some(expected), "{value:?} {comparator} {literal:?}");
     }
 }
 
 #[tokio::test]
 async fn numbers() {
-    let connection = &mut memory().await;
+    let store = &store().await;
     for (value, filter, expected) in [
         (5_i64, "start_time > 4", true),
         (5, "start_time >= 5", true),
@@ -93,7 +104,7 @@ async fn numbers() {
         (5, "start_time < 99999999999999999999", true),
     ] {
         let comparator = parse_filter(Runs, filter).unwrap()[0].comparator;
-        let said = holds(connection, value, comparator, &number(Runs, filter)).await;
+        let said = holds(store, value, comparator, &number(Runs, filter)).await;
         assert_eq!(said, Some(expected), "{value} {filter}");
     }
     for (value, filter, expected) in [
@@ -104,7 +115,7 @@ async fn numbers() {
         (3.0, "metrics.a = 3", true),
     ] {
         let comparator = parse_filter(Runs, filter).unwrap()[0].comparator;
-        let said = holds(connection, value, comparator, &number(Runs, filter)).await;
+        let said = holds(store, value, comparator, &number(Runs, filter)).await;
         assert_eq!(said, Some(expected), "{value} {filter}");
     }
 }
@@ -112,34 +123,34 @@ async fn numbers() {
 /// Of what is absent only IS NULL holds.
 #[tokio::test]
 async fn nulls() {
-    let connection = &mut memory().await;
+    let store = &store().await;
     for text in ["a = 'x'", "a != 'x'", "a LIKE '%'", "a ILIKE '%'", "a IN ('x')", "a NOT IN ('x')"] {
         let clause = parse_filter(LoggedModels, &format!("tags.{text}")).unwrap().remove(0);
-        assert_eq!(holds(connection, None::<String>, clause.comparator, &clause.value).await, None, "{text}");
+        assert_eq!(holds(store, None::<String>, clause.comparator, &clause.value).await, None, "{text}");
     }
-    assert_eq!(holds(connection, None::<String>, Comparator::IsNull, &Literal::None).await, Some(true));
-    assert_eq!(holds(connection, None::<String>, Comparator::IsNotNull, &Literal::None).await, Some(false));
+    assert_eq!(holds(store, None::<String>, Comparator::IsNull, &Literal::None).await, Some(true));
+    assert_eq!(holds(store, None::<String>, Comparator::IsNotNull, &Literal::None).await, Some(false));
 }
 
-/// The most that a filter can hold is not too much for SQLite.
+/// The most that a filter can hold is not too much for the store.
 #[tokio::test]
 async fn what_is_allowed_is_not_too_much() {
-    let connection = &mut memory().await;
-    let mut query = QueryBuilder::new("WITH v(c) AS (SELECT 'x') SELECT count(*) FROM v WHERE 1 = 1");
+    let store = &store().await;
+    let mut query = store.query("WITH v(c) AS (SELECT 'x') SELECT count(*) FROM v WHERE 1 = 1");
     for _ in 0..MAX_CLAUSES {
         query.push(" AND EXISTS (SELECT 1 FROM v AS w WHERE ");
         push_comparison(&mut query, "w.c", Comparator::Like, &text("_"));
         query.push(")");
     }
-    let count: i64 = query.build_query_scalar().fetch_one(&mut *connection).await.unwrap();
+    let count: i64 = store.answer(&mut query).await;
     assert_eq!(count, 1);
     let long = text(&"?".repeat(MAX_PATTERN_BYTES));
-    assert_eq!(holds(connection, "?".repeat(MAX_PATTERN_BYTES), Comparator::Like, &long).await, Some(true));
+    assert_eq!(holds(store, "?".repeat(MAX_PATTERN_BYTES), Comparator::Like, &long).await, Some(true));
     let many = Literal::List((0..MAX_BYTES / 4).map(|n| n.to_string()).collect());
-    assert_eq!(holds(connection, "16383".to_owned(), Comparator::In, &many).await, Some(true));
+    assert_eq!(holds(store, "16383".to_owned(), Comparator::In, &many).await, Some(true));
     let wild = text(&"%a".repeat(MAX_PATTERN_BYTES / 2));
-    assert_eq!(holds(connection, "a".repeat(8_000), Comparator::Like, &wild).await, Some(false));
-    assert_eq!(holds(connection, "a".repeat(8_000), Comparator::Ilike, &wild).await, Some(false));
+    assert_eq!(holds(store, "a".repeat(8_000), Comparator::Like, &wild).await, Some(false));
+    assert_eq!(holds(store, "a".repeat(8_000), Comparator::Ilike, &wild).await, Some(false));
 }
 
 /// LIKE as it is defined.
@@ -162,15 +173,15 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let connection = &mut memory().await;
+            let store = &store().await;
             for (pattern, value) in pairs {
                 let (p, v): (Vec<_>, Vec<_>) = (pattern.chars().collect(), value.chars().collect());
                 let case = like(&p, &v, |a, b| a == b);
                 let none = like(&p, &v, |a, b| a.eq_ignore_ascii_case(&b));
                 let literal = text(&pattern);
-                let said = holds(connection, value.clone(), Comparator::Like, &literal).await;
+                let said = holds(store, value.clone(), Comparator::Like, &literal).await;
                 prop_assert_eq!(said, Some(case), "{:?} LIKE {:?} as {:?}", value, pattern, glob(&pattern));
-                let said = holds(connection, value.clone(), Comparator::Ilike, &literal).await;
+                let said = holds(store, value.clone(), Comparator::Ilike, &literal).await;
                 prop_assert_eq!(said, Some(none), "{:?} ILIKE {:?}", value, pattern);
             }
             Ok(())

@@ -1,8 +1,7 @@
 //! The commonest search, the best runs by one metric, read off the index of its values: a page costs what it holds, not what
 //! there is. Where the index alone does not settle the page, the general statement does.
 
-use carbon_store::{Namespace, StoreError};
-use sqlx::{QueryBuilder, Row as _, Sqlite};
+use carbon_store::{Namespace, QueryBuilder, StoreError};
 
 use super::{Among, SearchRuns, push_clause};
 use crate::registry::filter::{Clause, Comparator, Entity, push_comparison};
@@ -38,7 +37,8 @@ pub(super) async fn page(
     let scanned = wanted.saturating_mul(SCANNED_FOR_ONE).max(SCANNED_AT_LEAST);
     let (bounding, rest): (Vec<_>, Vec<_>) = search.filter.iter().partition(|clause| bounds(clause, &order.key));
 
-    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
+    let mut query: QueryBuilder = QueryBuilder::new(
+        namespace.dialect(),
         "WITH scanned AS MATERIALIZED (SELECT o.run_no, o.value FROM latest_metrics o WHERE o.key = ",
     );
     query.push_bind(order.key.clone()).push(" AND o.is_nan = 0");

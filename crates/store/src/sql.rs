@@ -1,0 +1,280 @@
+//! SQL that runs on SQLite and on Postgres: one text, `$1` for a bind, and here what differs between them. It is thinner than
+//! sqlx's `Any`, which writes `?` in built statements and turns every value twice (ADR 11).
+
+use std::fmt::{Display, Write as _};
+
+use futures::TryStreamExt as _;
+use sqlx::postgres::PgArguments;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, SqlSafeStr, SqlStr, SqliteConnection, SqlitePool};
+
+use crate::error::StoreError;
+use crate::row::{Get, Row};
+use crate::value::{IntoValue, Value};
+
+/// To SQLite a cross join is one whose tables keep their order, and it may have a condition.
+fn of_postgres(sql: SqlStr) -> SqlStr {
+    match sql.as_str().contains("CROSS JOIN") {
+        true => AssertSqlSafe(sql.as_str().replace("CROSS JOIN", "JOIN")).into_sql_str(),
+        false => sql,
+    }
+}
+
+/// Which SQL a namespace speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+/// Where a statement runs.
+pub enum Connection<'c> {
+    Sqlite(&'c mut SqliteConnection),
+    Postgres(&'c mut PgConnection),
+}
+
+/// The connections for reads of a namespace, each statement on one that is free.
+#[derive(Clone, Debug)]
+pub enum Readers {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+/// A connection, or whichever is free.
+pub enum Target<'c> {
+    Readers(&'c Readers),
+    Connection(Connection<'c>),
+}
+
+impl<'c> From<&'c Readers> for Target<'c> {
+    fn from(readers: &'c Readers) -> Self {
+        Target::Readers(readers)
+    }
+}
+
+impl<'c> From<Connection<'c>> for Target<'c> {
+    fn from(connection: Connection<'c>) -> Self {
+        Target::Connection(connection)
+    }
+}
+
+impl<'c> From<&'c mut Connection<'_>> for Target<'c> {
+    fn from(connection: &'c mut Connection<'_>) -> Self {
+        Target::Connection(match connection {
+            Connection::Sqlite(connection) => Connection::Sqlite(connection),
+            Connection::Postgres(connection) => Connection::Postgres(connection),
+        })
+    }
+}
+
+/// A statement and its values.
+#[derive(Debug)]
+pub struct Query {
+    sql: SqlStr,
+    values: Vec<Value>,
+}
+
+/// A statement with `$1`, `$2`, … for its values.
+pub fn query(sql: impl SqlSafeStr) -> Query {
+    Query { sql: sql.into_sql_str(), values: Vec::new() }
+}
+
+macro_rules! run {
+    ($query:expr, $target:expr, $method:ident) => {{
+        let Query { sql, values } = $query;
+        match $target.into() {
+            Target::Readers(Readers::Sqlite(pool)) => {
+                sqlx::query_with(sql, sqlite_arguments(values)?).$method(pool).await.map(Into::into)
+            }
+            Target::Connection(Connection::Sqlite(connection)) => {
+                sqlx::query_with(sql, sqlite_arguments(values)?).$method(connection).await.map(Into::into)
+            }
+            Target::Readers(Readers::Postgres(pool)) => {
+                sqlx::query_with(of_postgres(sql), postgres_arguments(values)?).$method(pool).await.map(Into::into)
+            }
+            Target::Connection(Connection::Postgres(connection)) => {
+                let sql = of_postgres(sql);
+                sqlx::query_with(sql, postgres_arguments(values)?).$method(connection).await.map(Into::into)
+            }
+        }
+    }};
+}
+
+/// One row, all of them, or how many a statement changed, of whichever store.
+struct Rows(Vec<Row>);
+struct Perhaps(Option<Row>);
+struct Changed(u64);
+
+macro_rules! of_both {
+    ($row:ty, $done:ty) => {
+        impl From<Vec<$row>> for Rows {
+            fn from(rows: Vec<$row>) -> Self {
+                Rows(rows.into_iter().map(Row::from).collect())
+            }
+        }
+        impl From<Option<$row>> for Perhaps {
+            fn from(row: Option<$row>) -> Self {
+                Perhaps(row.map(Row::from))
+            }
+        }
+        impl From<$done> for Changed {
+            fn from(done: $done) -> Self {
+                Changed(done.rows_affected())
+            }
+        }
+    };
+}
+
+of_both!(sqlx::sqlite::SqliteRow, sqlx::sqlite::SqliteQueryResult);
+of_both!(sqlx::postgres::PgRow, sqlx::postgres::PgQueryResult);
+
+impl Query {
+    #[must_use]
+    pub fn bind(mut self, value: impl IntoValue) -> Self {
+        self.values.push(value.into_value());
+        self
+    }
+
+    pub async fn fetch_all<'c>(self, on: impl Into<Target<'c>>) -> Result<Vec<Row>, sqlx::Error> {
+        let rows: Result<Rows, _> = run!(self, on, fetch_all);
+        rows.map(|Rows(rows)| rows)
+    }
+
+    pub async fn fetch_optional<'c>(self, on: impl Into<Target<'c>>) -> Result<Option<Row>, sqlx::Error> {
+        let row: Result<Perhaps, _> = run!(self, on, fetch_optional);
+        row.map(|Perhaps(row)| row)
+    }
+
+    pub async fn fetch_one<'c>(self, on: impl Into<Target<'c>>) -> Result<Row, sqlx::Error> {
+        self.fetch_optional(on).await?.ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// How many rows it changed.
+    pub async fn execute<'c>(self, on: impl Into<Target<'c>>) -> Result<u64, sqlx::Error> {
+        let changed: Result<Changed, _> = run!(self, on, execute);
+        changed.map(|Changed(rows)| rows)
+    }
+
+    /// Hands over every row, one by one.
+    pub(crate) async fn each(
+        self,
+        readers: &Readers,
+        mut row: impl FnMut(&Row) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let Query { sql, values } = self;
+        match readers {
+            Readers::Sqlite(pool) => {
+                let mut rows = sqlx::query_with(sql, sqlite_arguments(values)?).fetch(pool);
+                while let Some(next) = rows.try_next().await? {
+                    row(&next.into())?;
+                }
+            }
+            Readers::Postgres(pool) => {
+                let mut rows = sqlx::query_with(of_postgres(sql), postgres_arguments(values)?).fetch(pool);
+                while let Some(next) = rows.try_next().await? {
+                    row(&next.into())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first column of every row.
+    pub async fn scalars<'c, T: Get>(self, on: impl Into<Target<'c>>) -> Result<Vec<T>, sqlx::Error> {
+        self.fetch_all(on).await?.iter().map(|row| row.try_get(0)).collect()
+    }
+
+    /// The first column of the one row.
+    pub async fn scalar_one<'c, T: Get>(self, on: impl Into<Target<'c>>) -> Result<T, sqlx::Error> {
+        self.fetch_one(on).await?.try_get(0)
+    }
+
+    /// The first column of the one row there may be.
+    pub async fn scalar<'c, T: Get>(self, on: impl Into<Target<'c>>) -> Result<Option<T>, sqlx::Error> {
+        self.fetch_optional(on).await?.map(|row| row.try_get(0)).transpose()
+    }
+}
+
+fn sqlite_arguments(values: Vec<Value>) -> Result<SqliteArguments, sqlx::Error> {
+    let mut arguments = SqliteArguments::default();
+    values.into_iter().try_for_each(|value| value.bind_sqlite(&mut arguments)).map_err(sqlx::Error::Encode)?;
+    Ok(arguments)
+}
+
+fn postgres_arguments(values: Vec<Value>) -> Result<PgArguments, sqlx::Error> {
+    let mut arguments = PgArguments::default();
+    values.into_iter().try_for_each(|value| value.bind_postgres(&mut arguments)).map_err(sqlx::Error::Encode)?;
+    Ok(arguments)
+}
+
+/// A statement that is put together.
+#[derive(Debug)]
+pub struct QueryBuilder {
+    pub dialect: Dialect,
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl QueryBuilder {
+    pub fn new(dialect: Dialect, sql: impl Into<String>) -> Self {
+        Self { dialect, sql: sql.into(), values: Vec::new() }
+    }
+
+    pub fn push(&mut self, sql: impl Display) -> &mut Self {
+        // A `String` takes everything.
+        let _ = write!(self.sql, "{sql}");
+        self
+    }
+
+    pub fn push_bind(&mut self, value: impl IntoValue) -> &mut Self {
+        self.values.push(value.into_value());
+        match self.dialect {
+            // A number is a name to SQLite, and it looks names up one by one.
+            Dialect::Sqlite => self.push('?'),
+            Dialect::Postgres => self.push(format_args!("${}", self.values.len())),
+        }
+    }
+
+    /// `VALUES (…), (…)`.
+    pub fn push_values<I: IntoIterator>(&mut self, rows: I, mut row: impl FnMut(Separated<'_>, I::Item)) -> &mut Self {
+        self.push("VALUES ");
+        for (n, item) in rows.into_iter().enumerate() {
+            self.push(if n == 0 { "(" } else { ", (" });
+            row(Separated { query: self, first: true }, item);
+            self.push(')');
+        }
+        self
+    }
+
+    /// The statement; the builder is empty after it.
+    pub fn build(&mut self) -> Query {
+        // Put together from texts of the program and places for values alone.
+        let sql = AssertSqlSafe(std::mem::take(&mut self.sql)).into_sql_str();
+        Query { sql, values: std::mem::take(&mut self.values) }
+    }
+}
+
+/// One row of `VALUES`.
+pub struct Separated<'q> {
+    query: &'q mut QueryBuilder,
+    first: bool,
+}
+
+impl Separated<'_> {
+    pub fn push_bind(&mut self, value: impl IntoValue) -> &mut Self {
+        self.comma().push_bind(value);
+        self
+    }
+
+    pub fn push(&mut self, sql: impl Display) -> &mut Self {
+        self.comma().push(sql);
+        self
+    }
+
+    fn comma(&mut self) -> &mut QueryBuilder {
+        if !std::mem::take(&mut self.first) {
+            self.query.push(", ");
+        }
+        self.query
+    }
+}

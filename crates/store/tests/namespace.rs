@@ -1,0 +1,201 @@
+//! What a namespace is, whichever store it lies in: a file, or a schema of the Postgres that `CARBON_TEST_POSTGRES` names.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use carbon_core::{Positions, TopicName, TopicPartition};
+use carbon_store::{
+    Checkpoint, CheckpointError, Layout, Namespace, PAGE_BYTES, Postgres, QueryBuilder, Site, StoreError, query,
+};
+
+const DDL: &str = "
+CREATE TABLE IF NOT EXISTS item (
+    id TEXT PRIMARY KEY, number INTEGER, measure REAL, bytes BLOB
+) WITHOUT ROWID;
+";
+
+fn layout(version: i64) -> Layout {
+    Layout { version, ddl: DDL, page_bytes: PAGE_BYTES }
+}
+
+/// A site of its own, and what it lies in.
+async fn site() -> (Site, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let site = match std::env::var("CARBON_TEST_POSTGRES") {
+        Ok(address) => Site::Schema(Postgres::open(&address).await.unwrap(), uuid::Uuid::new_v4().to_string()),
+        Err(_) => Site::File(dir.path().join("rows.db")),
+    };
+    (site, dir)
+}
+
+fn positions(next: u64) -> Positions {
+    [(TopicPartition::new(TopicName::parse("t").unwrap(), 0), next)].into_iter().collect()
+}
+
+async fn ids(space: &Namespace) -> Vec<String> {
+    query("SELECT id FROM item ORDER BY id").scalars(space.readers()).await.unwrap()
+}
+
+/// Writes an item and moves the checkpoint, in one transaction.
+async fn write(space: &Namespace, id: &str, from: u64, upto: u64) -> Result<(), CheckpointError> {
+    let mut tables = space.begin().await?;
+    query("INSERT INTO item (id) VALUES ($1)").bind(id).execute(tables.connection()).await.unwrap();
+    tables.advance("log-a", &positions(from), &positions(upto)).await?;
+    Ok(tables.commit().await?)
+}
+
+#[tokio::test]
+async fn law_04_a_zombies_batch_aborts_whole() {
+    let (site, _dir) = site().await;
+    let space = Namespace::open(&site, &layout(1)).await.unwrap();
+    assert_eq!(space.checkpoint().await.unwrap(), Checkpoint::default());
+    write(&space, "first", 0, 2).await.unwrap();
+    // The zombie read the same records, and comes after; in another process, where there can be one.
+    let other = Namespace::open(&site, &layout(1)).await.unwrap();
+    let zombie = write(&other, "second", 0, 2).await;
+    assert!(matches!(zombie, Err(CheckpointError::Moved { ref actual }) if *actual == positions(2)), "{zombie:?}");
+    assert_eq!(ids(&space).await, ["first"]);
+    let checkpoint = Checkpoint { log: Some("log-a".into()), positions: positions(2) };
+    assert_eq!(space.checkpoint().await.unwrap(), checkpoint);
+    assert_eq!(other.checkpoint().await.unwrap(), checkpoint);
+}
+
+#[tokio::test]
+async fn what_is_not_committed_is_not_there_and_a_clear_leaves_the_tables() {
+    let (site, _dir) = site().await;
+    let space = Namespace::open(&site, &layout(1)).await.unwrap();
+    let mut tables = space.begin().await.unwrap();
+    query("INSERT INTO item (id) VALUES ('lost')").execute(tables.connection()).await.unwrap();
+    drop(tables);
+    assert!(ids(&space).await.is_empty());
+    write(&space, "kept", 0, 1).await.unwrap();
+    space.clear().await.unwrap();
+    assert!(ids(&space).await.is_empty());
+    assert_eq!(space.checkpoint().await.unwrap(), Checkpoint::default());
+    write(&space, "again", 0, 1).await.unwrap();
+    assert_eq!(ids(&space).await, ["again"]);
+}
+
+#[tokio::test]
+async fn another_layout_is_refused_and_the_same_keeps_its_rows() {
+    let (site, _dir) = site().await;
+    let space = Namespace::open(&site, &layout(1)).await.unwrap();
+    write(&space, "first", 0, 1).await.unwrap();
+    space.close().await;
+    let error = Namespace::open(&site, &layout(2)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Layout { found: 1, expected: 2, .. }), "{error}");
+    assert_eq!(ids(&Namespace::open(&site, &layout(1)).await.unwrap()).await, ["first"]);
+}
+
+#[tokio::test]
+async fn a_snapshot_sees_one_moment() {
+    let (site, _dir) = site().await;
+    let space = Namespace::open(&site, &layout(1)).await.unwrap();
+    let mut snapshot = space.snapshot().await.unwrap();
+    let count = "SELECT count(*) FROM item";
+    assert_eq!(query(count).scalar_one::<i64>(snapshot.connection()).await.unwrap(), 0);
+    write(&space, "later", 0, 1).await.unwrap();
+    assert_eq!(query(count).scalar_one::<i64>(snapshot.connection()).await.unwrap(), 0);
+    drop(snapshot);
+    assert_eq!(query(count).scalar_one::<i64>(space.readers()).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_second_writer_waits_for_the_first() {
+    let (site, _dir) = site().await;
+    let space = Namespace::open(&site, &layout(1)).await.unwrap();
+    let other = Namespace::open(&site, &layout(1)).await.unwrap();
+    let first = space.begin().await.unwrap();
+    let second = tokio::spawn(async move {
+        let tables = other.begin().await.unwrap();
+        tables.commit().await.unwrap();
+    });
+    // However long it is given, it does not get in.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!second.is_finished());
+    first.commit().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), second).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn values_come_back_as_they_were_and_canonical_rows_are_the_same_everywhere() {
+    let (site, _dir) = site().await;
+    let space = Namespace::open(&site, &layout(1)).await.unwrap();
+    let rows = [
+        ("", Some(i64::MIN), Some(f64::NEG_INFINITY), Some(vec![0_u8, 255])),
+        ("a\0b\u{10FFFF}0", Some(i64::MAX), Some(1e300), Some(Vec::new())),
+        ("ünï", None, None, None),
+    ];
+    let mut tables = space.begin().await.unwrap();
+    let mut insert = QueryBuilder::new(space.dialect(), "INSERT INTO item (id, number, measure, bytes) ");
+    insert.push_values(rows.clone(), |mut bind, (id, number, measure, bytes)| {
+        bind.push_bind(id).push_bind(number).push_bind(measure).push_bind(bytes);
+    });
+    assert_eq!(insert.build().execute(tables.connection()).await.unwrap(), 3);
+    tables.commit().await.unwrap();
+    let found =
+        query("SELECT id, number, measure, bytes FROM item ORDER BY id").fetch_all(space.readers()).await.unwrap();
+    for (row, (id, number, measure, bytes)) in found.iter().zip(rows) {
+        assert_eq!(row.try_get::<String>(0).unwrap(), id);
+        assert_eq!(row.try_get::<Option<i64>>(1).unwrap(), number);
+        assert_eq!(row.try_get::<Option<f64>>(2).unwrap(), measure);
+        assert_eq!(row.try_get::<Option<Vec<u8>>>(3).unwrap(), bytes);
+    }
+    let canonical: Vec<String> = found.iter().map(|row| row.canonical().unwrap()).collect();
+    assert_eq!(
+        canonical,
+        [
+            r#"["",-9223372036854775808,"-inf","00FF"]"#.to_owned(),
+            "[\"a\\u0000b\u{10FFFF}0\",9223372036854775807,1e+300,\"\"]".to_owned(),
+            r#"["ünï",null,null,null]"#.to_owned(),
+        ]
+    );
+    assert!(found[2].try_get::<i64>(1).is_err());
+    let list = query("SELECT value FROM json_each($1) ORDER BY 1").bind(r#"["b", "a"]"#);
+    assert_eq!(list.scalars::<String>(space.readers()).await.unwrap(), ["a", "b"]);
+}
+
+/// Where several processes share a namespace, each is told of the others' commits.
+#[tokio::test]
+#[ignore = "needs a Postgres: scripts/postgres.py cargo test -p carbon-store -- --include-ignored"]
+async fn a_commit_is_told() {
+    let (site, _dir) = site().await;
+    let space = Namespace::open(&site, &layout(1)).await.unwrap();
+    let mut commits = space.commits().unwrap();
+    let Site::Schema(postgres, name) = &site else { panic!("{site:?}") };
+    let stranger = Site::Schema(postgres.clone(), format!("{name}x"));
+    let stranger = Namespace::open(&stranger, &layout(1)).await.unwrap();
+    let (far, deadline) = (Duration::from_secs(600), Duration::from_secs(20));
+    let told = tokio::spawn(async move { commits.next(far).await });
+    // It may not listen yet at first.
+    let mut next = 0;
+    let writes = async {
+        while !told.is_finished() {
+            write(&stranger, &format!("s{next}"), next, next + 1).await.unwrap();
+            write(&space, &format!("i{next}"), next, next + 1).await.unwrap();
+            next += 1;
+        }
+    };
+    tokio::time::timeout(deadline, writes).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs a Postgres: scripts/postgres.py cargo test -p carbon-store -- --include-ignored"]
+async fn an_mlflow_store_is_refused() {
+    let address = std::env::var("CARBON_TEST_POSTGRES").unwrap();
+    let name = format!("mlflow_{}", uuid::Uuid::new_v4().simple());
+    let admin = sqlx::PgPool::connect(&address).await.unwrap();
+    let run = async |pool: &sqlx::PgPool, sql: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(pool).await.unwrap();
+    };
+    run(&admin, format!("CREATE DATABASE {name}")).await;
+    let (rest, _) = address.rsplit_once('/').unwrap();
+    let own = format!("{rest}/{name}");
+    Postgres::open(&own).await.unwrap();
+    let pool = sqlx::PgPool::connect(&own).await.unwrap();
+    run(&pool, "CREATE TABLE alembic_version (v int); CREATE TABLE registered_models (v int)".into()).await;
+    let error = Postgres::open(&own).await.unwrap_err();
+    assert!(error.to_string().contains("carbon-ml import mlflow"), "{error}");
+    pool.close().await;
+    run(&admin, format!("DROP DATABASE {name} WITH (FORCE)")).await;
+}
