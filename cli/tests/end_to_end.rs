@@ -178,7 +178,7 @@ async fn law_04_what_is_damaged_is_mended_at_start_and_said(place: Place) {
 
     let Some(log_copy) = log_copy else {
         // Another cluster holds nothing of it: what is derived follows.
-        let other = Place { cluster: place.another().await.cluster, data: place.data };
+        let other = Place { cluster: place.another().await.cluster, data: place.data, database: None };
         let mut server = other.start().await;
         server.says(&["checkpoint is of another log"]).await;
         assert_eq!(results(&server.search("default", query, None).await), []);

@@ -7,7 +7,7 @@ use carbon_core::Positions;
 use carbon_log::NewRecord;
 use carbon_read_models::Projection;
 use carbon_runtime::consume::{ProcessorError, Sink, SinkError};
-use carbon_store::{Checkpoint, Namespace, Site, StoreError};
+use carbon_store::{Checkpoint, Dialect, Namespace, Site, StoreError};
 
 /// Folds a projection into its namespace.
 pub struct ProjectionSink<P: Projection> {
@@ -50,6 +50,16 @@ impl<P: Projection> Sink for ProjectionSink<P> {
 
     async fn reset(&self) -> Result<(), ProcessorError> {
         Ok(self.namespace.clear().await?)
+    }
+
+    async fn pass(&self, log: &str, from: &Positions, upto: &Positions) -> Result<bool, SinkError> {
+        if self.namespace.dialect() == Dialect::Sqlite {
+            return Ok(false);
+        }
+        let mut tables = self.namespace.begin().await.map_err(ProcessorError::from)?;
+        tables.advance(log, from, upto).await?;
+        tables.commit().await.map_err(ProcessorError::from)?;
+        Ok(true)
     }
 
     async fn apply(

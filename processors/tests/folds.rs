@@ -35,7 +35,7 @@ fn recorded(id: u8, offset: u64, what: u8) -> Recorded<EntityChanged> {
 
 async fn fold(batches: &[Vec<Recorded<EntityChanged>>]) -> Digest {
     let folder = tempfile::tempdir().unwrap();
-    let sink = ProjectionSink::open(Catalog, folder.path().to_owned()).await.unwrap();
+    let sink = rig::open(Catalog, folder.path().to_owned()).await;
     let mut from = Positions::new();
     for batch in batches {
         let mut upto = Positions::new();
@@ -88,7 +88,7 @@ proptest! {
 #[tokio::test]
 async fn law_04_a_row_is_fenced_by_the_position_that_made_it() {
     let folder = tempfile::tempdir().unwrap();
-    let sink = ProjectionSink::open(Catalog, folder.path().to_owned()).await.unwrap();
+    let sink = rig::open(Catalog, folder.path().to_owned()).await;
     let scope = TenantScope::authorised(key("acme", "E1").tenant);
     let key = key("acme", "E1");
     // An older one changes nothing; an equal one re-applies; a newer one replaces.
@@ -104,8 +104,8 @@ async fn law_04_a_row_is_fenced_by_the_position_that_made_it() {
 #[tokio::test]
 async fn law_04_a_zombies_batch_aborts_whole_and_the_loop_joins_again() {
     let folder = tempfile::tempdir().unwrap();
-    let first = ProjectionSink::open(Catalog, folder.path().to_owned()).await.unwrap();
-    let zombie = ProjectionSink::open(Catalog, folder.path().to_owned()).await.unwrap();
+    let first = rig::open(Catalog, folder.path().to_owned()).await;
+    let zombie = rig::open(Catalog, folder.path().to_owned()).await;
     let at = TopicPartition::new(topic(EntityChanged::NAME), 1);
     let to = |next| -> Positions { [(at.clone(), next)].into_iter().collect() };
     first.apply("log", &[recorded(1, 0, 3)], &to(0), &to(1)).await.unwrap();
@@ -120,7 +120,7 @@ async fn law_04_a_zombies_batch_aborts_whole_and_the_loop_joins_again() {
 async fn law_04_two_processors_on_one_read_model_fold_each_record_once() {
     let mut rig = Rig::new().await;
     // A second process would have a group of its own, and its own idea of the position.
-    let twin = ProjectionSink::open(Catalog, rig.read_models().join("catalog-v1-1")).await.unwrap();
+    let twin = rig::open(Catalog, rig.read_models().join("catalog-v1-1")).await;
     let options = rig::options("catalog", "twin", rig.log.clone(), &rig.shutdown);
     rig.handles.push(carbon_runtime::consume::spawn_sink(twin, options));
     for round in 0..20 {

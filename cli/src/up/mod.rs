@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carbon_runtime::{Config, Health, Metrics, Shutdown};
+use carbon_store::Postgres;
 use carbon_topology::Topology;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -26,8 +27,9 @@ use roles::Roles;
 pub async fn up(mut config: Config, args: UpArgs) -> Result<(), CliError> {
     config.check_listen(args.insecure_listen)?;
     with_ui(&mut config, args.mlflow_ui.as_deref())?;
+    let shared = config.shares_rows();
     let samples = if args.demo { Some(args.demo_entities()?) } else { None };
-    run(config, Roles::all(), args.no_pull, samples.as_deref()).await
+    run(config, Roles::all(shared), args.no_pull, samples.as_deref()).await
 }
 
 /// Takes the folder of the web UI from the command line, and looks whether it is one.
@@ -47,7 +49,7 @@ fn with_ui(config: &mut Config, folder: Option<&Path>) -> Result<(), CliError> {
 pub async fn serve(mut config: Config, args: ServeArgs) -> Result<(), CliError> {
     config.check_listen(args.insecure_listen)?;
     with_ui(&mut config, args.mlflow_ui.as_deref())?;
-    let roles = Roles::new(&args.roles)?;
+    let roles = Roles::new(&args.roles, config.shares_rows())?;
     if !config.on_kafka() && !roles.is_all() {
         return Err(CliError::Usage(
             "the embedded log serves one process: run `carbon-ml up`, or set ML_KAFKA_BROKERS to share a cluster"
@@ -130,6 +132,9 @@ fn announce(platform: &Platform, config: &Config, roles: &Roles) -> Result<(), C
         term::line(format_args!("  operations    http://{operations}  /health, /ready and /metrics"))?;
     }
     term::line(format_args!("  log           {}", platform.log_shown))?;
+    if config.shares_rows() && roles.read_rows() {
+        term::line(format_args!("  read models   {}", Postgres::shown(config.backend_dsn.expose())))?;
+    }
     if let Some(generation) = &platform.generation {
         term::line(format_args!("  index         {generation}"))?;
     }

@@ -6,16 +6,30 @@ use carbon_log::{DataFolder, EventLog, Group};
 use carbon_processors::{Pace, ProjectionSink, WebhookParts, WebhookSink};
 use carbon_read_models::Projection;
 use carbon_runtime::consume::{
-    Options, ProcessorHandle, ProcessorView, Sink, Stage, spawn_shared_sink, spawn_sink, spawn_stage,
+    Options, ProcessorHandle, ProcessorView, SharedRows, Sink, Stage, spawn_shared_sink, spawn_sink, spawn_stage,
 };
 use carbon_runtime::{GenerationLog, Shutdown};
-use carbon_store::Namespace;
+use carbon_store::{Namespace, Postgres, Site};
 use carbon_topology::Topology;
 use carbon_webhooks::Webhooks;
 use tokio::task::JoinHandle;
 
 use super::platform::failed;
 use crate::error::CliError;
+
+/// Where the relational read models lie.
+pub enum Rows<'a> {
+    /// Files of this process alone.
+    Files(&'a DataFolder),
+    /// Schemas that the processes of a platform share.
+    Postgres {
+        database: Postgres,
+        /// Whether this process folds, too.
+        folds: bool,
+        /// Whether others may: the embedded log has one process.
+        shared: bool,
+    },
+}
 
 pub struct Parts {
     pub topology: Arc<Topology>,
@@ -28,22 +42,44 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Opens the active generation of a projection, and folds into it.
+    /// Opens the active generation of a projection, and folds into it, or follows who does.
     pub async fn projection<P: Projection>(
         &mut self,
         projection: P,
-        folder: &DataFolder,
+        rows: &Rows<'_>,
         generations: &mut GenerationLog,
     ) -> Result<(Namespace, ProcessorView), CliError> {
         let active = generations.ensure_active(P::NAME, P::VERSION, None).await;
         let generation = active.map_err(|error| failed(&error))?.id;
-        let path = folder.read_models().join(generation.as_str());
-        let sink = ProjectionSink::open(projection, path).await.map_err(|error| failed(&error))?;
-        let namespace = sink.namespace().clone();
         let owner = self.topology.owner(P::NAME).map(|processor| processor.name.clone());
         let name = owner.ok_or_else(|| CliError::Failed(format!("the topology has no processor for {}", P::NAME)))?;
-        let view = self.sink(&name, sink, &generation)?;
-        Ok((namespace, view))
+        match rows {
+            Rows::Files(folder) => {
+                let path = folder.read_models().join(generation.as_str());
+                let sink = ProjectionSink::open(projection, path).await.map_err(|error| failed(&error))?;
+                let namespace = sink.namespace().clone();
+                let view = self.sink(&name, sink, &generation)?;
+                Ok((namespace, view))
+            }
+            Rows::Postgres { database, folds, shared } => {
+                let site = Site::Schema(database.clone(), generation.as_str().to_owned());
+                let sink = ProjectionSink::at(projection, &site).await.map_err(|error| failed(&error))?;
+                let namespace = sink.namespace().clone();
+                if !shared {
+                    let view = self.sink(&name, sink, &generation)?;
+                    return Ok((namespace, view));
+                }
+                let options = self.options(&name, Group::new(&name, &generation))?;
+                let (group, topics) = (options.group.clone(), options.topics.clone());
+                let own = match folds {
+                    true => Some(self.keep(spawn_shared_sink(sink, options))),
+                    false => None,
+                };
+                let (log, shutdown) = (self.log.clone(), self.shutdown.clone());
+                let shared = SharedRows { name, group, topics, namespace: namespace.clone(), log, own, shutdown };
+                Ok((namespace, shared.follow()))
+            }
+        }
     }
 
     /// A sink of a generation; each copy of it has a group of its own.

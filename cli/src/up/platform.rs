@@ -15,13 +15,14 @@ use carbon_read_models::registry::Registry;
 use carbon_runtime::consume::{ProcessorHandle, ProcessorView};
 use carbon_runtime::{Config, GenerationLog, Health, Metrics, Shutdown};
 use carbon_search::{EmbeddedIndex, GenerationSpec, HybridIndex};
+use carbon_store::Postgres;
 use carbon_topology::Topology;
 use carbon_webhooks::Webhooks;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::open_log::{self, Instance, OpenLog};
-use super::parts::Parts;
+use super::parts::{Parts, Rows};
 use super::roles::{Role, Roles};
 use super::watch;
 use crate::error::CliError;
@@ -103,12 +104,12 @@ impl Platform {
         let (query, tracking) = (address(listeners.query.as_ref())?, address(listeners.tracking.as_ref())?);
         let operations = address(listeners.operations.as_ref())?;
 
-        let folder = if roles.hold_read_models() {
+        let folder = if roles.hold_folder() {
             Some(DataFolder::open(config.data_dir.path()).map_err(|error| failed(&error))?)
         } else {
             None
         };
-        let encodes = roles.has(Role::Embedder) || roles.hold_read_models();
+        let encodes = roles.has(Role::Embedder) || roles.hold_index();
         let models = ModelStore::new(config.data_dir.path().join("models"));
         if encodes && start.pull.is_none() && !models.missing(entry).is_empty() {
             let model = &entry.model;
@@ -117,7 +118,8 @@ impl Platform {
             )));
         }
         let mut checks = vec!["log"];
-        checks.extend(roles.hold_read_models().then_some(["store", "index"]).into_iter().flatten());
+        checks.extend(roles.read_rows().then_some("store"));
+        checks.extend(roles.hold_index().then_some("index"));
         checks.extend(encodes.then_some("model"));
         let health = Arc::new(Health::new(&checks));
         let OpenLog { log, embedded } = open(&config, &topology, folder.as_ref()).await?;
@@ -144,13 +146,15 @@ impl Platform {
         let webhooks = webhooks(&config)?;
         let (mut projections, mut registry) = (None, None);
         let mut servers = Vec::new();
-        if let Some(folder) = &folder {
-            let catalog = parts.projection(Catalog, folder, &mut generations).await?;
-            let letters = parts.projection(DeadLetters, folder, &mut generations).await?;
-            let own = parts.projection(Registry, folder, &mut generations).await?;
+        if let Some(rows) = rows(&config, &roles, folder.as_ref()).await? {
+            let catalog = parts.projection(Catalog, &rows, &mut generations).await?;
+            let letters = parts.projection(DeadLetters, &rows, &mut generations).await?;
+            let own = parts.projection(Registry, &rows, &mut generations).await?;
             let views = [catalog.1.clone(), letters.1, own.1.clone()];
             tokio::spawn(watch::store(log.clone(), views, health.clone()));
-            servers.push(parts.webhooks(folder, own.clone(), webhooks.clone()).await?);
+            if let (true, Some(folder)) = (roles.has(Role::Projections), &folder) {
+                servers.push(parts.webhooks(folder, own.clone(), webhooks.clone()).await?);
+            }
             projections = Some((catalog, letters.0));
             registry = Some(own);
         }
@@ -208,7 +212,7 @@ impl Platform {
         let (mut generation, mut repairs) = (None, Vec::new());
         if encodes {
             let group = Group::new("embedder", &entry.model);
-            match &folder {
+            match folder.as_ref().filter(|_| roles.hold_index()) {
                 Some(folder) => {
                     let made = Arc::new(EmbeddedIndex::new(folder.read_models()));
                     let model = entry.model.clone();
@@ -283,6 +287,23 @@ impl Platform {
             tracing::error!(%error, "index was not closed cleanly");
         }
         self.log.close().await;
+    }
+}
+
+/// Where this process has the relational read models, if it has them.
+async fn rows<'a>(
+    config: &Config,
+    roles: &Roles,
+    folder: Option<&'a DataFolder>,
+) -> Result<Option<Rows<'a>>, CliError> {
+    match (roles.read_rows(), folder) {
+        (true, _) if config.shares_rows() => {
+            let database = Postgres::open(config.backend_dsn.expose()).await;
+            let database = database.map_err(|error| CliError::Failed(format!("ML_MLFLOW_BACKEND_DSN: {error}")))?;
+            Ok(Some(Rows::Postgres { database, folds: roles.has(Role::Projections), shared: config.on_kafka() }))
+        }
+        (true, Some(folder)) => Ok(Some(Rows::Files(folder))),
+        _ => Ok(None),
     }
 }
 

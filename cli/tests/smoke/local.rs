@@ -133,3 +133,22 @@ fn completions_know_the_commands() {
         assert!(ran.code == Some(0) && ran.out.contains("topology"), "{shell}");
     }
 }
+
+#[test]
+fn an_address_that_is_no_postgres_is_said_and_its_password_is_not() {
+    for (address, message) in [
+        ("sqlite:///rows.db", "postgresql://user:password@host:5432/database"),
+        ("postgresql://me:hidden@127.0.0.1:1/db", "postgresql://127.0.0.1:1/db: "),
+    ] {
+        let settings = [
+            ("ML_MLFLOW_BACKEND_DSN", address),
+            ("ML_EMBEDDING_MODEL", "feature-hashing"),
+            ("ML_QUERY_PORT", "0"),
+            ("ML_TRACKING_PORT", "0"),
+        ];
+        let ran = Program::alone().run_with(&["up"], "", &settings);
+        assert_eq!(ran.code, Some(1), "{}", ran.err);
+        assert!(ran.err.contains("ML_MLFLOW_BACKEND_DSN") && ran.err.contains(message), "{}", ran.err);
+        assert!(!ran.err.contains("hidden"), "{}", ran.err);
+    }
+}

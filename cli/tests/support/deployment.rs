@@ -49,7 +49,7 @@ pub async fn no_lag(tracking: &Server) {
         if processors.len() >= 4 && processors.iter().all(|processor| processor["lag"] == 0) {
             return;
         }
-        assert!(std::time::Instant::now() < deadline, "lag stays: {status}");
+        assert!(std::time::Instant::now() < deadline, "lag stays: {processors:?}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }

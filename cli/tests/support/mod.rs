@@ -2,7 +2,9 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod cluster;
+pub mod database;
 pub mod deployment;
+pub mod runs;
 pub mod world;
 
 use std::io::{BufRead as _, BufReader};
@@ -25,22 +27,39 @@ impl Drop for Running {
     }
 }
 
-/// Where a test's platform lives: a data folder of its own, and the log in it or on a cluster of its own.
+/// Where a test's platform lives: a data folder of its own, the log in it or on a cluster of its own, and its relational
+/// read models in it or in a database of its own.
 pub struct Place {
     pub data: tempfile::TempDir,
     pub cluster: Option<Arc<cluster::Cluster>>,
+    pub database: Option<Arc<database::Database>>,
 }
 
 impl Place {
     pub fn embedded() -> Self {
-        Self { data: tempfile::tempdir().unwrap(), cluster: None }
+        Self { data: tempfile::tempdir().unwrap(), cluster: None, database: None }
     }
 
     /// A fresh cluster with the topology applied.
     pub async fn kafka() -> Self {
         let cluster = tokio::task::spawn_blocking(cluster::Cluster::start).await.unwrap();
         cluster.apply_topology();
-        Self { data: tempfile::tempdir().unwrap(), cluster: Some(Arc::new(cluster)) }
+        Self { data: tempfile::tempdir().unwrap(), cluster: Some(Arc::new(cluster)), database: None }
+    }
+
+    /// The same with a database of its own.
+    pub async fn on_postgres(mut self) -> Self {
+        let database = tokio::task::spawn_blocking(database::Database::start).await.unwrap();
+        self.database = Some(Arc::new(database));
+        self
+    }
+
+    /// Throws all read models away.
+    pub async fn forget_rows(&self) {
+        std::fs::remove_dir_all(self.path().join("read-models")).unwrap();
+        if let Some(database) = &self.database {
+            database.forget().await;
+        }
     }
 
     /// Another one of the same kind.
@@ -51,9 +70,9 @@ impl Place {
         }
     }
 
-    /// Another data folder on the same cluster.
+    /// Another data folder on the same cluster, and the same database.
     pub fn beside(&self) -> Self {
-        Self { data: tempfile::tempdir().unwrap(), cluster: self.cluster.clone() }
+        Self { data: tempfile::tempdir().unwrap(), cluster: self.cluster.clone(), database: self.database.clone() }
     }
 
     pub fn path(&self) -> &Path {
@@ -61,7 +80,9 @@ impl Place {
     }
 
     pub fn settings(&self) -> Vec<(&str, &str)> {
-        self.cluster.as_ref().map(|cluster| cluster.settings()).unwrap_or_default()
+        let mut settings = self.cluster.as_ref().map(|cluster| cluster.settings()).unwrap_or_default();
+        settings.extend(self.database.as_ref().map(|database| database.setting()));
+        settings
     }
 
     /// Starts `carbon-ml up` and waits until it is ready.
@@ -88,6 +109,32 @@ macro_rules! on_both_logs {
                 #[ignore = "starts brokers: scripts/services.sh fetches them; run with --ignored"]
                 async fn $test() {
                     super::$test(super::support::Place::kafka().await).await;
+                }
+            )*
+        }
+    };
+}
+
+/// The same, and two more of each function with the relational read models on Postgres.
+#[macro_export]
+macro_rules! on_every_store {
+    ($($test:ident,)*) => {
+        on_both_logs! { $($test,)* }
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[ignore = "starts a Postgres: scripts/postgres.py fetches it; run with --ignored"]
+                async fn $test() {
+                    super::$test(super::support::Place::embedded().on_postgres().await).await;
+                }
+            )*
+        }
+        mod postgres_and_kafka {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[ignore = "starts brokers and a Postgres: scripts/services.sh and scripts/postgres.py fetch them; run with --ignored"]
+                async fn $test() {
+                    super::$test(super::support::Place::kafka().await.on_postgres().await).await;
                 }
             )*
         }

@@ -15,6 +15,8 @@ pub enum StoreError {
         "store: {path} holds an MLflow store: name another database, and copy that one with `carbon-ml import mlflow`"
     )]
     Foreign { path: String },
+    #[error("store: the address is none of a Postgres: postgresql://user:password@host:5432/database")]
+    Address,
     #[error("store: {0}")]
     Corrupt(String),
 }
@@ -43,7 +45,8 @@ impl StoreError {
         match self {
             StoreError::Corrupt(_) => true,
             StoreError::Open { source, .. } | StoreError::Sql(source) => is_damage(source),
-            StoreError::Layout { .. } | StoreError::Io { .. } | StoreError::Foreign { .. } => false,
+            StoreError::Layout { .. } | StoreError::Io { .. } => false,
+            StoreError::Foreign { .. } | StoreError::Address => false,
         }
     }
 }
@@ -52,14 +55,15 @@ impl Classify for StoreError {
     fn fault(&self) -> Fault {
         match self {
             StoreError::Corrupt(_) | StoreError::Layout { .. } => Fault::Internal,
-            StoreError::Foreign { .. } => Fault::User,
+            StoreError::Foreign { .. } | StoreError::Address => Fault::User,
             _ => Fault::External,
         }
     }
 
     fn retry(&self) -> Retry {
         match self {
-            StoreError::Corrupt(_) | StoreError::Layout { .. } | StoreError::Foreign { .. } => Retry::Never,
+            StoreError::Corrupt(_) | StoreError::Layout { .. } => Retry::Never,
+            StoreError::Foreign { .. } | StoreError::Address => Retry::Never,
             StoreError::Sql(error) | StoreError::Open { source: error, .. } => match error {
                 sqlx::Error::Database(db) if db.is_unique_violation() || db.is_check_violation() => Retry::Never,
                 sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => Retry::Never,

@@ -34,6 +34,9 @@ impl Postgres {
     pub async fn open(address: &str) -> Result<Self, StoreError> {
         let shown = shown(address);
         let opened = |source| StoreError::Open { path: shown.clone(), source };
+        if !address.starts_with("postgres") || !address.contains("://") {
+            return Err(StoreError::Address);
+        }
         let options = PgConnectOptions::from_str(&without_driver(address)).map_err(opened)?;
         let options = options.application_name("carbon-ml").options([
             ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
@@ -54,17 +57,9 @@ impl Postgres {
         Ok(Self { options, shown, commits })
     }
 
-    /// As it may be shown: without a password.
-    pub fn shown(&self) -> &str {
-        &self.shown
-    }
-
-    /// Removes the schema of a namespace with all that is in it.
-    pub async fn remove(&self, name: &str) -> Result<(), StoreError> {
-        let mut connection = sqlx::ConnectOptions::connect(&*self.options).await?;
-        let drop = format!("DROP SCHEMA IF EXISTS {} CASCADE", schema_name(name));
-        connection.execute(sqlx::raw_sql(AssertSqlSafe(drop))).await?;
-        Ok(sqlx::Connection::close(connection).await?)
+    /// An address as it may be shown: without a password.
+    pub fn shown(address: &str) -> String {
+        shown(address)
     }
 }
 

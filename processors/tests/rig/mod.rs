@@ -14,13 +14,13 @@ use carbon_log::{DataFolder, EmbeddedLog, EventLog, Group, NewRecord, Record, Va
 use carbon_processors::{Embedder, Indexer, ProjectionSink};
 use carbon_read_models::catalog::Catalog;
 use carbon_read_models::deadletters::DeadLetters;
-use carbon_read_models::{Digest, digest};
+use carbon_read_models::{Digest, Projection, digest};
 use carbon_runtime::Shutdown;
 use carbon_runtime::consume::{Options, ProcessorHandle, Sink, Stage, spawn_sink, spawn_stage};
 use carbon_schemas::Event;
 use carbon_schemas::events::EntityChanged;
 use carbon_search::{EmbeddedIndex, GenerationSpec, HybridIndex, StoredRow};
-use carbon_store::Namespace;
+use carbon_store::{Namespace, Postgres, Site};
 use carbon_topology::Topology;
 use uuid::Uuid;
 
@@ -147,6 +147,17 @@ pub fn options(name: &str, group: &str, log: Arc<dyn EventLog>, shutdown: &Shutd
     }
 }
 
+/// A projection's rows in a folder; where `CARBON_TEST_POSTGRES` names a Postgres, in a schema of it that the folder names.
+pub async fn open<P: Projection>(projection: P, folder: PathBuf) -> ProjectionSink<P> {
+    let Ok(address) = std::env::var("CARBON_TEST_POSTGRES") else {
+        return ProjectionSink::open(projection, folder).await.unwrap();
+    };
+    let name = folder.display().to_string();
+    let name = name[name.len().saturating_sub(50)..].to_owned();
+    let site = Site::Schema(Postgres::open(&address).await.unwrap(), name);
+    ProjectionSink::at(projection, &site).await.unwrap()
+}
+
 impl Rig {
     pub async fn new() -> Self {
         Self::open(Arc::new(tempfile::tempdir().unwrap()), CountingEncoder::new()).await
@@ -160,8 +171,8 @@ impl Rig {
         let spec = GenerationSpec { id: search_generation(), model: model(), dimension: DIMENSION };
         index.create(&spec).await.unwrap();
         let shutdown = Shutdown::new();
-        let catalog = ProjectionSink::open(Catalog, data.read_models().join("catalog-v1-1")).await.unwrap();
-        let letters = ProjectionSink::open(DeadLetters, data.read_models().join("deadletters-v1-1")).await.unwrap();
+        let catalog = open(Catalog, data.read_models().join("catalog-v1-1")).await;
+        let letters = open(DeadLetters, data.read_models().join("deadletters-v1-1")).await;
         let (catalog_rows, letter_rows) = (catalog.namespace().clone(), letters.namespace().clone());
         let mut rig = Self {
             folder,

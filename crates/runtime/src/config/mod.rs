@@ -39,7 +39,6 @@ impl Classify for ConfigError {
 
 /// Settings of the platform's contract that this version cannot honour: refused rather than ignored.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("ML_MLFLOW_BACKEND_DSN", "read models are embedded"),
     ("ML_VECTOR_DB_DSN", "the index is embedded"),
     ("ML_REDIS_URL", "caches are in memory"),
     ("ML_AUTH_ENABLED", "there is no authentication yet; keep to loopback"),
@@ -108,6 +107,11 @@ impl Config {
             return Err(ConfigError::RegistryMissing);
         }
         Ok((config, warnings))
+    }
+
+    /// Whether the relational read models lie in a database that processes share.
+    pub fn shares_rows(&self) -> bool {
+        !self.backend_dsn.expose().is_empty()
     }
 
     /// Whether the log lies on Kafka.

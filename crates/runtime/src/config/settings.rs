@@ -67,6 +67,9 @@ declare! {
     tracking_url: String = "ML_TRACKING_URL", "http://127.0.0.1:5000";
     /// Where files of runs and models lie: a folder, or `s3://bucket/prefix`; empty: `artifacts` in the data folder.
     artifact_uri: String = "ML_MLFLOW_ARTIFACT_URI", "";
+    /// The Postgres database of the relational read models, `postgresql://user:password@host:5432/database`, of which each
+    /// generation has a schema and which the processes of a platform share; empty: files in the data folder.
+    backend_dsn: Secret = "ML_MLFLOW_BACKEND_DSN", "";
     /// The folder of MLflow's web UI, `mlflow/server/js/build` of its Python package; empty: there is no web UI.
     mlflow_ui: String = "ML_MLFLOW_UI", "";
     /// The address of the S3 server (MinIO and others); empty: Amazon's.

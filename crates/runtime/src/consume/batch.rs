@@ -68,12 +68,17 @@ pub(super) trait Worker: Send + Sync + 'static {
         upto: &Positions,
     ) -> Result<Committed, WorkerError>;
 
-    /// The end was seen at `upto`, with no record between. Moves the position where it lies in the log itself, and
-    /// says so; a checkpoint stays at the last record, which the end does not change.
+    /// The end was seen at `upto`, with no record between. Moves the position where it lies in the log itself or is shared,
+    /// and says so; a checkpoint of this process alone stays at the last record, which the end does not change.
     async fn pass(&self, from: &Positions, upto: &Positions) -> Result<bool, WorkerError>;
 
     /// What goes out after the commit; derived ids make a repeat harmless.
     async fn after_commit(&self, committed: Committed) -> Result<(), ProcessorError>;
+
+    /// Whether the log knows less than where an assignment starts: who came before was gone before it had told.
+    fn owes_advice(&self, _start: &Positions) -> bool {
+        false
+    }
 
     /// Tells the log how far this worker is, where that is only advice.
     async fn advise(&self, positions: &Positions) -> Result<(), ProcessorError>;

@@ -127,3 +127,15 @@ impl Backoff {
         }
     }
 }
+
+/// The end of the batch that lands; never, where there is none.
+pub(super) async fn landed(landing: &mut Option<Landing>) -> Result<Landed, ProcessorError> {
+    match landing {
+        Some(running) => {
+            let landed = running.end().await;
+            *landing = None;
+            landed
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::batch::{Worker, WorkerError};
 use super::error::ProcessorError;
-use super::landing::{Backoff, Landed, Landing, Prepared};
+use super::landing::{Backoff, Landed, Landing, Prepared, landed};
 use super::progress::{Phase, ProcessorHandle, ProcessorView, Progress};
 use super::sink::{Sink, SinkWorker};
 use super::stage::{Stage, StageWorker};
@@ -204,6 +204,9 @@ impl<W: Worker> Loop<W> {
                     now.halted.retain(|at, _| !partitions.contains(at));
                     now.rebuilt = rebuilt.or(now.rebuilt.take());
                 });
+                if self.worker.owes_advice(&positions) {
+                    self.advice_due.get_or_insert_with(tokio::time::Instant::now);
+                }
                 tracing::debug!(processor = %self.options.name, group = %self.options.group, %positions, "assigned");
                 let _ = start.send(positions);
                 if let Err(error) = self.worker.open().await {
@@ -395,17 +398,5 @@ impl<W: Worker> Loop<W> {
             self.worker.advise(&positions).await?;
         }
         Ok(())
-    }
-}
-
-/// The end of the batch that lands; never, where there is none.
-async fn landed(landing: &mut Option<Landing>) -> Result<Landed, ProcessorError> {
-    match landing {
-        Some(running) => {
-            let landed = running.end().await;
-            *landing = None;
-            landed
-        }
-        None => std::future::pending().await,
     }
 }

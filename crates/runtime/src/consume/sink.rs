@@ -29,6 +29,12 @@ pub trait Sink: Send + Sync + 'static {
         record
     }
 
+    /// The end of a partition was seen at `upto`, with no record between. Moves the checkpoint, and says so, where others
+    /// have nothing else to tell them that all before it is folded.
+    async fn pass(&self, _log: &str, _from: &Positions, _upto: &Positions) -> Result<bool, SinkError> {
+        Ok(false)
+    }
+
     /// Applies a batch, in log order within each partition, and moves the checkpoint from `from` to `upto`
     /// in the same transaction. Answers the notices to be appended after the commit.
     async fn apply(
@@ -125,12 +131,21 @@ impl<S: Sink> Worker for SinkWorker<S> {
         Ok(Committed { notices })
     }
 
-    async fn pass(&self, _: &Positions, _: &Positions) -> Result<bool, WorkerError> {
-        Ok(false)
+    async fn pass(&self, from: &Positions, upto: &Positions) -> Result<bool, WorkerError> {
+        match self.sink.pass(self.log.identity(), from, upto).await {
+            Ok(moved) => Ok(moved),
+            Err(SinkError::Moved { actual }) => Err(WorkerError::Lost { actual }),
+            Err(SinkError::Failed(error)) => Err(error.into()),
+        }
     }
 
     async fn after_commit(&self, committed: Committed) -> Result<(), ProcessorError> {
         Ok(self.log.append(committed.notices).await.map(drop)?)
+    }
+
+    fn owes_advice(&self, start: &Positions) -> bool {
+        let told = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        start.iter().any(|(at, next)| next > told.next(at))
     }
 
     async fn advise(&self, positions: &Positions) -> Result<(), ProcessorError> {
