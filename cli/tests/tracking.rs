@@ -109,11 +109,45 @@ async fn law_12_tenants_have_experiments_of_their_own(place: Place) {
     assert_eq!(post(&server, "experiments/create", &json!({"name": "e"})).await.unwrap().0, 200);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "fetches MLflow's client (1 GB, once); run with --ignored"]
-async fn an_unmodified_mlflow_client_does_all_that_it_does_with_its_own_server() {
-    let place = Place::embedded();
-    let server = Server::start_with(place.path(), &[("ML_SECRET_KEY", "the key of this test")]).await;
+/// Each on files and on Postgres.
+macro_rules! like_mlflow {
+    ($($test:ident, $needs:literal;)*) => {
+        mod on_files {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[ignore = $needs]
+                async fn $test() {
+                    super::$test(super::Place::embedded()).await;
+                }
+            )*
+        }
+        mod on_postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[ignore = $needs]
+                async fn $test() {
+                    super::$test(super::Place::embedded().on_postgres().await).await;
+                }
+            )*
+        }
+    };
+}
+
+like_mlflow! {
+    an_unmodified_mlflow_client_does_all_that_it_does_with_its_own_server, "fetches MLflow's client (1 GB, once); run with --ignored";
+    bad_requests_are_answered_as_mlflow_does, "asks a server what MLflow's own was asked; needs the recordings";
+    what_mlflow_answered_is_answered_so, "asks a server what MLflow's own was asked; needs the recordings";
+}
+
+/// A server that can keep the secrets of webhooks.
+async fn with_key(place: &Place) -> Server {
+    let mut settings = place.settings();
+    settings.push(("ML_SECRET_KEY", "the key of this test"));
+    Server::start_with(place.path(), &settings).await
+}
+
+async fn an_unmodified_mlflow_client_does_all_that_it_does_with_its_own_server(place: Place) {
+    let server = with_key(&place).await;
     let scripts = format!("{}/../scripts", env!("CARGO_MANIFEST_DIR"));
     let python = tokio::process::Command::new(format!("{scripts}/python_env.sh"))
         .args(["-r", &format!("{scripts}/foreign/mlflow.txt")])
@@ -133,15 +167,14 @@ async fn an_unmodified_mlflow_client_does_all_that_it_does_with_its_own_server()
 }
 
 /// Where `CARBON_MLFLOW_RECORDINGS` names the folder of what MLflow's own server was asked and answered.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "asks a server what MLflow's own was asked; needs the recordings"]
-async fn bad_requests_are_answered_as_mlflow_does() {
+async fn bad_requests_are_answered_as_mlflow_does(place: Place) {
     let Some(folder) = std::env::var_os("CARBON_MLFLOW_RECORDINGS") else {
         println!("skipped: CARBON_MLFLOW_RECORDINGS names no folder");
         return;
     };
     for file in ["error_probe.txt", "error_probe2.txt"] {
-        let place = Place::embedded();
+        // Rows of another log are thrown away.
+        let place = place.afresh();
         let server = place.start().await;
         let mut probes = tokio::process::Command::new("python3");
         probes.arg(format!("{}/../scripts/foreign/mlflow_probes.py", env!("CARGO_MANIFEST_DIR")));
@@ -153,15 +186,12 @@ async fn bad_requests_are_answered_as_mlflow_does() {
 }
 
 /// Every recorded pair but traces, each after the state that it needs.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "asks a server what MLflow's own was asked; needs the recordings"]
-async fn what_mlflow_answered_is_answered_so() {
+async fn what_mlflow_answered_is_answered_so(place: Place) {
     let Some(folder) = std::env::var_os("CARBON_MLFLOW_RECORDINGS") else {
         println!("skipped: CARBON_MLFLOW_RECORDINGS names no folder");
         return;
     };
-    let place = Place::embedded();
-    let server = Server::start_with(place.path(), &[("ML_SECRET_KEY", "a key of this test")]).await;
+    let server = with_key(&place).await;
     let mut pairs = tokio::process::Command::new("python3");
     pairs.arg(format!("{}/../scripts/foreign/mlflow_pairs", env!("CARGO_MANIFEST_DIR")));
     pairs.args(["--tracking-uri", &server.tracking]).arg(std::path::Path::new(&folder).join("endpoints"));

@@ -75,6 +75,11 @@ impl Place {
         Self { data: tempfile::tempdir().unwrap(), cluster: self.cluster.clone(), database: self.database.clone() }
     }
 
+    /// Another data folder, and with it another log, on the same database.
+    pub fn afresh(&self) -> Self {
+        Self { data: tempfile::tempdir().unwrap(), cluster: None, database: self.database.clone() }
+    }
+
     pub fn path(&self) -> &Path {
         self.data.path()
     }
