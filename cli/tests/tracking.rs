@@ -13,7 +13,9 @@ use support::{Place, Random, Server};
 
 on_every_store! {
     law_14_kill_9_while_runs_are_logged_loses_and_doubles_nothing,
-    law_01_the_registry_comes_back_as_it_was,
+    law_01_law_03_the_registry_comes_back_as_it_was,
+    law_09_of_claims_at_once_one_wins,
+    law_10_of_values_at_once_one_wins,
     law_12_tenants_have_experiments_of_their_own,
 }
 
@@ -55,7 +57,7 @@ async fn law_14_kill_9_while_runs_are_logged_loses_and_doubles_nothing(place: Pl
     println!("{rounds} kills, {acknowledged} batches of the last runs acknowledged");
 }
 
-async fn law_01_the_registry_comes_back_as_it_was(place: Place) {
+async fn law_01_law_03_the_registry_comes_back_as_it_was(place: Place) {
     let server = place.start().await;
     let created = json!({"name": "spreads", "tags": [{"key": "desk", "value": "gas"}]});
     let experiment = text(&post(&server, "experiments/create", &created).await.unwrap().1["experiment_id"]);
@@ -90,6 +92,54 @@ async fn law_01_the_registry_comes_back_as_it_was(place: Place) {
     // Numbers and names go on from there.
     let next = post(&server, "experiments/create", &json!({"name": "next"})).await.unwrap().1;
     assert_ne!(next["experiment_id"], experiment.as_str());
+}
+
+/// Many at once: how many took effect; each of the others is answered with this status and code.
+async fn at_once(server: &Server, path: &str, bodies: Vec<Value>, code: &str) -> usize {
+    let calls = bodies.iter().map(|body| post(server, path, body));
+    let mut took_effect = 0;
+    for (status, answer) in futures::future::join_all(calls).await.into_iter().map(Option::unwrap) {
+        match status {
+            200 => took_effect += 1,
+            _ => assert_eq!((status, &answer["error_code"]), (400, &json!(code)), "{answer}"),
+        }
+    }
+    took_effect
+}
+
+async fn law_09_of_claims_at_once_one_wins(place: Place) {
+    let server = place.start().await;
+    for path in ["experiments/create", "registered-models/create"] {
+        let claims = vec![json!({"name": "contested"}); 16];
+        assert_eq!(at_once(&server, path, claims, "RESOURCE_ALREADY_EXISTS").await, 1, "{path}");
+        let different = (0..16).map(|n| json!({"name": format!("own{n}")})).collect();
+        assert_eq!(at_once(&server, path, different, "").await, 16, "{path}");
+    }
+    let versions = vec![json!({"name": "contested", "source": "s3://elsewhere/model"}); 16];
+    assert_eq!(at_once(&server, "model-versions/create", versions, "").await, 16);
+    let found = ask(&server, "model-versions/search?max_results=100").await;
+    let mut numbers: Vec<u64> = found["model_versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|version| text(&version["version"]).parse().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=16).collect::<Vec<_>>());
+}
+
+async fn law_10_of_values_at_once_one_wins(place: Place) {
+    let server = place.start().await;
+    let run = started(&server, "0").await;
+    let batch = |n: usize| json!({"run_id": run, "params": [{"key": "p", "value": n.to_string()}], "metrics": [{"key": "m", "value": n, "timestamp": n}]});
+    let won = at_once(&server, "runs/log-batch", (0..16).map(batch).collect(), "INVALID_PARAMETER_VALUE").await;
+    assert_eq!(won, 1);
+    let read = ask(&server, &format!("runs/get?run_id={run}")).await;
+    let data = &read["run"]["data"];
+    // What was refused is refused whole.
+    let history = ask(&server, &format!("metrics/get-history?run_id={run}&metric_key=m")).await;
+    assert_eq!(history["metrics"].as_array().map(Vec::len), Some(1));
+    assert_eq!(data["params"][0]["value"], data["metrics"][0]["timestamp"].to_string().as_str());
 }
 
 async fn law_12_tenants_have_experiments_of_their_own(place: Place) {
