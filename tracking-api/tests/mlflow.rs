@@ -29,5 +29,7 @@ mod runs;
 mod search;
 #[path = "mlflow/ui.rs"]
 mod ui;
+#[path = "mlflow/versions.rs"]
+mod versions;
 #[path = "mlflow/webhooks.rs"]
 mod webhooks;
