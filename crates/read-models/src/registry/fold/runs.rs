@@ -13,7 +13,7 @@ use crate::projection::FoldError;
 use crate::registry::verdict::{Conflict, ConflictCode};
 
 /// The tag that follows a run's name, and that the name follows.
-const NAME_TAG: &str = "mlflow.runName";
+pub(crate) const NAME_TAG: &str = "mlflow.runName";
 
 /// What a batch changes, by the run's number.
 #[derive(Default)]
