@@ -38,7 +38,7 @@ pub(crate) async fn advance(
     from: &Positions,
     upto: &Positions,
 ) -> Result<(), CheckpointError> {
-    let actual = read(&mut *connection).await?.positions;
+    let Checkpoint { log: known, positions: actual } = read(&mut *connection).await?;
     if upto.iter().any(|(at, _)| actual.next(at) != from.next(at)) {
         return Err(CheckpointError::Moved { actual });
     }
@@ -51,6 +51,9 @@ pub(crate) async fn advance(
     });
     insert.push(" ON CONFLICT (topic, partition) DO UPDATE SET next = excluded.next");
     insert.build().execute(&mut *connection).await.map_err(StoreError::from)?;
+    if known.as_deref() == Some(log) {
+        return Ok(());
+    }
     query("INSERT INTO checkpoint_log (id, log) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET log = excluded.log")
         .bind(log)
         .execute(connection)

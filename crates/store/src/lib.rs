@@ -4,6 +4,8 @@
 mod checkpoint;
 mod error;
 mod follow;
+mod landed;
+mod lanes;
 mod namespace;
 mod postgres;
 mod row;
@@ -14,6 +16,7 @@ mod value;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use error::StoreError;
 pub use follow::CommitsOf;
+pub use lanes::{Lane, Lanes};
 pub use namespace::{Layout, Namespace, Site, Snapshot, Tables};
 pub use postgres::Postgres;
 pub use row::{Get, Row};

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use carbon_core::Positions;
-use sqlx::{Sqlite, Transaction};
+use carbon_core::{Position, Positions};
+use sqlx::Transaction;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::error::StoreError;
+use crate::landed::{Landed, Landing};
+use crate::lanes::Lane;
 use crate::postgres::{Postgres, PostgresNamespace};
 use crate::row::Row;
 use crate::sql::{Connection, Dialect, Query, Readers};
@@ -40,7 +42,7 @@ pub struct Layout {
 /// One generation's tables and checkpoint.
 #[derive(Clone, Debug)]
 pub enum Namespace {
-    Sqlite { file: SqliteNamespace, readers: Readers },
+    Sqlite { file: SqliteNamespace, readers: Readers, landed: Landed },
     Postgres(PostgresNamespace),
 }
 
@@ -52,8 +54,8 @@ impl Namespace {
                 let Layout { version, ddl, page_bytes } = *layout;
                 let opened = SqliteNamespace::open_paged(path, Durability::Derived, version, ddl, page_bytes);
                 let file = opened.await?;
-                let readers = Readers::Sqlite(file.readers().clone());
-                Ok(Self::Sqlite { file, readers })
+                let readers = Readers::Sqlite(file.lanes().clone());
+                Ok(Self::Sqlite { file, readers, landed: Landed::default() })
             }
             Site::Schema(postgres, name) => Ok(Self::Postgres(PostgresNamespace::open(postgres, name, layout).await?)),
         }
@@ -77,7 +79,11 @@ impl Namespace {
     /// Several reads of one moment.
     pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         Ok(Snapshot(match self {
-            Namespace::Sqlite { file, .. } => Tx::Sqlite(file.readers().begin().await?),
+            Namespace::Sqlite { file, .. } => {
+                let mut lane = file.lanes().take().await?;
+                lane.run("BEGIN").await?;
+                Tx::Sqlite(lane)
+            }
             Namespace::Postgres(schema) => Tx::Postgres(schema.snapshot().await?),
         }))
     }
@@ -86,9 +92,26 @@ impl Namespace {
     /// [`Tables::commit`], nothing of it stays.
     pub async fn begin(&self) -> Result<Tables<'_>, StoreError> {
         Ok(match self {
-            Namespace::Sqlite { file, .. } => Tables { tx: Tx::Sqlite(file.begin().await?.tx), schema: None },
-            Namespace::Postgres(schema) => Tables { tx: Tx::Postgres(schema.begin().await?), schema: Some(schema) },
+            Namespace::Sqlite { file, .. } => self.tables(Tx::Sqlite(file.begin().await?.lane), None),
+            Namespace::Postgres(schema) => self.tables(Tx::Postgres(schema.begin().await?), Some(schema)),
         })
+    }
+
+    fn tables<'t>(&'t self, tx: Tx, schema: Option<&'t PostgresNamespace>) -> Tables<'t> {
+        Tables { tx, schema, landed: self.landed(), landing: Landing::default() }
+    }
+
+    fn landed(&self) -> &Landed {
+        match self {
+            Namespace::Sqlite { landed, .. } => landed,
+            Namespace::Postgres(schema) => &schema.landed,
+        }
+    }
+
+    /// Whether the commit of a record had something to remark ([`Tables::remark`]); `None` where it is not known here,
+    /// since another process made it, or an earlier one.
+    pub fn remarked(&self, position: &Position) -> Option<bool> {
+        self.landed().remarked(position)
     }
 
     /// The checkpoint as of the last commit.
@@ -99,9 +122,11 @@ impl Namespace {
     /// Throws all rows and the checkpoint away, in one transaction. The tables stay.
     pub async fn clear(&self) -> Result<(), StoreError> {
         match self {
-            Namespace::Sqlite { file, .. } => file.clear().await,
-            Namespace::Postgres(schema) => schema.clear().await,
+            Namespace::Sqlite { file, .. } => file.clear().await?,
+            Namespace::Postgres(schema) => schema.clear().await?,
         }
+        self.landed().forget();
+        Ok(())
     }
 
     /// Hands over every row that a statement answers, one by one.
@@ -123,16 +148,27 @@ impl Namespace {
 }
 
 pub(crate) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(Lane),
     Postgres(Transaction<'static, sqlx::Postgres>),
 }
 
 impl Tx {
     fn connection(&mut self) -> Connection<'_> {
         match self {
-            Tx::Sqlite(tx) => Connection::Sqlite(tx),
+            Tx::Sqlite(lane) => Connection::Sqlite(&mut lane.connection),
             Tx::Postgres(tx) => Connection::Postgres(tx),
         }
+    }
+
+    async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Tx::Sqlite(mut lane) => {
+                lane.run("COMMIT").await?;
+                lane.give_back();
+            }
+            Tx::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
     }
 }
 
@@ -143,12 +179,19 @@ impl Snapshot {
     pub fn connection(&mut self) -> Connection<'_> {
         self.0.connection()
     }
+
+    /// Its connection is free for others again; dropped instead, that of a file is closed.
+    pub async fn end(self) -> Result<(), StoreError> {
+        self.0.commit().await
+    }
 }
 
 /// The tables of a namespace inside one write transaction: all that a fold may touch (law 3).
 pub struct Tables<'t> {
     tx: Tx,
     schema: Option<&'t PostgresNamespace>,
+    landed: &'t Landed,
+    landing: Landing,
 }
 
 impl Tables<'_> {
@@ -171,17 +214,23 @@ impl Tables<'_> {
     /// Only the partitions of `upto` are compared and moved.
     pub async fn advance(&mut self, log: &str, from: &Positions, upto: &Positions) -> Result<(), CheckpointError> {
         let dialect = self.dialect();
-        checkpoint::advance(&mut self.connection(), dialect, log, from, upto).await
+        checkpoint::advance(&mut self.connection(), dialect, log, from, upto).await?;
+        self.landing.from.merge(from);
+        self.landing.upto.merge(upto);
+        Ok(())
+    }
+
+    /// That there is something to say of a record, for [`Namespace::remarked`].
+    pub fn remark(&mut self, position: &Position) {
+        self.landing.remarks.push(position.clone());
     }
 
     pub async fn commit(mut self) -> Result<(), StoreError> {
         if let Some(schema) = self.schema {
             schema.notify(&mut self.tx.connection()).await?;
         }
-        match self.tx {
-            Tx::Sqlite(tx) => tx.commit().await?,
-            Tx::Postgres(tx) => tx.commit().await?,
-        }
+        self.tx.commit().await?;
+        self.landed.add(&self.landing);
         Ok(())
     }
 }

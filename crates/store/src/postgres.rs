@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool, Transaction};
 use crate::checkpoint;
 use crate::error::StoreError;
 use crate::follow::Commits;
+use crate::landed::Landed;
 use crate::namespace::Layout;
 use crate::sql::{Connection, Readers, query};
 
@@ -101,6 +102,7 @@ pub struct PostgresNamespace {
     reader: PgPool,
     pub(crate) readers: Readers,
     pub(crate) postgres: Postgres,
+    pub(crate) landed: Landed,
 }
 
 impl PostgresNamespace {
@@ -143,7 +145,7 @@ impl PostgresNamespace {
         tx.commit().await?;
         let reader = pool(8).connect_lazy_with(options);
         let readers = Readers::Postgres(reader.clone());
-        Ok(Self { schema, writer, reader, readers, postgres: postgres.clone() })
+        Ok(Self { schema, writer, reader, readers, postgres: postgres.clone(), landed: Landed::default() })
     }
 
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, sqlx::Postgres>, StoreError> {

@@ -6,9 +6,10 @@ use std::fmt::{Display, Write as _};
 use futures::TryStreamExt as _;
 use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, SqlSafeStr, SqlStr, SqliteConnection, SqlitePool};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, SqlSafeStr, SqlStr, SqliteConnection};
 
 use crate::error::StoreError;
+use crate::lanes::Lanes;
 use crate::row::{Get, Row};
 use crate::value::{IntoValue, Value};
 
@@ -36,7 +37,7 @@ pub enum Connection<'c> {
 /// The connections for reads of a namespace, each statement on one that is free.
 #[derive(Clone, Debug)]
 pub enum Readers {
-    Sqlite(SqlitePool),
+    Sqlite(Lanes),
     Postgres(PgPool),
 }
 
@@ -83,8 +84,12 @@ macro_rules! run {
     ($query:expr, $target:expr, $method:ident) => {{
         let Query { sql, values } = $query;
         match $target.into() {
-            Target::Readers(Readers::Sqlite(pool)) => {
-                sqlx::query_with(sql, sqlite_arguments(values)?).$method(pool).await.map(Into::into)
+            Target::Readers(Readers::Sqlite(lanes)) => {
+                let arguments = sqlite_arguments(values)?;
+                let mut lane = lanes.take().await?;
+                let answer = sqlx::query_with(sql, arguments).$method(&mut lane.connection).await?;
+                lane.give_back();
+                Ok(answer.into())
             }
             Target::Connection(Connection::Sqlite(connection)) => {
                 sqlx::query_with(sql, sqlite_arguments(values)?).$method(connection).await.map(Into::into)
@@ -163,11 +168,14 @@ impl Query {
     ) -> Result<(), StoreError> {
         let Query { sql, values } = self;
         match readers {
-            Readers::Sqlite(pool) => {
-                let mut rows = sqlx::query_with(sql, sqlite_arguments(values)?).fetch(pool);
+            Readers::Sqlite(lanes) => {
+                let mut lane = lanes.take().await?;
+                let mut rows = sqlx::query_with(sql, sqlite_arguments(values)?).fetch(&mut lane.connection);
                 while let Some(next) = rows.try_next().await? {
                     row(&next.into())?;
                 }
+                drop(rows);
+                lane.give_back();
             }
             Readers::Postgres(pool) => {
                 let mut rows = sqlx::query_with(of_postgres(sql), postgres_arguments(values)?).fetch(pool);

@@ -6,12 +6,13 @@ use std::time::Duration;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Executor, Sqlite, Transaction};
+use sqlx::{ConnectOptions as _, Connection as _, Executor};
 
 use carbon_core::Positions;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::error::StoreError;
+use crate::lanes::{Lane, Lanes};
 use crate::sql::{Connection, Dialect};
 
 /// What a commit survives.
@@ -31,7 +32,8 @@ pub const PAGE_BYTES: u32 = 4096;
 #[derive(Clone, Debug)]
 pub struct SqliteNamespace {
     path: PathBuf,
-    writer: SqlitePool,
+    writer: Lanes,
+    lanes: Lanes,
     readers: SqlitePool,
 }
 
@@ -70,23 +72,26 @@ impl SqliteNamespace {
             .pragma("cache_size", "-32768")
             // 16 MiB of log before pages are copied to the file: the same page is written once for many batches.
             .pragma("wal_autocheckpoint", (16 * 1024 * 1024 / page_bytes.max(1)).to_string())
-            .statement_cache_capacity(64);
+            // Statements differ by how many rows they write.
+            .statement_cache_capacity(256);
         let opened = |source| StoreError::Open { path: shown(), source };
-        let pool = |max| SqlitePoolOptions::new().max_connections(max).acquire_timeout(Duration::from_secs(30));
-        let writer = pool(1).connect_with(options.clone()).await.map_err(opened)?;
-        let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&writer).await.map_err(opened)?;
+        let mut first = options.connect().await.map_err(opened)?;
+        let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut first).await.map_err(opened)?;
         if found != 0 && found != layout {
-            writer.close().await;
+            first.close().await?;
             return Err(StoreError::Layout { path: shown(), found, expected: layout });
         }
-        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = first.begin_with("BEGIN IMMEDIATE").await?;
         for part in [checkpoint::DDL, ddl] {
             tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(part.to_owned()))).await?;
         }
         tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA user_version = {layout}")))).await?;
         tx.commit().await?;
-        let readers = pool(4).connect_lazy_with(options.pragma("query_only", "on"));
-        Ok(Self { path: path.to_owned(), writer, readers })
+        let writer = Lanes::new(options.clone(), 1, vec![first]);
+        let options = options.pragma("query_only", "on");
+        let lanes = Lanes::new(options.clone(), 4, Vec::new());
+        let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(30));
+        Ok(Self { path: path.to_owned(), writer, lanes, readers: pool.connect_lazy_with(options) })
     }
 
     pub fn path(&self) -> &Path {
@@ -101,53 +106,65 @@ impl SqliteNamespace {
     /// Starts the one write transaction; a second caller waits. Dropped without
     /// [`Tables::commit`], nothing of it stays.
     pub async fn begin(&self) -> Result<SqliteTables, StoreError> {
-        Ok(SqliteTables { tx: self.writer.begin_with("BEGIN IMMEDIATE").await? })
+        let mut lane = self.writer.take().await?;
+        lane.run("BEGIN IMMEDIATE").await?;
+        Ok(SqliteTables { lane })
+    }
+
+    /// For single statements, where a pool's own care costs as much as they do.
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     /// Throws all rows and the checkpoint away, in one transaction. The tables stay.
     pub async fn clear(&self) -> Result<(), StoreError> {
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tables = self.begin().await?;
         let names: Vec<String> =
             sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-                .fetch_all(&mut *tx)
+                .fetch_all(tables.connection())
                 .await?;
         for name in names {
             let delete = format!("DELETE FROM \"{name}\"");
-            tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(delete))).await?;
+            tables.connection().execute(sqlx::raw_sql(sqlx::AssertSqlSafe(delete))).await?;
         }
-        Ok(tx.commit().await?)
+        tables.commit().await
     }
 
     /// Closes all connections; the file can then be removed.
     pub async fn close(&self) {
         self.readers.close().await;
+        self.lanes.close().await;
         self.writer.close().await;
     }
 
     /// The checkpoint as of the last commit.
     pub async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
-        let mut connection = self.readers.acquire().await?;
-        checkpoint::read(&mut Connection::Sqlite(&mut connection)).await
+        let mut lane = self.lanes.take().await?;
+        let checkpoint = checkpoint::read(&mut Connection::Sqlite(&mut lane.connection)).await?;
+        lane.give_back();
+        Ok(checkpoint)
     }
 }
 
 /// The tables of a file inside one write transaction.
 pub struct SqliteTables {
-    pub(crate) tx: Transaction<'static, Sqlite>,
+    pub(crate) lane: Lane,
 }
 
 impl SqliteTables {
     pub fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.tx
+        &mut self.lane.connection
     }
 
     /// Moves the checkpoint from `from` to `upto` by compare-and-swap, in this transaction.
     /// Only the partitions of `upto` are compared and moved.
     pub async fn advance(&mut self, log: &str, from: &Positions, upto: &Positions) -> Result<(), CheckpointError> {
-        checkpoint::advance(&mut Connection::Sqlite(&mut self.tx), Dialect::Sqlite, log, from, upto).await
+        checkpoint::advance(&mut Connection::Sqlite(&mut self.lane.connection), Dialect::Sqlite, log, from, upto).await
     }
 
-    pub async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.tx.commit().await?)
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        self.lane.run("COMMIT").await?;
+        self.lane.give_back();
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use carbon_read_models::registry::filter::{Target, parse_filter};
-use carbon_read_models::registry::queries::{RunInfo, SearchRuns, experiment, run, run_info, search_runs};
+use carbon_read_models::registry::queries::{Run, RunInfo, SearchRuns, experiment, run, run_info, search_runs};
 use carbon_schemas::events::{RUN_STATUSES, RunKind, RunLogged};
 use serde::Serialize;
 use serde_json::json;
@@ -102,8 +102,7 @@ pub(super) async fn create(call: Call) -> Answered {
         ..call.run_event(&run_id, RunKind::Started)
     };
     call.write(&event).await?;
-    let made = run(call.rows()?, &call.scope, &run_id).await?.ok_or_else(|| missing(&run_id))?;
-    Ok(Answer(json!({"run": run_shape::run(&made).without_outputs()})))
+    Ok(Answer(json!({"run": run_shape::run(&Run::started(&event)).without_outputs()})))
 }
 
 pub(super) async fn get(call: Call) -> Answered {

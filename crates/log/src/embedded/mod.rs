@@ -4,8 +4,10 @@
 mod compact;
 mod folder;
 mod headers;
+mod insert;
 mod reader;
 mod state;
+mod tail;
 mod writer;
 
 use std::str::FromStr as _;
@@ -89,7 +91,9 @@ impl EmbeddedLog {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10))
-            .pragma("mmap_size", "0");
+            .pragma("mmap_size", "0")
+            // Appends differ by how many records and partitions they have.
+            .statement_cache_capacity(256);
         let mut connection = options.connect().await?;
         sqlx::raw_sql(DDL).execute(&mut connection).await?;
         let readers = SqlitePoolOptions::new()

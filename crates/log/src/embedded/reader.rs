@@ -9,7 +9,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::state::State;
+use super::state::{Partition, State};
 use super::writer::name_offsets;
 use super::{headers, offset_of, row_id};
 use crate::error::LogError;
@@ -177,8 +177,7 @@ impl Reader {
                 let partition = self.state.partition(&at)?;
                 if from < partition.next {
                     ended.remove(&at);
-                    let fetched =
-                        fetch(&self.readers, &at, partition.topic_id, from, partition.next, BATCH_RECORDS).await?;
+                    let fetched = self.next_of(&at, partition, from).await?;
                     next.set(at.clone(), fetched.next);
                     idle = false;
                     if !fetched.records.is_empty() && !self.send(Delivery::Records(fetched.records)).await {
@@ -200,6 +199,18 @@ impl Reader {
                     () = self.sender.closed() => return Ok(()),
                 }
             }
+        }
+    }
+
+    /// From memory where it is there.
+    async fn next_of(&self, at: &TopicPartition, partition: Partition, from: u64) -> Result<Fetched, LogError> {
+        let tail = self.state.tail().read(at, from, partition.next, BATCH_RECORDS, BATCH_BYTES);
+        match tail {
+            Some(records) => {
+                let next = records.last().map_or(from, |record| record.position.offset + 1);
+                Ok(Fetched { records, next })
+            }
+            None => fetch(&self.readers, at, partition.topic_id, from, partition.next, BATCH_RECORDS).await,
         }
     }
 

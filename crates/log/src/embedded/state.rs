@@ -10,6 +10,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio::sync::watch;
 
 use super::headers;
+use super::tail::Tail;
 use super::text;
 use crate::error::LogError;
 use crate::event_log::{Group, TopicDescription};
@@ -50,6 +51,7 @@ pub(super) struct State {
     /// Counts the appends that readers wait for.
     changes: watch::Sender<u64>,
     closed: watch::Sender<bool>,
+    tail: Mutex<Tail>,
 }
 
 // A thread that panicked while holding a lock left the maps whole: each change is one insert.
@@ -69,6 +71,7 @@ impl State {
             members: Mutex::default(),
             changes: watch::Sender::new(0),
             closed: watch::Sender::new(false),
+            tail: Mutex::default(),
         };
         let rows = sqlx::query(
             "SELECT id, name, partitions, cleanup, partitioner, retention_ms, min_compaction_lag_ms, \
@@ -165,6 +168,10 @@ impl State {
 
     pub fn close(&self) {
         self.closed.send_replace(true);
+    }
+
+    pub fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn members(&self) -> MutexGuard<'_, HashMap<Group, watch::Sender<bool>>> {

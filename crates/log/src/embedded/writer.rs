@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::compact::{self, CompactionReport};
+use super::insert::{AT_ONCE, Row, at_once, insert, keep, store_offsets, store_partitions};
 use super::row_id;
 use super::state::{Partition, Placed, State, Topic};
 use crate::error::LogError;
@@ -130,6 +131,7 @@ impl Task {
                 }
                 Request::DeleteRecords { before, reply } => {
                     let answer = compact::delete_below(&mut self.connection, &self.state, &before).await;
+                    self.state.tail().clear();
                     let _ = reply.send(answer.map(|changed| self.state.publish(changed)));
                 }
                 Request::PutSchema { event, json, reply } => {
@@ -138,6 +140,7 @@ impl Task {
                 Request::Compact { reply } => {
                     let now = self.clock.now();
                     let answer = compact::compact(&mut self.connection, &self.state, now).await;
+                    self.state.tail().clear();
                     let _ = reply.send(answer.map(|(report, changed)| {
                         self.state.publish(changed);
                         report
@@ -153,10 +156,11 @@ impl Task {
     /// One transaction for all; a request that cannot be taken is refused alone.
     async fn append(&mut self, group: Vec<Asked>) {
         let mut changed = BTreeMap::new();
-        let mut written = Vec::new();
-        let outcome = self.write(group, &mut changed, &mut written).await;
+        let (mut written, mut rows) = (Vec::new(), Vec::new());
+        let outcome = self.write(group, &mut changed, &mut rows, &mut written).await;
         match outcome {
             Ok(()) => {
+                keep(&mut self.state.tail(), rows);
                 self.state.publish(changed);
                 for Written { positions, reply } in written {
                     let _ = reply.send(positions);
@@ -175,10 +179,10 @@ impl Task {
         &mut self,
         group: Vec<Asked>,
         changed: &mut BTreeMap<TopicPartition, Partition>,
+        rows: &mut Vec<Row>,
         written: &mut Vec<Written>,
     ) -> Result<(), LogError> {
         let now = self.clock.now().0;
-        let mut rows: Vec<(i64, i64, Placed)> = Vec::new();
         let mut advances: BTreeMap<(String, TopicPartition), u64> = BTreeMap::new();
         let mut compared = Vec::new();
         for (records, advance, reply) in group {
@@ -186,10 +190,13 @@ impl Task {
                 Some(advance) if advance.from.is_some() => compared.push((records, advance, reply)),
                 advance => {
                     advances.extend(advance.into_iter().flat_map(moves));
-                    let positions = Ok(number(&self.state, records, now, changed, &mut rows));
+                    let positions = Ok(number(&self.state, records, now, changed, rows));
                     written.push(Written { positions, reply });
                 }
             }
+        }
+        if compared.is_empty() && advances.is_empty() && rows.len() <= AT_ONCE {
+            return at_once(&mut self.connection, rows, changed).await;
         }
         // From here on every reply is answered by way of `written`, also when a statement fails.
         let mut parked: Vec<_> = compared.into_iter().map(Some).collect();
@@ -215,13 +222,13 @@ impl Task {
                 let from = advance.from.clone().unwrap_or_default();
                 let positions = if advance.upto.iter().all(|(at, _)| actual.next(at) == from.next(at)) {
                     advances.extend(moves(advance));
-                    Ok(number(&self.state, records, now, changed, &mut rows))
+                    Ok(number(&self.state, records, now, changed, rows))
                 } else {
                     Err(LogError::Fenced { group: advance.group.to_string(), actual })
                 };
                 written.push(Written { positions, reply });
             }
-            insert(&mut tx, &rows).await?;
+            insert(&mut tx, rows).await?;
             store_partitions(&mut tx, changed).await?;
             store_offsets(&mut tx, &self.state, &advances).await?;
             Ok(tx.commit().await?)
@@ -284,7 +291,7 @@ fn number(
     records: Vec<Placed>,
     now: i64,
     changed: &mut BTreeMap<TopicPartition, Partition>,
-    rows: &mut Vec<(i64, i64, Placed)>,
+    rows: &mut Vec<Row>,
 ) -> Vec<Position> {
     let mut positions = Vec::with_capacity(records.len());
     for record in records {
@@ -297,62 +304,6 @@ fn number(
         changed.insert(at, Partition { next: partition.next + 1, timestamp, ..partition });
     }
     positions
-}
-
-async fn insert(tx: &mut Transaction<'_, Sqlite>, rows: &[(i64, i64, Placed)]) -> Result<(), LogError> {
-    for chunk in rows.chunks(500) {
-        let mut insert = QueryBuilder::new("INSERT INTO record (id, timestamp, key, value, headers) ");
-        insert.push_values(chunk, |mut row, (id, timestamp, record)| {
-            row.push_bind(*id)
-                .push_bind(*timestamp)
-                .push_bind(record.key.as_deref())
-                .push_bind(record.value.as_deref())
-                .push_bind(record.headers.as_slice());
-        });
-        insert.build().persistent(chunk.len() == 500 || chunk.len() < 8).execute(&mut **tx).await?;
-    }
-    Ok(())
-}
-
-async fn store_partitions(
-    tx: &mut Transaction<'_, Sqlite>,
-    changed: &BTreeMap<TopicPartition, Partition>,
-) -> Result<(), LogError> {
-    if changed.is_empty() {
-        return Ok(());
-    }
-    let mut update = QueryBuilder::new("INSERT INTO partition (topic, partition, start, next, timestamp) ");
-    update.push_values(changed, |mut row, (at, partition)| {
-        row.push_bind(partition.topic_id)
-            .push_bind(i64::from(at.partition))
-            .push_bind(partition.start as i64)
-            .push_bind(partition.next as i64)
-            .push_bind(partition.timestamp);
-    });
-    update.push(" ON CONFLICT (topic, partition) DO UPDATE SET next = excluded.next, timestamp = excluded.timestamp");
-    update.build().execute(&mut **tx).await?;
-    Ok(())
-}
-
-async fn store_offsets(
-    tx: &mut Transaction<'_, Sqlite>,
-    state: &State,
-    advances: &BTreeMap<(String, TopicPartition), u64>,
-) -> Result<(), LogError> {
-    if advances.is_empty() {
-        return Ok(());
-    }
-    let mut rows = Vec::with_capacity(advances.len());
-    for ((group, at), next) in advances {
-        rows.push((group, state.partition(at)?.topic_id, at.partition, *next));
-    }
-    let mut update = QueryBuilder::new("INSERT INTO group_offset (grp, topic, partition, next) ");
-    update.push_values(rows, |mut row, (group, topic, partition, next)| {
-        row.push_bind(group).push_bind(topic).push_bind(i64::from(partition)).push_bind(next as i64);
-    });
-    update.push(" ON CONFLICT (grp, topic, partition) DO UPDATE SET next = excluded.next");
-    update.build().execute(&mut **tx).await?;
-    Ok(())
 }
 
 async fn offsets(tx: &mut Transaction<'_, Sqlite>, state: &State, group: &Group) -> Result<Positions, LogError> {

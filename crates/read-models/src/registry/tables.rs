@@ -62,6 +62,19 @@ CREATE TABLE IF NOT EXISTS metrics (
     dataset_digest TEXT,
     PRIMARY KEY (run_no, key, timestamp, step, value, is_nan)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS recent_metrics (
+    run_no INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    timestamp INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    value REAL NOT NULL,
+    is_nan INTEGER NOT NULL,
+    PRIMARY KEY (run_no, timestamp, step, key, value, is_nan)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS recent_counts (
+    run_no INTEGER PRIMARY KEY,
+    held INTEGER NOT NULL
+);
 CREATE INDEX IF NOT EXISTS metrics_model ON metrics (model_id, key) WHERE model_id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS latest_metrics (
     run_no INTEGER NOT NULL,
@@ -264,8 +277,13 @@ pub(super) const CANONICAL: &[&str] = &[
     "SELECT 'run tag', tenant_id, run_id, key, value FROM run_tags JOIN runs USING (run_no) ORDER BY tenant_id, \
      run_id, key",
     "SELECT 'metric', tenant_id, run_id, key, timestamp, step, value, is_nan, model_id, dataset_name, \
-     dataset_digest FROM metrics JOIN runs USING (run_no) ORDER BY tenant_id, run_id, key, timestamp, step, \
-     value, is_nan",
+     dataset_digest FROM metrics JOIN runs USING (run_no) \
+     UNION ALL \
+     SELECT 'metric', tenant_id, run_id, key, timestamp, step, value, is_nan, NULL, NULL, NULL \
+     FROM recent_metrics m JOIN runs USING (run_no) WHERE NOT EXISTS (SELECT 1 FROM metrics s \
+     WHERE (s.run_no, s.key, s.timestamp, s.step, s.value, s.is_nan) = \
+     (m.run_no, m.key, m.timestamp, m.step, m.value, m.is_nan)) \
+     ORDER BY tenant_id, run_id, key, timestamp, step, value, is_nan",
     "SELECT 'latest metric', tenant_id, run_id, key, timestamp, step, value, is_nan, model_id, dataset_name, \
      dataset_digest FROM latest_metrics JOIN runs USING (run_no) ORDER BY tenant_id, run_id, key",
     "SELECT 'dataset', tenant_id, run_id, d.name, digest, source_type, source, schema, profile, tags FROM \

@@ -54,6 +54,10 @@ impl Conflict {
 
 /// The verdict on the record at a position that is folded; `None` where it took effect.
 pub async fn verdict(namespace: &Namespace, position: &Position) -> Result<Option<Conflict>, StoreError> {
+    // Nearly every record takes effect, and who folded it here need not be asked.
+    if namespace.remarked(position) == Some(false) {
+        return Ok(None);
+    }
     let row = carbon_store::query(
         "SELECT code, message FROM conflicts WHERE topic = $1 AND partition = $2 AND \"offset\" = $3",
     )
@@ -69,6 +73,7 @@ pub async fn verdict(namespace: &Namespace, position: &Position) -> Result<Optio
 }
 
 pub(super) async fn write(tables: &mut Tables<'_>, conflicts: &[(&Position, Conflict)]) -> Result<(), StoreError> {
+    conflicts.iter().for_each(|(position, _)| tables.remark(position));
     for chunk in conflicts.chunks(500) {
         let mut insert =
             QueryBuilder::new(tables.dialect(), "INSERT INTO conflicts (topic, partition, \"offset\", code, message) ");

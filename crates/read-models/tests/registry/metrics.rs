@@ -77,6 +77,71 @@ async fn an_exact_duplicate_is_ignored_and_anything_else_is_kept() {
     world.refolds().await;
 }
 
+/// A record of many keys lies elsewhere than one of a few at first, and moves when there is more of it.
+#[tokio::test]
+async fn law_03_a_value_counts_once_wherever_it_lies() {
+    let mut world = World::with_run().await;
+    let wide = |step: i64| (0..100).map(|key| metric(&format!("k{key}"), step as f64 / 4.0, step, step)).collect();
+    let of_model = |step: i64| Metric { model_id: Some("m-1".into()), ..metric("k7", step as f64 / 4.0, step, step) };
+    let mut expected = Vec::new();
+    for step in 0..90_i64 {
+        let narrow = match step % 5 {
+            0 => of_model(step),
+            1 => metric("k7", step as f64 / 4.0, step, step),
+            2 => metric("k7", f64::NAN, step, step),
+            3 => metric("k7", -0.0, step, step),
+            _ => metric("k7", 0.0, -step, step),
+        };
+        let plain = metric("k7", step as f64 / 4.0, step, step);
+        // What says the same is there once: as it came first.
+        let (first, second) = match step % 2 {
+            0 => (metrics("r", vec![narrow.clone()]), metrics("r", wide(step))),
+            _ => (metrics("r", wide(step)), metrics("r", vec![narrow.clone()])),
+        };
+        world.takes(first).await;
+        world.takes(second).await;
+        match step % 5 {
+            0 if step % 2 == 0 => expected.push(narrow),
+            0 | 1 => expected.push(plain),
+            _ => expected.extend([narrow, plain]),
+        }
+        // Long after: all of it is said again.
+        if step == 89 {
+            for step in 0..90 {
+                world.takes(metrics("r", vec![of_model(step)])).await;
+                world.takes(metrics("r", wide(step))).await;
+            }
+        }
+    }
+    let at = |metric: &Metric| (metric.timestamp, metric.step, if metric.value.is_nan() { 0.0 } else { metric.value });
+    expected.sort_by(|one, other| at(one).partial_cmp(&at(other)).unwrap());
+    let history = world.history("r", "k7", 1000, 0).await.items;
+    let shown =
+        |list: &[Metric]| list.iter().map(|metric| format!("{metric:?}").replace("-0.0", "0.0")).collect::<Vec<_>>();
+    assert_eq!(shown(&history), shown(&expected));
+    assert_eq!(world.history("r", "k8", 1000, 0).await.items.len(), 90);
+    let mut pages = Vec::new();
+    while pages.len() < history.len() {
+        pages.extend(world.history("r", "k7", 7, pages.len()).await.items);
+    }
+    assert_eq!(shown(&pages), shown(&history));
+    let of = async |key: &str| {
+        metric_intervals(world.namespace(), &scope("acme"), &["r".to_owned()], key, (None, None), 2500).await.unwrap()
+    };
+    assert_eq!(of("k8").await.iter().map(|point| point.step).collect::<Vec<_>>(), (0..90).collect::<Vec<_>>());
+    assert_eq!(of("k7").await.len(), expected.len());
+    assert_eq!(latest(&world, "k8").await, ("22.25".to_owned(), 89, 89));
+    // Both places are in use: the test tests something.
+    if matches!(world.namespace(), carbon_store::Namespace::Sqlite { .. }) {
+        for table in ["metrics", "recent_metrics"] {
+            let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+            let rows: i64 = carbon_store::query(sql).scalar_one(world.namespace().readers()).await.unwrap();
+            assert!(rows > 100, "{table}: {rows}");
+        }
+    }
+    world.refolds().await;
+}
+
 #[tokio::test]
 async fn a_history_goes_by_timestamp_step_and_value_page_by_page() {
     let mut world = World::with_run().await;

@@ -1,6 +1,7 @@
 //! Runs: their lives, parameters, tags, inputs and outputs.
 
 use carbon_read_models::registry::ConflictCode::{DoesNotExist, IdTaken, Refused};
+use carbon_read_models::registry::queries::Run;
 use carbon_read_models::registry::{Conflict, verdict};
 use carbon_schemas::events::{DatasetInput, ExperimentKind, ModelOutput, RunKind, RunLogged};
 
@@ -34,6 +35,25 @@ async fn a_run_is_what_its_start_and_its_updates_say() {
     world.takes(update(None, Some(-5))).await;
     assert_eq!(world.run("r").await.info.end_time, Some(-5));
     world.refolds().await;
+}
+
+#[tokio::test]
+async fn what_starts_a_run_says_how_it_is_then() {
+    let mut world = World::with_experiment().await;
+    let all = [("b", "1"), ("a", "2"), ("b", "3"), ("mlflow.runName", "tagged")];
+    for (id, tags) in [("r", &all[..]), ("s", &[])] {
+        let event = RunLogged { tags: pairs(tags), ..started(id, 1) };
+        let said = Run::started(&event);
+        world.takes(event.clone()).await;
+        let found = world.run(&event.run_id).await;
+        let of = |run: &Run| {
+            let info = run.info.clone();
+            (info.run_id, info.experiment_id, info.name, info.user_id, info.status, info.start_time, info.artifact_uri)
+        };
+        assert_eq!(of(&said), of(&found));
+        assert_eq!((said.info.end_time, said.info.deleted), (found.info.end_time, found.info.deleted));
+        assert_eq!(Run { info: found.info.clone(), ..said }, found);
+    }
 }
 
 #[tokio::test]

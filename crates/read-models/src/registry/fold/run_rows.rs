@@ -3,14 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 
 use carbon_core::Position;
-use carbon_schemas::events::{Metric, RunLogged};
+use carbon_schemas::events::{RunKind, RunLogged};
 use carbon_store::{QueryBuilder, Row, Tables};
 
+use super::metrics;
 use super::runs::Changes;
 use crate::projection::FoldError;
 
 /// Rows in one statement.
-const CHUNK: usize = 500;
+pub(super) const CHUNK: usize = 500;
 
 #[derive(Clone, Debug)]
 pub(super) struct RunRow {
@@ -88,8 +89,13 @@ pub(super) async fn load(tables: &mut Tables<'_>, batch: &[(&Position, &RunLogge
             runs.push(RunRow::read(row)?);
         }
     }
-    let next_number: i64 =
-        carbon_store::query("SELECT coalesce(max(run_no), 0) + 1 FROM runs").scalar_one(tables.connection()).await?;
+    // Only a run that starts takes a number.
+    let next_number: i64 = match batch.iter().any(|(_, event)| event.kind == RunKind::Started) {
+        true => {
+            carbon_store::query("SELECT coalesce(max(run_no), 0) + 1 FROM runs").scalar_one(tables.connection()).await?
+        }
+        false => 0,
+    };
     let numbers: HashMap<(&str, &str), i64> =
         runs.iter().map(|run| ((run.tenant.as_str(), run.run_id.as_str()), run.number)).collect();
     let number = |event: &RunLogged| numbers.get(&(event.tenant_id.as_str(), event.run_id.as_str())).copied();
@@ -127,7 +133,7 @@ async fn pairs(
 pub(super) async fn write(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(), FoldError> {
     write_runs(tables, changes).await?;
     write_pairs(tables, changes).await?;
-    write_metrics(tables, changes).await?;
+    metrics::write(tables, changes).await?;
     write_links(tables, changes).await
 }
 
@@ -187,48 +193,6 @@ async fn write_pairs(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(
             bind.push_bind(*number).push_bind(*key);
         });
         delete.push(")").build().execute(tables.connection()).await?;
-    }
-    Ok(())
-}
-
-const METRIC_COLUMNS: &str = "(run_no, key, timestamp, step, value, is_nan, model_id, dataset_name, dataset_digest) ";
-
-fn metrics_of(insert: &mut QueryBuilder, chunk: &[(i64, &Metric)]) {
-    insert.push(METRIC_COLUMNS);
-    insert.push_values(chunk, |mut bind, (number, metric)| {
-        let nan = metric.value.is_nan();
-        bind.push_bind(*number)
-            .push_bind(metric.key.clone())
-            .push_bind(metric.timestamp)
-            .push_bind(metric.step)
-            .push_bind(if nan { 0.0 } else { metric.value })
-            .push_bind(nan)
-            .push_bind(metric.model_id.clone())
-            .push_bind(metric.dataset_name.clone())
-            .push_bind(metric.dataset_digest.clone());
-    });
-}
-
-async fn write_metrics(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(), FoldError> {
-    for chunk in changes.metrics.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new(tables.dialect(), "INSERT INTO metrics ");
-        metrics_of(&mut insert, chunk);
-        // One that is there already says nothing new.
-        insert.push(" ON CONFLICT (run_no, key, timestamp, step, value, is_nan) DO NOTHING");
-        insert.build().execute(tables.connection()).await?;
-    }
-    let latest: Vec<_> = changes.latest.iter().map(|((number, _), metric)| (*number, *metric)).collect();
-    for chunk in latest.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new(tables.dialect(), "INSERT INTO latest_metrics ");
-        metrics_of(&mut insert, chunk);
-        insert.push(
-            " ON CONFLICT (run_no, key) DO UPDATE SET timestamp = excluded.timestamp, step = excluded.step, \
-             value = excluded.value, is_nan = excluded.is_nan, model_id = excluded.model_id, \
-             dataset_name = excluded.dataset_name, dataset_digest = excluded.dataset_digest \
-             WHERE (excluded.step, excluded.timestamp, excluded.value) > \
-             (latest_metrics.step, latest_metrics.timestamp, latest_metrics.value)",
-        );
-        insert.build().execute(tables.connection()).await?;
     }
     Ok(())
 }

@@ -7,12 +7,13 @@ use carbon_core::Position;
 use carbon_schemas::events::{KeyValue, Metric, RunKind, RunLogged};
 use carbon_store::Tables;
 
+use super::metrics::Logged;
 use super::run_rows::{self, RunRow, Stored};
 use crate::projection::FoldError;
 use crate::registry::verdict::{Conflict, ConflictCode};
 
 /// The tag that follows a run's name, and that the name follows.
-const NAME_TAG: &str = "mlflow.runName";
+pub(crate) const NAME_TAG: &str = "mlflow.runName";
 
 /// What a batch changes, by the run's number.
 #[derive(Default)]
@@ -21,7 +22,7 @@ pub(super) struct Changes<'a> {
     pub params: BTreeMap<(i64, &'a str), &'a str>,
     /// `None`: removed.
     pub tags: BTreeMap<(i64, &'a str), Option<&'a str>>,
-    pub metrics: Vec<(i64, &'a Metric)>,
+    pub metrics: Vec<Logged<'a>>,
     pub latest: BTreeMap<(i64, &'a str), &'a Metric>,
     pub datasets: BTreeMap<(i64, &'a str, &'a str), &'a carbon_schemas::events::DatasetInput>,
     /// By direction and model; the step.
@@ -175,8 +176,9 @@ impl<'a> Fold<'a> {
                 self.changes.params.entry((number, &param.key)).or_insert(&param.value);
             }
         }
+        let wide = Logged::is_wide(event);
         for metric in &event.metrics {
-            self.changes.metrics.push((number, metric));
+            self.changes.metrics.push(Logged { number, metric, wide });
             let latest = self.changes.latest.entry((number, &metric.key)).or_insert(metric);
             if rank(metric) > rank(latest) {
                 *latest = metric;

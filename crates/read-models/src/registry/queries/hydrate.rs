@@ -110,6 +110,7 @@ pub(super) async fn hydrate(namespace: &Namespace, infos: Vec<RunInfo>) -> Resul
             _ => run.output_models.push(ModelOutput { model_id: name, step: row.try_get(4)? }),
         }
     }
+    snapshot.end().await?;
     Ok(runs.runs)
 }
 

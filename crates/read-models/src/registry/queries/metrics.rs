@@ -17,7 +17,13 @@ pub async fn metric_history(
 ) -> Result<Page<Metric>, StoreError> {
     let rows = carbon_store::query(
         "SELECT timestamp, step, value, is_nan, model_id, dataset_name, dataset_digest FROM metrics \
-         WHERE run_no = $1 AND key = $2 ORDER BY timestamp, step, value LIMIT $3 OFFSET $4",
+         WHERE run_no = $1 AND key = $2 \
+         UNION ALL \
+         SELECT timestamp, step, value, is_nan, NULL, NULL, NULL FROM recent_metrics m \
+         WHERE run_no = $1 AND key = $2 AND NOT EXISTS (SELECT 1 FROM metrics s \
+         WHERE (s.run_no, s.key, s.timestamp, s.step, s.value, s.is_nan) = \
+         (m.run_no, m.key, m.timestamp, m.step, m.value, m.is_nan)) \
+         ORDER BY timestamp, step, value, is_nan LIMIT $3 OFFSET $4",
     )
     .bind(run.number)
     .bind(key)
@@ -62,14 +68,24 @@ pub async fn metric_intervals(
 ) -> Result<Vec<BulkPoint>, StoreError> {
     let ids = serde_json::to_string(run_ids).map_err(super::corrupt)?;
     let rows = carbon_store::query(
-        "WITH ranked AS (
-             SELECT r.run_id, m.value, m.is_nan, m.timestamp, m.step,
-                    ntile(CAST($5 AS INTEGER)) OVER (PARTITION BY r.run_no ORDER BY m.step, m.timestamp, m.value, m.is_nan) AS bucket,
-                    row_number() OVER (PARTITION BY r.run_no ORDER BY m.step, m.timestamp, m.value, m.is_nan) AS nth,
-                    count(*) OVER (PARTITION BY r.run_no) AS total
-             FROM runs r JOIN metrics m ON m.run_no = r.run_no AND m.key = $3
+        "WITH asked AS (
+             SELECT r.run_no, r.run_id FROM runs r
              WHERE r.tenant_id = $1 AND r.run_id IN (SELECT value FROM json_each($2))
-               AND m.step >= $4 AND m.step <= $6
+         ), points AS (
+             SELECT a.run_id, m.value, m.is_nan, m.timestamp, m.step
+             FROM asked a CROSS JOIN metrics m ON m.run_no = a.run_no AND m.key = $3
+             UNION ALL
+             SELECT a.run_id, m.value, m.is_nan, m.timestamp, m.step
+             FROM asked a CROSS JOIN recent_metrics m ON m.run_no = a.run_no AND m.key = $3
+             WHERE NOT EXISTS (SELECT 1 FROM metrics s
+                 WHERE (s.run_no, s.key, s.timestamp, s.step, s.value, s.is_nan)
+                     = (m.run_no, m.key, m.timestamp, m.step, m.value, m.is_nan))
+         ), ranked AS (
+             SELECT run_id, value, is_nan, timestamp, step,
+                    ntile(CAST($5 AS INTEGER)) OVER (PARTITION BY run_id ORDER BY step, timestamp, value, is_nan) AS bucket,
+                    row_number() OVER (PARTITION BY run_id ORDER BY step, timestamp, value, is_nan) AS nth,
+                    count(*) OVER (PARTITION BY run_id) AS total
+             FROM points WHERE step >= $4 AND step <= $6
          ), firsts AS (
              SELECT *, row_number() OVER (PARTITION BY run_id, bucket ORDER BY nth) AS place FROM ranked
          )

@@ -92,7 +92,7 @@ pub async fn registered_model_as_of(
     );
     let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(&life.registration).bind(at.0);
     let rows = query.fetch_all(&mut on).await?;
-    drop(snapshot);
+    snapshot.end().await?;
     model.name = name.to_owned();
     let found = rows.iter().map(versions::read).collect::<Result<Vec<_>, _>>()?;
     model.latest = versions::hydrate(namespace, scope, found).await?;

@@ -1,8 +1,11 @@
+use std::collections::BTreeMap;
+
 use carbon_core::TenantScope;
-use carbon_schemas::events::{DatasetInput, KeyValue, Metric, ModelOutput};
+use carbon_schemas::events::{DatasetInput, KeyValue, Metric, ModelOutput, RunLogged};
 use carbon_store::{Namespace, Row, StoreError};
 
 use super::hydrate::hydrate;
+use crate::registry::fold::NAME_TAG;
 
 /// A run's own row.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +47,30 @@ impl Run {
             input_models: Vec::new(),
             output_models: Vec::new(),
         }
+    }
+
+    /// As it is after its start, before anybody can say more of it: who started it need not look it up. It has no number.
+    pub fn started(event: &RunLogged) -> Self {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let mut tags: BTreeMap<&str, &str> =
+            event.tags.iter().map(|tag| (tag.key.as_str(), tag.value.as_str())).collect();
+        if let Some(name) = &event.run_name {
+            tags.insert(NAME_TAG, name);
+        }
+        let info = RunInfo {
+            number: 0,
+            run_id: event.run_id.clone(),
+            experiment_id: event.experiment_id.as_deref().and_then(|id| id.parse().ok()).unwrap_or_default(),
+            name: tags.get(NAME_TAG).copied().unwrap_or_default().to_owned(),
+            user_id: text(&event.user_id),
+            status: text(&event.status),
+            start_time: event.start_time.unwrap_or_default(),
+            end_time: event.end_time,
+            artifact_uri: text(&event.artifact_uri),
+            deleted: false,
+        };
+        let tags = tags.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
+        Self { tags, ..Self::of(info) }
     }
 }
 

@@ -1,0 +1,81 @@
+//! Connections to a SQLite file, each taken by one at a time. sqlx's pool asks a connection whether it lives when it is taken
+//! and again when it comes back: with a file that is two more turns of its thread around each statement.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long a free one is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug)]
+pub struct Lanes(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    options: SqliteConnectOptions,
+    count: u32,
+    turns: Arc<Semaphore>,
+    free: Mutex<Vec<SqliteConnection>>,
+}
+
+/// A connection that was taken. Dropped without [`Lane::give_back`] it is closed, and with it goes what it had begun.
+pub struct Lane {
+    pub connection: SqliteConnection,
+    inner: Arc<Inner>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Lanes {
+    /// So many at the most, of which some are open; others are opened when none is free.
+    pub(crate) fn new(options: SqliteConnectOptions, count: u32, open: Vec<SqliteConnection>) -> Self {
+        let turns = Arc::new(Semaphore::new(count as usize));
+        Self(Arc::new(Inner { options, count, turns, free: Mutex::new(open) }))
+    }
+
+    pub(crate) async fn take(&self) -> Result<Lane, sqlx::Error> {
+        let turn = tokio::time::timeout(PATIENCE, self.0.turns.clone().acquire_owned());
+        let turn = turn.await.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        let free = self.0.free().pop();
+        let connection = match free {
+            Some(connection) => connection,
+            None => self.0.options.connect().await?,
+        };
+        Ok(Lane { connection, inner: self.0.clone(), _turn: turn })
+    }
+
+    /// Waits for those that are taken, and closes all.
+    pub(crate) async fn close(&self) {
+        let all = self.0.turns.acquire_many(self.0.count).await;
+        self.0.turns.close();
+        drop(all);
+        let free = std::mem::take(&mut *self.0.free());
+        for connection in free {
+            if let Err(error) = connection.close().await {
+                tracing::debug!(%error, "a connection was not closed cleanly");
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn free(&self) -> std::sync::MutexGuard<'_, Vec<SqliteConnection>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane {
+    /// For the next who takes one; nothing is open on it.
+    pub(crate) fn give_back(self) {
+        let Self { connection, inner, _turn } = self;
+        inner.free().push(connection);
+    }
+
+    /// A statement without values.
+    pub(crate) async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::query(sql).execute(&mut self.connection).await.map(drop)
+    }
+}
