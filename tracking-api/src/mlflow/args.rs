@@ -1,13 +1,15 @@
 //! The arguments of a call: a JSON object, or the pairs of a query string. What MLflow drops silently is refused.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::error::MlflowError;
 
 /// One object of arguments, and what its fields are called in messages: `metrics[0].`.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Args {
-    fields: Map<String, Value>,
+pub(crate) struct Args<'a> {
+    fields: Cow<'a, Map<String, Value>>,
     prefix: String,
     /// Of a query string: every value is text, and may be given several times.
     is_query: bool,
@@ -15,7 +17,7 @@ pub(crate) struct Args {
 
 type Result<T> = std::result::Result<T, MlflowError>;
 
-impl Args {
+impl Args<'_> {
     /// Reads a body. What is no object counts as an empty one, as with MLflow: the answer then names the first parameter
     /// that is missing.
     pub fn from_body(body: &[u8]) -> Self {
@@ -27,7 +29,7 @@ impl Args {
             Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or_default(),
             _ => Map::new(),
         };
-        Self { fields, prefix: String::new(), is_query: false }
+        Self { fields: Cow::Owned(fields), prefix: String::new(), is_query: false }
     }
 
     pub fn from_pairs(pairs: Vec<(String, String)>) -> Self {
@@ -38,7 +40,7 @@ impl Args {
                 other => *other = Value::String(value),
             }
         }
-        Self { fields, prefix: String::new(), is_query: true }
+        Self { fields: Cow::Owned(fields), prefix: String::new(), is_query: true }
     }
 
     fn name(&self, name: &str) -> String {
@@ -137,24 +139,32 @@ impl Args {
     }
 
     /// A list of objects.
-    pub fn objects(&self, name: &str) -> Result<Vec<Args>> {
+    pub fn objects(&self, name: &str) -> Result<Vec<Args<'_>>> {
         let mut objects = Vec::new();
         for (at, value) in self.list(name)?.iter().enumerate() {
             let Value::Object(fields) = value else { return Err(self.wrong(name, value)) };
             let prefix = format!("{}{name}[{at}].", self.prefix);
-            objects.push(Args { fields: fields.clone(), prefix, is_query: false });
+            objects.push(Args { fields: Cow::Borrowed(fields), prefix, is_query: false });
         }
         Ok(objects)
     }
 
-    pub fn object(&self, name: &str) -> Result<Option<Args>> {
+    pub fn object(&self, name: &str) -> Result<Option<Args<'_>>> {
         match self.fields.get(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::Object(fields)) => {
-                Ok(Some(Args { fields: fields.clone(), prefix: self.name(&format!("{name}.")), is_query: false }))
-            }
+            Some(Value::Object(fields)) => Ok(Some(Args {
+                fields: Cow::Borrowed(fields),
+                prefix: self.name(&format!("{name}.")),
+                is_query: false,
+            })),
             Some(other) => Err(self.wrong(name, other)),
         }
+    }
+
+    /// The same, of nobody else's.
+    pub fn into_owned(self) -> Args<'static> {
+        let Self { fields, prefix, is_query } = self;
+        Args { fields: Cow::Owned(fields.into_owned()), prefix, is_query }
     }
 
     /// How messages call a field.

@@ -25,7 +25,7 @@ const BODY_LIMIT: usize = 16 * 1024 * 1024;
 pub(crate) struct Call {
     pub parts: Arc<Parts>,
     pub scope: TenantScope,
-    pub args: Args,
+    pub args: Args<'static>,
     pub traceparent: Option<String>,
     /// Who asks, as far as is known.
     pub user: Option<String>,

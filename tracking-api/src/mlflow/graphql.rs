@@ -57,11 +57,11 @@ fn refused(message: &str) -> Answer {
 type Field = Result<(&'static str, Value), MlflowError>;
 
 /// The object of arguments, which the one query calls `input` and the other `data`.
-fn input(call: &Call) -> Result<Args, MlflowError> {
+fn input(call: &Call) -> Result<Args<'static>, MlflowError> {
     let variables = call.args.object("variables")?.unwrap_or_default();
     match variables.object("input")? {
-        Some(input) => Ok(input),
-        None => Ok(variables.object("data")?.unwrap_or_default()),
+        Some(input) => Ok(input.into_owned()),
+        None => Ok(variables.object("data")?.unwrap_or_default().into_owned()),
     }
 }
 

@@ -41,13 +41,13 @@ fn plain(metric: &Metric) -> bool {
 fn identity<'a>(logged: &Logged<'a>) -> (i64, &'a str, i64, i64, u64, bool) {
     let Logged { number, metric, .. } = *logged;
     let (value, nan) = value(metric);
-    // Nought has two forms.
-    (number, &metric.key, metric.timestamp, metric.step, (value + 0.0).to_bits(), nan)
+    (number, &metric.key, metric.timestamp, metric.step, value.to_bits(), nan)
 }
 
 fn value(metric: &Metric) -> (f64, bool) {
     let nan = metric.value.is_nan();
-    (if nan { 0.0 } else { metric.value }, nan)
+    // Of the two forms of nought SQLite knows one.
+    (if nan { 0.0 } else { metric.value + 0.0 }, nan)
 }
 
 pub(super) async fn write(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(), FoldError> {
