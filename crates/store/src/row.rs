@@ -30,10 +30,10 @@ impl Row {
     }
 
     /// JSON that the store itself made of texts.
-    pub fn json_text(&self, at: usize) -> Result<String, sqlx::Error> {
+    pub fn json_text(&self, at: usize) -> Result<Option<String>, sqlx::Error> {
         match self {
             Row::Sqlite(row) => row.try_get(at),
-            Row::Postgres(row) => row.try_get(at).map(json_unescaped),
+            Row::Postgres(row) => row.try_get::<Option<String>, _>(at).map(|text| text.map(json_unescaped)),
         }
     }
 

@@ -41,7 +41,7 @@ fn read(row: &Row) -> Result<Experiment, StoreError> {
         deleted: row.try_get(3)?,
         created_at: Timestamp(row.try_get(4)?),
         updated_at: Timestamp(row.try_get(5)?),
-        tags: serde_json::from_str(&row.json_text(6)?).map_err(super::corrupt)?,
+        tags: serde_json::from_str(row.json_text(6)?.as_deref().unwrap_or("[]")).map_err(super::corrupt)?,
     })
 }
 

@@ -27,10 +27,20 @@ SELECT 't', run_no, key, value FROM page JOIN run_tags USING (run_no)
 ORDER BY 3
 ";
 
-const METRICS: &str = "
-SELECT m.run_no, m.key, m.value, m.is_nan, m.timestamp, m.step, m.model_id, m.dataset_name, m.dataset_digest
-FROM json_each($1) page CROSS JOIN latest_metrics m ON m.run_no = CAST(page.value AS BIGINT)
-";
+/// As few columns as may be, since each costs: a missing value is not-a-number, and what it was measured on comes as a list,
+/// where anything is said of it.
+fn metrics(dialect: Dialect) -> String {
+    let (list, order) = match dialect {
+        // It reads them in the order of their keys, and would sort them again.
+        Dialect::Sqlite => ("json_array(m.model_id, m.dataset_name, m.dataset_digest)", ""),
+        Dialect::Postgres => ("json_build_array(m.model_id, m.dataset_name, m.dataset_digest)::text", "ORDER BY m.key"),
+    };
+    format!(
+        "SELECT m.run_no, m.key, CASE WHEN m.is_nan = 1 THEN NULL ELSE m.value END, m.timestamp, m.step, \
+         CASE WHEN m.model_id IS NULL AND m.dataset_name IS NULL AND m.dataset_digest IS NULL THEN NULL ELSE {list} END \
+         FROM json_each($1) page CROSS JOIN latest_metrics m ON m.run_no = CAST(page.value AS BIGINT) {order}"
+    )
+}
 
 const INPUTS: &str = "
 WITH page(run_no) AS (SELECT CAST(value AS BIGINT) FROM json_each($1))
@@ -55,11 +65,6 @@ pub(super) async fn hydrate(namespace: &Namespace, infos: Vec<RunInfo>) -> Resul
     // One snapshot for all of it.
     let mut snapshot = namespace.snapshot().await?;
     let mut on = snapshot.connection();
-    // SQLite reads metrics in the order of their keys, and would sort them again.
-    let metrics = match namespace.dialect() {
-        Dialect::Sqlite => METRICS.to_owned(),
-        Dialect::Postgres => format!("{METRICS} ORDER BY m.key"),
-    };
     match namespace.dialect() {
         Dialect::Sqlite => {
             for row in &carbon_store::query(PAIRS).bind(&page).fetch_all(&mut on).await? {
@@ -80,17 +85,19 @@ pub(super) async fn hydrate(namespace: &Namespace, infos: Vec<RunInfo>) -> Resul
             }
         }
     }
-    for row in &carbon_store::query(sqlx::AssertSqlSafe(metrics)).bind(&page).fetch_all(&mut on).await? {
+    let of_metrics = carbon_store::query(sqlx::AssertSqlSafe(metrics(namespace.dialect()))).bind(&page);
+    for row in &of_metrics.fetch_all(&mut on).await? {
         let Some(run) = runs.of(row.try_get(0)?) else { continue };
-        let nan: bool = row.try_get(3)?;
+        let of = row.json_text(5)?.as_deref().map(serde_json::from_str).transpose().map_err(corrupt)?;
+        let (model_id, dataset_name, dataset_digest) = of.unwrap_or_default();
         run.metrics.push(Metric {
             key: row.try_get(1)?,
-            value: if nan { f64::NAN } else { row.try_get(2)? },
-            timestamp: row.try_get(4)?,
-            step: row.try_get(5)?,
-            model_id: row.try_get(6)?,
-            dataset_name: row.try_get(7)?,
-            dataset_digest: row.try_get(8)?,
+            value: row.try_get::<Option<f64>>(2)?.unwrap_or(f64::NAN),
+            timestamp: row.try_get(3)?,
+            step: row.try_get(4)?,
+            model_id,
+            dataset_name,
+            dataset_digest,
         });
     }
     for row in &carbon_store::query(INPUTS).bind(&page).fetch_all(&mut on).await? {
