@@ -74,6 +74,13 @@ impl Lane {
         inner.free().push(connection);
     }
 
+    /// Ends the transaction that was begun on it.
+    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.run("COMMIT").await?;
+        self.give_back();
+        Ok(())
+    }
+
     /// A statement without values.
     pub(crate) async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
         sqlx::query(sql).execute(&mut self.connection).await.map(drop)

@@ -22,12 +22,6 @@ pub enum Site {
     Schema(Postgres, String),
 }
 
-impl From<PathBuf> for Site {
-    fn from(path: PathBuf) -> Self {
-        Site::File(path)
-    }
-}
-
 /// What a namespace holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
@@ -162,10 +156,7 @@ impl Tx {
 
     async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Tx::Sqlite(mut lane) => {
-                lane.run("COMMIT").await?;
-                lane.give_back();
-            }
+            Tx::Sqlite(lane) => lane.commit().await?,
             Tx::Postgres(tx) => tx.commit().await?,
         }
         Ok(())
@@ -204,10 +195,6 @@ impl Tables<'_> {
 
     pub fn connection(&mut self) -> Connection<'_> {
         self.tx.connection()
-    }
-
-    pub async fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
-        checkpoint::read(self.connection()).await
     }
 
     /// Moves the checkpoint from `from` to `upto` by compare-and-swap, in this transaction.

@@ -33,7 +33,7 @@ impl Postgres {
     /// Looks the database up by an address such as `postgresql://user:password@host:5432/database`; SQLAlchemy's name of a
     /// driver (`postgresql+psycopg2`) is left out.
     pub async fn open(address: &str) -> Result<Self, StoreError> {
-        let shown = shown(address);
+        let shown = Self::shown(address);
         let opened = |source| StoreError::Open { path: shown.clone(), source };
         if !address.starts_with("postgres") || !address.contains("://") {
             return Err(StoreError::Address);
@@ -58,9 +58,11 @@ impl Postgres {
         Ok(Self { options, shown, commits })
     }
 
-    /// An address as it may be shown: without a password.
+    /// An address as it may be shown: the host, port and database alone.
     pub fn shown(address: &str) -> String {
-        shown(address)
+        let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+        format!("postgresql://{}", rest.split('?').next().unwrap_or_default())
     }
 }
 
@@ -77,13 +79,6 @@ fn without_driver(address: &str) -> String {
         }
         _ => address.to_owned(),
     }
-}
-
-/// The host, port and database alone.
-fn shown(address: &str) -> String {
-    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    format!("postgresql://{}", rest.split('?').next().unwrap_or_default())
 }
 
 /// Functions of SQLite that statements use.
@@ -205,7 +200,7 @@ mod tests {
 
     #[test]
     fn an_address_is_shown_without_its_password() {
-        assert_eq!(shown("postgresql://me:se@cret@host:5432/db?x=1"), "postgresql://host:5432/db");
+        assert_eq!(Postgres::shown("postgresql://me:se@cret@host:5432/db?x=1"), "postgresql://host:5432/db");
         assert_eq!(without_driver("postgresql+psycopg2://h/db"), "postgresql://h/db");
         assert_eq!(schema_name("registry-v3-1"), "carbon_ml_registry_v3_1");
     }

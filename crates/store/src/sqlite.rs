@@ -162,9 +162,7 @@ impl SqliteTables {
         checkpoint::advance(&mut Connection::Sqlite(&mut self.lane.connection), Dialect::Sqlite, log, from, upto).await
     }
 
-    pub async fn commit(mut self) -> Result<(), StoreError> {
-        self.lane.run("COMMIT").await?;
-        self.lane.give_back();
-        Ok(())
+    pub async fn commit(self) -> Result<(), StoreError> {
+        Ok(self.lane.commit().await?)
     }
 }

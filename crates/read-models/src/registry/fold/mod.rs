@@ -19,6 +19,7 @@ use carbon_schemas::events::{
 use carbon_schemas::{Decoded, feed};
 use carbon_store::Tables;
 
+pub(super) use self::run_rows::RunRow;
 pub(super) use self::runs::NAME_TAG;
 use super::{tables, verdict};
 use crate::projection::{FoldError, Projection};

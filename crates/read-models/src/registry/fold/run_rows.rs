@@ -14,7 +14,7 @@ use crate::projection::FoldError;
 pub(super) const CHUNK: usize = 500;
 
 #[derive(Clone, Debug)]
-pub(super) struct RunRow {
+pub(crate) struct RunRow {
     pub number: i64,
     pub tenant: String,
     pub run_id: String,

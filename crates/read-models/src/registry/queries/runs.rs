@@ -5,7 +5,7 @@ use carbon_schemas::events::{DatasetInput, KeyValue, Metric, ModelOutput, RunLog
 use carbon_store::{Namespace, Row, StoreError};
 
 use super::hydrate::hydrate;
-use crate::registry::fold::NAME_TAG;
+use crate::registry::fold::{NAME_TAG, RunRow};
 
 /// A run's own row.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,23 +51,23 @@ impl Run {
 
     /// As it is after its start, before anybody can say more of it: who started it need not look it up. It has no number.
     pub fn started(event: &RunLogged) -> Self {
-        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let row = RunRow::started(0, event);
         let mut tags: BTreeMap<&str, &str> =
             event.tags.iter().map(|tag| (tag.key.as_str(), tag.value.as_str())).collect();
         if let Some(name) = &event.run_name {
             tags.insert(NAME_TAG, name);
         }
         let info = RunInfo {
-            number: 0,
-            run_id: event.run_id.clone(),
-            experiment_id: event.experiment_id.as_deref().and_then(|id| id.parse().ok()).unwrap_or_default(),
+            number: row.number,
+            run_id: row.run_id,
+            experiment_id: row.experiment_id,
             name: tags.get(NAME_TAG).copied().unwrap_or_default().to_owned(),
-            user_id: text(&event.user_id),
-            status: text(&event.status),
-            start_time: event.start_time.unwrap_or_default(),
-            end_time: event.end_time,
-            artifact_uri: text(&event.artifact_uri),
-            deleted: false,
+            user_id: row.user_id,
+            status: row.status,
+            start_time: row.start_time,
+            end_time: row.end_time,
+            artifact_uri: row.artifact_uri,
+            deleted: row.deleted,
         };
         let tags = tags.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
         Self { tags, ..Self::of(info) }
