@@ -56,8 +56,7 @@ impl<P: Projection> Sink for ProjectionSink<P> {
         if self.namespace.dialect() == Dialect::Sqlite {
             return Ok(false);
         }
-        let mut tables = self.namespace.begin().await.map_err(ProcessorError::from)?;
-        tables.advance(log, from, upto).await?;
+        let tables = self.namespace.begin_at(log, from, upto, Vec::new()).await?;
         tables.commit().await.map_err(ProcessorError::from)?;
         Ok(true)
     }
@@ -69,9 +68,8 @@ impl<P: Projection> Sink for ProjectionSink<P> {
         from: &Positions,
         upto: &Positions,
     ) -> Result<Vec<NewRecord>, SinkError> {
-        let mut tables = self.namespace.begin().await.map_err(ProcessorError::from)?;
-        // Compared first: a zombie's batch costs no work.
-        tables.advance(log, from, upto).await?;
+        let reads = P::first_reads(self.namespace.dialect(), batch);
+        let mut tables = self.namespace.begin_at(log, from, upto, reads).await?;
         self.projection.apply(&mut tables, batch).await.map_err(|error| ProcessorError::of(&error))?;
         tables.commit().await.map_err(ProcessorError::from)?;
         Ok(Vec::new())

@@ -1,5 +1,6 @@
 //! Writes: HTTP in, events out. Nothing is changed but by appending to the log (law 1).
 
+mod active;
 mod entities;
 mod mlflow;
 mod status;
@@ -50,11 +51,13 @@ pub struct RegistryParts {
     claims: tokio::sync::Mutex<()>,
     /// Tenants that have their default experiment.
     defaults: Mutex<HashSet<TenantId>>,
+    active: active::Active,
 }
 
 impl RegistryParts {
     pub fn new(namespace: Namespace, view: ProcessorView) -> Self {
-        Self { namespace, view, claims: tokio::sync::Mutex::default(), defaults: Mutex::default() }
+        let claims = tokio::sync::Mutex::default();
+        Self { namespace, view, claims, defaults: Mutex::default(), active: active::Active::default() }
     }
 
     fn has_default(&self, tenant: &TenantId) -> bool {

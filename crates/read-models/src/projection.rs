@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use carbon_core::{Classify, Fault, Retry};
 use carbon_schemas::Feed;
-use carbon_store::{Layout, Namespace, Site, StoreError, Tables};
+use carbon_store::{Dialect, Layout, Namespace, QueryBuilder, Site, StoreError, Tables};
 
 /// Why a fold could not be applied. A business conflict is no error (law 10).
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +41,15 @@ pub trait Projection: Clone + Send + Sync + 'static {
     /// Raised with every change of tables or fold: another version is another generation.
     const VERSION: u32;
     const DDL: &'static str;
-    /// Of its file; smaller where rows are written here and there.
-    const PAGE_BYTES: u32 = carbon_store::PAGE_BYTES;
     /// Statements that answer all rows, each in key order: what the digest is made of.
     const CANONICAL: &'static [&'static str];
     /// The records that it folds.
     type Record: Feed;
+
+    /// What the fold of a batch reads first. A caller may have read it with the begin, and then gives the rows with the tables.
+    fn first_reads(_dialect: Dialect, _batch: &[Self::Record]) -> Vec<QueryBuilder> {
+        Vec::new()
+    }
 
     /// Applies a batch, in log order within each partition, inside the caller's transaction, which also
     /// moves the checkpoint.
@@ -55,5 +58,5 @@ pub trait Projection: Clone + Send + Sync + 'static {
 
 /// Opens a projection's namespace, or makes it.
 pub async fn open<P: Projection>(site: &Site) -> Result<Namespace, StoreError> {
-    Namespace::open(site, &Layout { version: i64::from(P::VERSION), ddl: P::DDL, page_bytes: P::PAGE_BYTES }).await
+    Namespace::open(site, &Layout { version: i64::from(P::VERSION), ddl: P::DDL }).await
 }

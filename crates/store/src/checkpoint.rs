@@ -1,9 +1,11 @@
 //! The checkpoint of a namespace: how far its rows have come, and in which log.
 
 use carbon_core::{Positions, TopicName, TopicPartition};
+use sqlx::SqliteConnection;
 
 use crate::error::StoreError;
-use crate::sql::{Connection, Dialect, QueryBuilder, Target, query};
+use crate::row::Row;
+use crate::sql::{Dialect, QueryBuilder, Target, query};
 
 pub(crate) const DDL: &str = "
 CREATE TABLE IF NOT EXISTS checkpoint (
@@ -30,43 +32,67 @@ pub enum CheckpointError {
     Store(#[from] StoreError),
 }
 
-/// Moves the checkpoint from `from` to `upto` by compare-and-swap, in the transaction of the connection.
-pub(crate) async fn advance(
-    connection: &mut Connection<'_>,
-    dialect: Dialect,
-    log: &str,
-    from: &Positions,
-    upto: &Positions,
-) -> Result<(), CheckpointError> {
-    let Checkpoint { log: known, positions: actual } = read(&mut *connection).await?;
-    if upto.iter().any(|(at, _)| actual.next(at) != from.next(at)) {
-        return Err(CheckpointError::Moved { actual });
-    }
-    if upto.is_empty() {
-        return Ok(());
-    }
-    let mut insert = QueryBuilder::new(dialect, "INSERT INTO checkpoint (topic, partition, next) ");
-    insert.push_values(upto.iter(), |mut row, (at, next)| {
-        row.push_bind(at.topic.as_str()).push_bind(i64::from(at.partition)).push_bind(next as i64);
-    });
-    insert.push(" ON CONFLICT (topic, partition) DO UPDATE SET next = excluded.next");
-    insert.build().execute(&mut *connection).await.map_err(StoreError::from)?;
-    if known.as_deref() == Some(log) {
-        return Ok(());
-    }
-    query("INSERT INTO checkpoint_log (id, log) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET log = excluded.log")
-        .bind(log)
-        .execute(connection)
-        .await
-        .map_err(StoreError::from)?;
-    Ok(())
+/// A move of the checkpoint that was found to begin where it stands; it is written with the batch's commit.
+#[derive(Debug)]
+pub(crate) struct Move {
+    /// Where it is another than that of the rows so far.
+    log: Option<String>,
+    pub from: Positions,
+    pub upto: Positions,
 }
 
+impl Move {
+    /// Only the partitions of `upto` are compared and moved.
+    pub fn of(found: Checkpoint, log: &str, from: &Positions, upto: &Positions) -> Result<Self, CheckpointError> {
+        let Checkpoint { log: known, positions: actual } = found;
+        if upto.iter().any(|(at, _)| actual.next(at) != from.next(at)) {
+            return Err(CheckpointError::Moved { actual });
+        }
+        let log = (known.as_deref() != Some(log) && !upto.is_empty()).then(|| log.to_owned());
+        Ok(Self { log, from: from.clone(), upto: upto.clone() })
+    }
+
+    /// The statements that write it.
+    pub fn statements(&self, dialect: Dialect) -> Vec<QueryBuilder> {
+        let mut statements = Vec::new();
+        if !self.upto.is_empty() {
+            let mut insert = QueryBuilder::new(dialect, "INSERT INTO checkpoint (topic, partition, next) ");
+            insert.push_values(self.upto.iter(), |mut row, (at, next)| {
+                row.push_bind(at.topic.as_str()).push_bind(i64::from(at.partition)).push_bind(next as i64);
+            });
+            insert.push(" ON CONFLICT (topic, partition) DO UPDATE SET next = excluded.next");
+            statements.push(insert);
+        }
+        if let Some(log) = &self.log {
+            let mut insert = QueryBuilder::new(dialect, "INSERT INTO checkpoint_log (id, log) VALUES (1, ");
+            insert.push_bind(log).push(") ON CONFLICT (id) DO UPDATE SET log = excluded.log");
+            statements.push(insert);
+        }
+        statements
+    }
+}
+
+const READ: &str =
+    "SELECT c.topic, c.partition, c.next, l.log FROM checkpoint c LEFT JOIN checkpoint_log l ON l.id = 1";
+
 pub(crate) async fn read<'c>(on: impl Into<Target<'c>>) -> Result<Checkpoint, StoreError> {
-    let rows =
-        query("SELECT c.topic, c.partition, c.next, l.log FROM checkpoint c LEFT JOIN checkpoint_log l ON l.id = 1")
-            .fetch_all(on)
-            .await?;
+    found(query(READ).fetch_all(on).await?)
+}
+
+/// Begins a write transaction on a file's connection, and reads the checkpoint and what else is asked for, all in one turn.
+pub(crate) async fn begin(
+    connection: &mut SqliteConnection,
+    reads: Vec<QueryBuilder>,
+) -> Result<(Checkpoint, Vec<Row>), StoreError> {
+    let mut all = QueryBuilder::new(Dialect::Sqlite, "BEGIN IMMEDIATE");
+    all.append(QueryBuilder::new(Dialect::Sqlite, READ));
+    reads.into_iter().for_each(|read| all.append(read));
+    let mut of_statements = all.build().fetch_each(connection).await?.into_iter().skip(1);
+    let checkpoint = found(of_statements.next().unwrap_or_default())?;
+    Ok((checkpoint, of_statements.flatten().collect()))
+}
+
+fn found(rows: Vec<Row>) -> Result<Checkpoint, StoreError> {
     let mut checkpoint = Checkpoint::default();
     for row in rows {
         let topic: String = row.try_get(0)?;

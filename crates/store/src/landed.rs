@@ -17,14 +17,13 @@ struct Known {
     /// By partition: what this process committed without a gap.
     ranges: BTreeMap<TopicPartition, (u64, u64)>,
     remarks: BTreeSet<(TopicPartition, u64)>,
+    era: u64,
 }
 
-/// What a transaction will have committed.
-#[derive(Debug, Default)]
-pub(crate) struct Landing {
-    pub from: Positions,
-    pub upto: Positions,
-    pub remarks: Vec<Position>,
+impl Known {
+    fn forget(&mut self) {
+        *self = Self { era: self.era + 1, ..Self::default() };
+    }
 }
 
 impl Landed {
@@ -33,21 +32,30 @@ impl Landed {
     }
 
     /// After the commit.
-    pub(crate) fn add(&self, landing: &Landing) {
+    pub(crate) fn add(&self, from: &Positions, upto: &Positions, remarks: &[Position]) {
         let mut known = self.known();
-        if known.remarks.len() + landing.remarks.len() > REMARKS {
-            *known = Known::default();
+        if known.remarks.len() + remarks.len() > REMARKS {
+            known.forget();
         }
-        for (at, upto) in landing.upto.iter() {
-            let from = landing.from.next(at);
+        for (at, upto) in upto.iter() {
+            let from = from.next(at);
             let range = known.ranges.entry(at.clone()).or_insert((from, from));
             *range = (if range.1 == from { range.0 } else { from }, upto);
         }
-        known.remarks.extend(landing.remarks.iter().map(|position| (position.topic_partition(), position.offset)));
+        known.remarks.extend(remarks.iter().map(|position| (position.topic_partition(), position.offset)));
     }
 
     pub(crate) fn forget(&self) {
-        *self.known() = Known::default();
+        self.known().forget();
+    }
+
+    /// After the commit.
+    pub(crate) fn revoke(&self) {
+        self.known().era += 1;
+    }
+
+    pub(crate) fn era(&self) -> u64 {
+        self.known().era
     }
 
     /// Whether something was remarked of a position; `None` where this process does not know.
@@ -68,9 +76,10 @@ mod tests {
         Position::new(TopicName::parse("ml.run.logged.v1").unwrap(), 0, offset)
     }
 
-    fn landing(from: u64, upto: u64, remarks: &[u64]) -> Landing {
+    fn add(landed: &Landed, from: u64, upto: u64, remarks: &[u64]) {
         let at = |next| Positions::from_iter([(position(0).topic_partition(), next)]);
-        Landing { from: at(from), upto: at(upto), remarks: remarks.iter().map(|offset| position(*offset)).collect() }
+        let remarks: Vec<_> = remarks.iter().map(|offset| position(*offset)).collect();
+        landed.add(&at(from), &at(upto), &remarks);
     }
 
     #[test]
@@ -78,25 +87,27 @@ mod tests {
         let landed = Landed::default();
         let said = |offset| landed.remarked(&position(offset));
         assert_eq!(said(5), None);
-        landed.add(&landing(5, 7, &[6]));
+        add(&landed, 5, 7, &[6]);
         assert_eq!([4, 5, 6, 7].map(said), [None, Some(false), Some(true), None]);
-        landed.add(&landing(7, 8, &[]));
+        add(&landed, 7, 8, &[]);
         assert_eq!([5, 6, 7, 8].map(said), [Some(false), Some(true), Some(false), None]);
         // Somebody else committed what lies between.
-        landed.add(&landing(20, 21, &[]));
+        add(&landed, 20, 21, &[]);
         assert_eq!([6, 8, 19, 20].map(said), [None, None, None, Some(false)]);
+        let era = landed.era();
         landed.forget();
         assert_eq!(said(20), None);
+        assert!(landed.era() > era);
     }
 
     #[test]
     fn it_forgets_rather_than_grows() {
         let landed = Landed::default();
         let all: Vec<u64> = (0..REMARKS as u64).collect();
-        landed.add(&landing(0, REMARKS as u64, &all));
+        add(&landed, 0, REMARKS as u64, &all);
         assert_eq!(landed.remarked(&position(1)), Some(true));
         let next = REMARKS as u64;
-        landed.add(&landing(next, next + 2, &[next + 1]));
+        add(&landed, next, next + 2, &[next + 1]);
         assert_eq!(
             [1, next, next + 1].map(|offset| landed.remarked(&position(offset))),
             [None, Some(false), Some(true)]

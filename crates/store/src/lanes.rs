@@ -8,6 +8,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::sql::{Connection, Dialect, QueryBuilder};
+use crate::wal::{self, Wal};
+
 /// How long a free one is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -20,6 +23,8 @@ struct Inner {
     count: u32,
     turns: Arc<Semaphore>,
     free: Mutex<Vec<SqliteConnection>>,
+    /// Of those that write.
+    wal: Option<Wal>,
 }
 
 /// A connection that was taken. Dropped without [`Lane::give_back`] it is closed, and with it goes what it had begun.
@@ -30,10 +35,19 @@ pub struct Lane {
 }
 
 impl Lanes {
-    /// So many at the most, of which some are open; others are opened when none is free.
-    pub(crate) fn new(options: SqliteConnectOptions, count: u32, open: Vec<SqliteConnection>) -> Self {
+    /// So many at the most, each opened when none is free.
+    pub(crate) fn readers(options: SqliteConnectOptions, count: u32) -> Self {
+        Self::new(options, count, Vec::new(), None)
+    }
+
+    /// The one that writes, which is open.
+    pub(crate) fn writer(options: SqliteConnectOptions, open: SqliteConnection, wal: Wal) -> Self {
+        Self::new(options, 1, vec![open], Some(wal))
+    }
+
+    fn new(options: SqliteConnectOptions, count: u32, open: Vec<SqliteConnection>, wal: Option<Wal>) -> Self {
         let turns = Arc::new(Semaphore::new(count as usize));
-        Self(Arc::new(Inner { options, count, turns, free: Mutex::new(open) }))
+        Self(Arc::new(Inner { options, count, turns, free: Mutex::new(open), wal }))
     }
 
     pub(crate) async fn take(&self) -> Result<Lane, sqlx::Error> {
@@ -74,10 +88,21 @@ impl Lane {
         inner.free().push(connection);
     }
 
-    /// Ends the transaction that was begun on it.
-    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
-        self.run("COMMIT").await?;
+    /// Ends the transaction that was begun on it, after what is still to be written in it: all in one turn.
+    pub(crate) async fn commit(mut self, last: Vec<QueryBuilder>) -> Result<(), sqlx::Error> {
+        let mut all = QueryBuilder::new(Dialect::Sqlite, "");
+        last.into_iter().for_each(|statement| all.append(statement));
+        all.append(QueryBuilder::new(Dialect::Sqlite, "COMMIT"));
+        all.build().execute(Connection::Sqlite(&mut self.connection)).await?;
+        let inner = self.inner.clone();
+        if let Some(wal) = &inner.wal
+            && wal.takes_rest()
+            && let Err(error) = self.run(wal::MOVE).await
+        {
+            tracing::debug!(%error, "the rest of the pages was not moved");
+        }
         self.give_back();
+        inner.wal.iter().for_each(Wal::committed);
         Ok(())
     }
 

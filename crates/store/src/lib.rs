@@ -11,7 +11,9 @@ mod postgres;
 mod row;
 mod sql;
 mod sqlite;
+mod turns;
 mod value;
+mod wal;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use error::StoreError;
@@ -21,5 +23,5 @@ pub use namespace::{Layout, Namespace, Site, Snapshot, Tables};
 pub use postgres::Postgres;
 pub use row::{Get, Row};
 pub use sql::{Connection, Dialect, Query, QueryBuilder, Readers, Separated, Target, query};
-pub use sqlite::{Durability, PAGE_BYTES, SqliteNamespace, SqliteTables};
+pub use sqlite::{Durability, SqliteNamespace, SqliteTables};
 pub use value::{IntoValue, Kind, Value};

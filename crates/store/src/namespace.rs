@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use carbon_core::{Position, Positions};
 use sqlx::Transaction;
 
-use crate::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::checkpoint::{self, Checkpoint, CheckpointError, Move};
 use crate::error::StoreError;
-use crate::landed::{Landed, Landing};
+use crate::landed::Landed;
 use crate::lanes::Lane;
 use crate::postgres::{Postgres, PostgresNamespace};
 use crate::row::Row;
-use crate::sql::{Connection, Dialect, Query, Readers};
-use crate::sqlite::{Durability, SqliteNamespace};
+use crate::sql::{Connection, Dialect, Query, QueryBuilder, Readers};
+use crate::sqlite::{Durability, SqliteNamespace, SqliteTables};
 
 /// Where a namespace lies.
 #[derive(Clone, Debug)]
@@ -29,8 +29,6 @@ pub struct Layout {
     pub version: i64,
     /// Statements that may run again (`CREATE … IF NOT EXISTS`), in the words of SQLite.
     pub ddl: &'static str,
-    /// Of a file: smaller where rows are written here and there, since a commit writes whole pages.
-    pub page_bytes: u32,
 }
 
 /// One generation's tables and checkpoint.
@@ -45,9 +43,8 @@ impl Namespace {
     pub async fn open(site: &Site, layout: &Layout) -> Result<Self, StoreError> {
         match site {
             Site::File(path) => {
-                let Layout { version, ddl, page_bytes } = *layout;
-                let opened = SqliteNamespace::open_paged(path, Durability::Derived, version, ddl, page_bytes);
-                let file = opened.await?;
+                let Layout { version, ddl } = *layout;
+                let file = SqliteNamespace::open(path, Durability::Derived, version, ddl).await?;
                 let readers = Readers::Sqlite(file.lanes().clone());
                 Ok(Self::Sqlite { file, readers, landed: Landed::default() })
             }
@@ -86,13 +83,40 @@ impl Namespace {
     /// [`Tables::commit`], nothing of it stays.
     pub async fn begin(&self) -> Result<Tables<'_>, StoreError> {
         Ok(match self {
-            Namespace::Sqlite { file, .. } => self.tables(Tx::Sqlite(file.begin().await?.lane), None),
-            Namespace::Postgres(schema) => self.tables(Tx::Postgres(schema.begin().await?), Some(schema)),
+            Namespace::Sqlite { file, .. } => self.tables(Tx::Sqlite(file.begin().await?.lane)),
+            Namespace::Postgres(schema) => self.tables(Tx::Postgres(schema.begin().await?)),
         })
     }
 
-    fn tables<'t>(&'t self, tx: Tx, schema: Option<&'t PostgresNamespace>) -> Tables<'t> {
-        Tables { tx, schema, landed: self.landed(), landing: Landing::default() }
+    /// As [`Self::begin`], for a batch: the checkpoint must stand at `from`, and is at `upto` after the commit
+    /// (compare-and-swap). Only the partitions of `upto` are compared and moved. What the batch reads first comes with it
+    /// ([`Tables::first_read`]).
+    pub async fn begin_at(
+        &self,
+        log: &str,
+        from: &Positions,
+        upto: &Positions,
+        reads: Vec<QueryBuilder>,
+    ) -> Result<Tables<'_>, CheckpointError> {
+        Ok(match self {
+            Namespace::Sqlite { file, .. } => {
+                let (SqliteTables { lane, moved }, rows) = file.begin_reading(log, from, upto, reads).await?;
+                Tables { moved, first: Some(rows), ..self.tables(Tx::Sqlite(lane)) }
+            }
+            Namespace::Postgres(schema) => {
+                let mut tx = schema.begin().await?;
+                let found = checkpoint::read(Connection::Postgres(&mut tx)).await?;
+                let moved = Move::of(found, log, from, upto)?;
+                let mut tables = Tables { moved: Some(moved), ..self.tables(Tx::Postgres(tx)) };
+                tables.first = Some(tables.run(reads).await.map_err(StoreError::from)?);
+                tables
+            }
+        })
+    }
+
+    fn tables(&self, tx: Tx) -> Tables<'_> {
+        let (first, last, remarks) = (None, Vec::new(), Vec::new());
+        Tables { tx, moved: None, first, last, namespace: self, remarks, revokes: false }
     }
 
     fn landed(&self) -> &Landed {
@@ -106,6 +130,15 @@ impl Namespace {
     /// since another process made it, or an earlier one.
     pub fn remarked(&self, position: &Position) -> Option<bool> {
         self.landed().remarked(position)
+    }
+
+    /// A number that is another after a commit that may have taken away what was permitted before ([`Tables::revoke`]);
+    /// `None` where other processes commit too.
+    pub fn era(&self) -> Option<u64> {
+        match self {
+            Namespace::Sqlite { landed, .. } => Some(landed.era()),
+            Namespace::Postgres(_) => None,
+        }
     }
 
     /// The checkpoint as of the last commit.
@@ -154,10 +187,16 @@ impl Tx {
         }
     }
 
-    async fn commit(self) -> Result<(), StoreError> {
+    /// After what is still to be written in it.
+    async fn commit(self, last: Vec<QueryBuilder>) -> Result<(), StoreError> {
         match self {
-            Tx::Sqlite(lane) => lane.commit().await?,
-            Tx::Postgres(tx) => tx.commit().await?,
+            Tx::Sqlite(lane) => lane.commit(last).await?,
+            Tx::Postgres(mut tx) => {
+                for mut statement in last {
+                    statement.build().execute(Connection::Postgres(&mut tx)).await?;
+                }
+                tx.commit().await?;
+            }
         }
         Ok(())
     }
@@ -173,51 +212,62 @@ impl Snapshot {
 
     /// Its connection is free for others again; dropped instead, that of a file is closed.
     pub async fn end(self) -> Result<(), StoreError> {
-        self.0.commit().await
+        self.0.commit(Vec::new()).await
     }
 }
 
 /// The tables of a namespace inside one write transaction: all that a fold may touch (law 3).
 pub struct Tables<'t> {
     tx: Tx,
-    schema: Option<&'t PostgresNamespace>,
-    landed: &'t Landed,
-    landing: Landing,
+    /// Of the checkpoint.
+    moved: Option<Move>,
+    /// What was read with the begin.
+    first: Option<Vec<Row>>,
+    /// What is still to be written.
+    pub(crate) last: Vec<QueryBuilder>,
+    namespace: &'t Namespace,
+    remarks: Vec<Position>,
+    revokes: bool,
 }
 
 impl Tables<'_> {
     pub fn dialect(&self) -> Dialect {
-        match self.tx {
-            Tx::Sqlite(_) => Dialect::Sqlite,
-            Tx::Postgres(_) => Dialect::Postgres,
-        }
+        self.namespace.dialect()
     }
 
     pub fn connection(&mut self) -> Connection<'_> {
         self.tx.connection()
     }
 
-    /// Moves the checkpoint from `from` to `upto` by compare-and-swap, in this transaction.
-    /// Only the partitions of `upto` are compared and moved.
-    pub async fn advance(&mut self, log: &str, from: &Positions, upto: &Positions) -> Result<(), CheckpointError> {
-        let dialect = self.dialect();
-        checkpoint::advance(&mut self.connection(), dialect, log, from, upto).await?;
-        self.landing.from.merge(from);
-        self.landing.upto.merge(upto);
-        Ok(())
+    /// The rows of what the batch reads first; `None` where nothing was said of it, and the second time.
+    pub fn first_read(&mut self) -> Option<Vec<Row>> {
+        self.first.take()
     }
 
     /// That there is something to say of a record, for [`Namespace::remarked`].
     pub fn remark(&mut self, position: &Position) {
-        self.landing.remarks.push(position.clone());
+        self.remarks.push(position.clone());
+    }
+
+    /// That what was permitted before may not be any more, for [`Namespace::era`].
+    pub fn revoke(&mut self) {
+        self.revokes = true;
     }
 
     pub async fn commit(mut self) -> Result<(), StoreError> {
-        if let Some(schema) = self.schema {
+        let mut last = std::mem::take(&mut self.last);
+        last.extend(self.moved.iter().flat_map(|moved| moved.statements(self.namespace.dialect())));
+        if let Namespace::Postgres(schema) = self.namespace {
             schema.notify(&mut self.tx.connection()).await?;
         }
-        self.tx.commit().await?;
-        self.landed.add(&self.landing);
+        self.tx.commit(last).await?;
+        let landed = self.namespace.landed();
+        if self.revokes {
+            landed.revoke();
+        }
+        if let Some(Move { from, upto, .. }) = &self.moved {
+            landed.add(from, upto, &self.remarks);
+        }
         Ok(())
     }
 }

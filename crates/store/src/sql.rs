@@ -6,7 +6,7 @@ use std::fmt::{Display, Write as _};
 use futures::TryStreamExt as _;
 use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, SqlSafeStr, SqlStr, SqliteConnection};
+use sqlx::{AssertSqlSafe, Either, Executor as _, PgConnection, PgPool, SqlSafeStr, SqlStr, SqliteConnection};
 
 use crate::error::StoreError;
 use crate::lanes::Lanes;
@@ -160,6 +160,19 @@ impl Query {
         changed.map(|Changed(rows)| rows)
     }
 
+    /// The rows of each of its statements.
+    pub(crate) async fn fetch_each(self, on: &mut SqliteConnection) -> Result<Vec<Vec<Row>>, sqlx::Error> {
+        let mut each = vec![Vec::new()];
+        let mut answers = on.fetch_many(sqlx::query_with(self.sql, sqlite_arguments(self.values)?));
+        while let Some(answer) = answers.try_next().await? {
+            match (answer, each.last_mut()) {
+                (Either::Right(row), Some(rows)) => rows.push(row.into()),
+                _ => each.push(Vec::new()),
+            }
+        }
+        Ok(each)
+    }
+
     /// Hands over every row, one by one.
     pub(crate) async fn each(
         self,
@@ -252,6 +265,21 @@ impl QueryBuilder {
             self.push(')');
         }
         self
+    }
+
+    /// How many it binds.
+    pub(crate) fn values(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Another statement after this one: a file's connection runs both in one turn, and answers the rows of both.
+    pub(crate) fn append(&mut self, other: QueryBuilder) {
+        debug_assert_eq!(self.dialect, Dialect::Sqlite, "Postgres takes one at a time");
+        if !self.sql.is_empty() {
+            self.sql.push_str("; ");
+        }
+        self.sql.push_str(&other.sql);
+        self.values.extend(other.values);
     }
 
     /// The statement; the builder is empty after it.

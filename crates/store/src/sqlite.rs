@@ -10,10 +10,12 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor};
 
 use carbon_core::Positions;
 
-use crate::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::checkpoint::{self, Checkpoint, CheckpointError, Move};
 use crate::error::StoreError;
 use crate::lanes::{Lane, Lanes};
-use crate::sql::{Connection, Dialect};
+use crate::row::Row;
+use crate::sql::{Connection, Dialect, QueryBuilder};
+use crate::wal::Wal;
 
 /// What a commit survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +26,6 @@ pub enum Durability {
     /// commits, which are folded again. For everything derived.
     Derived,
 }
-
-/// SQLite's own.
-pub const PAGE_BYTES: u32 = 4096;
 
 /// One generation's tables and checkpoint in a file.
 #[derive(Clone, Debug)]
@@ -41,17 +40,6 @@ impl SqliteNamespace {
     /// Opens or creates the file at `path` and applies `ddl` (statements that may run again:
     /// `CREATE … IF NOT EXISTS`). `layout` is refused if the file was made with another one.
     pub async fn open(path: &Path, durability: Durability, layout: i64, ddl: &str) -> Result<Self, StoreError> {
-        Self::open_paged(path, durability, layout, ddl, PAGE_BYTES).await
-    }
-
-    /// With pages of another size, for tables that are written here and there: a commit writes whole pages.
-    pub async fn open_paged(
-        path: &Path,
-        durability: Durability,
-        layout: i64,
-        ddl: &str,
-        page_bytes: u32,
-    ) -> Result<Self, StoreError> {
         let shown = || path.display().to_string();
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|source| StoreError::Io { path: shown(), source })?;
@@ -63,15 +51,15 @@ impl SqliteNamespace {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            .page_size(page_bytes)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(synchronous)
             .busy_timeout(Duration::from_secs(10))
             .pragma("temp_store", "memory")
-            // Pages that a fold comes back to stay in memory: 32 MiB a connection at the most.
-            .pragma("cache_size", "-32768")
-            // 16 MiB of log before pages are copied to the file: the same page is written once for many batches.
-            .pragma("wal_autocheckpoint", (16 * 1024 * 1024 / page_bytes.max(1)).to_string())
+            // Pages that are come back to stay in memory: 16 MiB a connection at the most. More costs a writer more than it
+            // gains: SQLite looks through all of them after a commit that has balanced a tree.
+            .pragma("cache_size", "-16384")
+            // Pages are moved to the file beside the writer (`wal.rs`); in the middle of a commit only when 64 MiB wait.
+            .pragma("wal_autocheckpoint", "16384")
             // Statements differ by how many rows they write.
             .statement_cache_capacity(256);
         let opened = |source| StoreError::Open { path: shown(), source };
@@ -87,11 +75,11 @@ impl SqliteNamespace {
         }
         tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA user_version = {layout}")))).await?;
         tx.commit().await?;
-        let writer = Lanes::new(options.clone(), 1, vec![first]);
-        let options = options.pragma("query_only", "on");
-        let lanes = Lanes::new(options.clone(), 4, Vec::new());
+        let readers = options.clone().pragma("query_only", "on");
+        let lanes = Lanes::readers(readers.clone(), 4);
+        let writer = Lanes::writer(options, first, Wal::new(lanes.clone()));
         let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(30));
-        Ok(Self { path: path.to_owned(), writer, lanes, readers: pool.connect_lazy_with(options) })
+        Ok(Self { path: path.to_owned(), writer, lanes, readers: pool.connect_lazy_with(readers) })
     }
 
     pub fn path(&self) -> &Path {
@@ -108,7 +96,31 @@ impl SqliteNamespace {
     pub async fn begin(&self) -> Result<SqliteTables, StoreError> {
         let mut lane = self.writer.take().await?;
         lane.run("BEGIN IMMEDIATE").await?;
-        Ok(SqliteTables { lane })
+        Ok(SqliteTables { lane, moved: None })
+    }
+
+    /// As [`Self::begin`], for a batch: the checkpoint must stand at `from`, and is at `upto` after the commit
+    /// (compare-and-swap). Only the partitions of `upto` are compared and moved.
+    pub async fn begin_at(
+        &self,
+        log: &str,
+        from: &Positions,
+        upto: &Positions,
+    ) -> Result<SqliteTables, CheckpointError> {
+        Ok(self.begin_reading(log, from, upto, Vec::new()).await?.0)
+    }
+
+    /// And the rows of what is read first.
+    pub(crate) async fn begin_reading(
+        &self,
+        log: &str,
+        from: &Positions,
+        upto: &Positions,
+        reads: Vec<QueryBuilder>,
+    ) -> Result<(SqliteTables, Vec<Row>), CheckpointError> {
+        let mut lane = self.writer.take().await.map_err(StoreError::from)?;
+        let (found, rows) = checkpoint::begin(&mut lane.connection, reads).await?;
+        Ok((SqliteTables { moved: Some(Move::of(found, log, from, upto)?), lane }, rows))
     }
 
     /// For single statements, where a pool's own care costs as much as they do.
@@ -149,6 +161,8 @@ impl SqliteNamespace {
 /// The tables of a file inside one write transaction.
 pub struct SqliteTables {
     pub(crate) lane: Lane,
+    /// Of the checkpoint.
+    pub(crate) moved: Option<Move>,
 }
 
 impl SqliteTables {
@@ -156,13 +170,8 @@ impl SqliteTables {
         &mut self.lane.connection
     }
 
-    /// Moves the checkpoint from `from` to `upto` by compare-and-swap, in this transaction.
-    /// Only the partitions of `upto` are compared and moved.
-    pub async fn advance(&mut self, log: &str, from: &Positions, upto: &Positions) -> Result<(), CheckpointError> {
-        checkpoint::advance(&mut Connection::Sqlite(&mut self.lane.connection), Dialect::Sqlite, log, from, upto).await
-    }
-
     pub async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.lane.commit().await?)
+        let last = self.moved.map_or_else(Vec::new, |moved| moved.statements(Dialect::Sqlite));
+        Ok(self.lane.commit(last).await?)
     }
 }

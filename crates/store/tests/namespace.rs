@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use carbon_core::{Positions, TopicName, TopicPartition};
-use carbon_store::{
-    Checkpoint, CheckpointError, Layout, Namespace, PAGE_BYTES, Postgres, QueryBuilder, Site, StoreError, query,
-};
+use carbon_store::{Checkpoint, CheckpointError, Layout, Namespace, Postgres, QueryBuilder, Site, StoreError, query};
 
 const DDL: &str = "
 CREATE TABLE IF NOT EXISTS item (
@@ -15,7 +13,7 @@ CREATE TABLE IF NOT EXISTS item (
 ";
 
 fn layout(version: i64) -> Layout {
-    Layout { version, ddl: DDL, page_bytes: PAGE_BYTES }
+    Layout { version, ddl: DDL }
 }
 
 /// A site of its own, and what it lies in.
@@ -38,9 +36,8 @@ async fn ids(space: &Namespace) -> Vec<String> {
 
 /// Writes an item and moves the checkpoint, in one transaction.
 async fn write(space: &Namespace, id: &str, from: u64, upto: u64) -> Result<(), CheckpointError> {
-    let mut tables = space.begin().await?;
+    let mut tables = space.begin_at("log-a", &positions(from), &positions(upto), Vec::new()).await?;
     query("INSERT INTO item (id) VALUES ($1)").bind(id).execute(tables.connection()).await.unwrap();
-    tables.advance("log-a", &positions(from), &positions(upto)).await?;
     Ok(tables.commit().await?)
 }
 

@@ -143,9 +143,8 @@ impl Sink for WebhookSink {
         }
         let start = self.start(&known.positions).await?;
         if start != known.positions {
-            let mut tables = self.outbox.begin().await?;
-            match tables.advance(self.parts.log.identity(), &known.positions, &start).await {
-                Ok(()) => tables.commit().await?,
+            match self.outbox.begin_at(self.parts.log.identity(), &known.positions, &start).await {
+                Ok(tables) => tables.commit().await?,
                 Err(CheckpointError::Store(error)) => return Err(error.into()),
                 Err(error @ CheckpointError::Moved { .. }) => return Err(ProcessorError::internal(error.to_string())),
             }
@@ -173,8 +172,7 @@ impl Sink for WebhookSink {
             return Err(ProcessorError::of(&Behind(ends.to_string())).into());
         }
         let pending = self.pending(batch).await?;
-        let mut tables = self.outbox.begin().await.map_err(ProcessorError::from)?;
-        tables.advance(log, from, upto).await?;
+        let mut tables = self.outbox.begin_at(log, from, upto).await?;
         outbox::put(&mut tables, &pending).await.map_err(ProcessorError::from)?;
         tables.commit().await.map_err(ProcessorError::from)?;
         if !pending.is_empty() {

@@ -50,20 +50,20 @@ fn param(args: &Args) -> Result<KeyValue, MlflowError> {
 pub(super) async fn log_metric(call: Call) -> Answered {
     call.args.run_id()?;
     let metric = metric(&call.args)?;
-    let run = call.active_run().await?;
-    call.write(&RunLogged { metrics: vec![metric], ..call.run_event(&run.run_id, RunKind::Logged) }).await?;
+    let run_id = call.active_run_id().await?;
+    call.write(&RunLogged { metrics: vec![metric], ..call.run_event(run_id, RunKind::Logged) }).await?;
     nothing()
 }
 
 pub(super) async fn log_param(call: Call) -> Answered {
     call.args.run_id()?;
     let param = param(&call.args)?;
-    let run = call.active_run().await?;
+    let run_id = call.active_run_id().await?;
     let (key, value) = (param.key.clone(), param.value.clone());
-    let event = RunLogged { params: vec![param], ..call.run_event(&run.run_id, RunKind::Logged) };
+    let event = RunLogged { params: vec![param], ..call.run_event(run_id, RunKind::Logged) };
     match call.append(&event).await? {
         None => nothing(),
-        Some(conflict) => Err(MlflowError::conflict(single(conflict, &key, &value, &run.run_id))),
+        Some(conflict) => Err(MlflowError::conflict(single(conflict, &key, &value, run_id))),
     }
 }
 
@@ -109,11 +109,11 @@ pub(super) async fn log_batch(call: Call) -> Answered {
             list.join(", ")
         )));
     }
-    let run = call.active_run().await?;
+    let run_id = call.active_run_id().await?;
     if metrics.is_empty() && params.is_empty() && tags.is_empty() {
         return nothing();
     }
-    call.write(&RunLogged { metrics, params, tags, ..call.run_event(&run.run_id, RunKind::Logged) }).await?;
+    call.write(&RunLogged { metrics, params, tags, ..call.run_event(run_id, RunKind::Logged) }).await?;
     nothing()
 }
 
@@ -121,8 +121,8 @@ pub(super) async fn set_tag(call: Call) -> Answered {
     let key = call.args.required("key")?.to_owned();
     check::key(&key, "key", "key")?;
     let value = check::cut(call.args.text("value")?.unwrap_or_default(), check::TAG_VALUE);
-    let run = call.active_run().await?;
-    let event = RunLogged { tags: vec![KeyValue::new(key, value)], ..call.run_event(&run.run_id, RunKind::Logged) };
+    let run_id = call.active_run_id().await?;
+    let event = RunLogged { tags: vec![KeyValue::new(key, value)], ..call.run_event(run_id, RunKind::Logged) };
     call.write(&event).await?;
     nothing()
 }
@@ -162,11 +162,11 @@ pub(super) async fn log_inputs(call: Call) -> Answered {
     let models = call.args.objects("models")?;
     let models: Vec<String> =
         models.iter().map(|m| m.required("model_id").map(str::to_owned)).collect::<Result<_, _>>()?;
-    let run = call.active_run().await?;
+    let run_id = call.active_run_id().await?;
     if datasets.is_empty() && models.is_empty() {
         return nothing();
     }
-    let event = RunLogged { datasets, input_models: models, ..call.run_event(&run.run_id, RunKind::Inputs) };
+    let event = RunLogged { datasets, input_models: models, ..call.run_event(run_id, RunKind::Inputs) };
     call.write(&event).await?;
     nothing()
 }
@@ -179,10 +179,10 @@ pub(super) async fn log_outputs(call: Call) -> Answered {
             step: model.integer("step")?.unwrap_or(0),
         });
     }
-    let run = call.active_run().await?;
+    let run_id = call.active_run_id().await?;
     if models.is_empty() {
         return nothing();
     }
-    call.write(&RunLogged { output_models: models, ..call.run_event(&run.run_id, RunKind::Outputs) }).await?;
+    call.write(&RunLogged { output_models: models, ..call.run_event(run_id, RunKind::Outputs) }).await?;
     nothing()
 }

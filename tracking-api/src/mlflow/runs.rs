@@ -1,5 +1,7 @@
 //! `runs/*`: their lives and their search.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use carbon_read_models::registry::filter::{Target, parse_filter};
 use carbon_read_models::registry::queries::{Run, RunInfo, SearchRuns, experiment, run, run_info, search_runs};
@@ -45,6 +47,36 @@ impl Call {
         }
         Ok(run)
     }
+
+    /// As [`Self::active_run`], where nothing but the id is asked for.
+    pub(super) async fn active_run_id(&self) -> Result<&str, MlflowError> {
+        let (id, registry) = (self.args.run_id()?, self.registry()?);
+        let (era, tenant) = (registry.namespace.era(), self.scope.tenant());
+        if !registry.active.has_run(era, tenant, id) {
+            self.active_run().await?;
+            registry.active.add_run(era, tenant, id);
+        }
+        Ok(id)
+    }
+
+    /// Where the artifacts of an experiment that takes runs lie.
+    async fn artifact_location(&self, id: i64) -> Result<Arc<str>, MlflowError> {
+        let registry = self.registry()?;
+        let (era, tenant) = (registry.namespace.era(), self.scope.tenant());
+        if let Some(known) = registry.active.artifact_location(era, tenant, id) {
+            return Ok(known);
+        }
+        let found = experiment(&registry.namespace, &self.scope, id).await?;
+        let found = found.ok_or_else(|| MlflowError::does_not_exist(format!("No Experiment with id={id} exists")))?;
+        if found.deleted {
+            return Err(MlflowError::invalid(format!(
+                "The experiment {id} must be in the 'active' state. Current state is deleted."
+            )));
+        }
+        let location = found.artifact_location.into();
+        registry.active.add_experiment(era, tenant, id, &location);
+        Ok(location)
+    }
 }
 
 /// Of a status by name; an unknown one is refused.
@@ -65,14 +97,7 @@ pub(super) async fn create(call: Call) -> Answered {
     let text = args.any_text(&["experiment_id", "experimentId"])?;
     let text = text.ok_or_else(|| MlflowError::missing("experiment_id"))?;
     let id = check::experiment_id(text)?;
-    let experiment = experiment(call.rows()?, &call.scope, id).await?;
-    let experiment =
-        experiment.ok_or_else(|| MlflowError::does_not_exist(format!("No Experiment with id={text} exists")))?;
-    if experiment.deleted {
-        return Err(MlflowError::invalid(format!(
-            "The experiment {id} must be in the 'active' state. Current state is deleted."
-        )));
-    }
+    let location = call.artifact_location(id).await?;
     let mut tags = tags(args)?;
     let given = args.any_text(&["run_name", "runName"])?;
     let tagged = tags.iter().rev().find(|tag| tag.key == NAME_TAG).map(|tag| tag.value.clone());
@@ -90,7 +115,7 @@ pub(super) async fn create(call: Call) -> Answered {
     tags.retain(|tag| tag.key != NAME_TAG);
     let start_time = args.integer("start_time")?.or(args.integer("startTime")?).unwrap_or(0);
     let run_id = Uuid::new_v4().simple().to_string();
-    let root = experiment.artifact_location.trim_end_matches('/');
+    let root = location.trim_end_matches('/');
     let event = RunLogged {
         experiment_id: Some(id.to_string()),
         run_name: Some(name),
@@ -101,7 +126,10 @@ pub(super) async fn create(call: Call) -> Answered {
         tags,
         ..call.run_event(&run_id, RunKind::Started)
     };
+    let (registry, tenant) = (call.registry()?, call.scope.tenant());
+    let era = registry.namespace.era();
     call.write(&event).await?;
+    registry.active.add_run(era, tenant, &run_id);
     Ok(Answer(json!({"run": run_shape::run(&Run::started(&event)).without_outputs()})))
 }
 

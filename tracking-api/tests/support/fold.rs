@@ -32,8 +32,8 @@ impl Sink for Fold {
         from: &Positions,
         upto: &Positions,
     ) -> Result<Vec<NewRecord>, SinkError> {
-        let mut tables = self.0.begin().await.map_err(ProcessorError::from)?;
-        tables.advance(log, from, upto).await?;
+        let reads = Registry::first_reads(self.0.dialect(), batch);
+        let mut tables = self.0.begin_at(log, from, upto, reads).await?;
         Registry.apply(&mut tables, batch).await.map_err(|error| ProcessorError::of(&error))?;
         tables.commit().await.map_err(ProcessorError::from)?;
         Ok(Vec::new())

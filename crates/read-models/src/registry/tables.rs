@@ -62,19 +62,24 @@ CREATE TABLE IF NOT EXISTS metrics (
     dataset_digest TEXT,
     PRIMARY KEY (run_no, key, timestamp, step, value, is_nan)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS recent_metrics (
+CREATE TABLE IF NOT EXISTS wide_metrics (
     run_no INTEGER NOT NULL,
+    segment INTEGER NOT NULL,
     key TEXT NOT NULL,
     timestamp INTEGER NOT NULL,
     step INTEGER NOT NULL,
     value REAL NOT NULL,
     is_nan INTEGER NOT NULL,
-    PRIMARY KEY (run_no, timestamp, step, key, value, is_nan)
+    PRIMARY KEY (run_no, segment, key, timestamp, step, value, is_nan)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS recent_counts (
-    run_no INTEGER PRIMARY KEY,
-    held INTEGER NOT NULL
-);
+CREATE TABLE IF NOT EXISTS metric_segments (
+    run_no INTEGER NOT NULL,
+    segment INTEGER NOT NULL,
+    held INTEGER NOT NULL,
+    earliest INTEGER NOT NULL,
+    latest INTEGER NOT NULL,
+    PRIMARY KEY (run_no, segment)
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS metrics_model ON metrics (model_id, key) WHERE model_id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS latest_metrics (
     run_no INTEGER NOT NULL,
@@ -278,9 +283,9 @@ pub(super) const CANONICAL: &[&str] = &[
      run_id, key",
     "SELECT 'metric', tenant_id, run_id, key, timestamp, step, value, is_nan, model_id, dataset_name, \
      dataset_digest FROM metrics JOIN runs USING (run_no) \
-     UNION ALL \
+     UNION \
      SELECT 'metric', tenant_id, run_id, key, timestamp, step, value, is_nan, NULL, NULL, NULL \
-     FROM recent_metrics m JOIN runs USING (run_no) WHERE NOT EXISTS (SELECT 1 FROM metrics s \
+     FROM wide_metrics m JOIN runs USING (run_no) WHERE NOT EXISTS (SELECT 1 FROM metrics s \
      WHERE (s.run_no, s.key, s.timestamp, s.step, s.value, s.is_nan) = \
      (m.run_no, m.key, m.timestamp, m.step, m.value, m.is_nan)) \
      ORDER BY tenant_id, run_id, key, timestamp, step, value, is_nan",

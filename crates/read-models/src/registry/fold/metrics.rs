@@ -1,22 +1,21 @@
 //! The rows of metrics. The histories of a run's keys lie apart, so that a record of a hundred keys would write a hundred pages
-//! of a file. What such records say goes to `recent_metrics` first, where what came together lies together, and moves to
-//! `metrics` when there is more of it: many rows a page. A value is in either, and of two that say the same the first counts,
-//! whenever it moved.
+//! of a file. What such records say goes to `wide_metrics` instead, in segments of about a thousand rows: within one by key, so
+//! that a write finds its pages close by, and a history has a place in each. A value is in either table, in `wide_metrics`
+//! perhaps more than once; of two that say the same the first counts.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use carbon_schemas::events::{Metric, RunLogged};
-use carbon_store::{Dialect, QueryBuilder, Tables};
+use carbon_store::{Dialect, QueryBuilder, Separated};
 
-use super::run_rows::CHUNK;
+use super::run_rows::inserts;
 use super::runs::Changes;
-use crate::projection::FoldError;
 
 /// A record of so many metrics is wide.
 const WIDE: usize = 16;
 
-/// A run's recent rows move when there are so many of them.
-const MOVED: i64 = 4000;
+/// A segment with so many rows takes no more.
+const SEGMENT: i64 = 1000;
 
 /// A metric of a run, and whether it came in a wide record.
 #[derive(Clone, Copy)]
@@ -50,141 +49,148 @@ fn value(metric: &Metric) -> (f64, bool) {
     (if nan { 0.0 } else { metric.value + 0.0 }, nan)
 }
 
-pub(super) async fn write(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(), FoldError> {
-    if changes.metrics.is_empty() {
-        return Ok(());
-    }
-    // Postgres writes rows one after the other anyway.
-    let sqlite = tables.dialect() == Dialect::Sqlite;
-    let is_recent = |logged: &Logged<'_>| sqlite && logged.wide && plain(logged.metric);
-    let mixed = changes.metrics.iter().any(is_recent) && !changes.metrics.iter().all(is_recent);
-    // Where both tables are written the order between them is lost.
-    let mut seen = HashSet::new();
-    let firsts = changes.metrics.iter().copied().filter(|logged| !mixed || seen.insert(identity(logged)));
-    let (recent, direct): (Vec<Logged<'_>>, Vec<_>) = firsts.partition(is_recent);
-    write_direct(tables, &direct).await?;
-    write_recent(tables, &recent).await?;
-    let latest: Vec<_> =
-        changes.latest.iter().map(|((number, _), metric)| Logged { number: *number, metric, wide: false }).collect();
-    write_latest(tables, &latest).await
+/// What a batch adds to a segment.
+struct Segment {
+    number: i64,
+    segment: i64,
+    rows: i64,
+    earliest: i64,
+    latest: i64,
 }
 
-async fn write_direct(tables: &mut Tables<'_>, rows: &[Logged<'_>]) -> Result<(), FoldError> {
-    for chunk in rows.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new(tables.dialect(), "INSERT INTO metrics ");
-        match tables.dialect() {
-            Dialect::Sqlite => {
-                insert.push(columns(false)).push("SELECT * FROM (");
-                values(&mut insert, chunk, false);
-                insert.push(
-                    ") v WHERE NOT EXISTS (SELECT 1 FROM recent_metrics r \
-                     WHERE (r.run_no, r.timestamp, r.step, r.key, r.value, r.is_nan) = \
-                     (v.column1, v.column3, v.column4, v.column2, v.column5, v.column6))",
-                );
-            }
-            Dialect::Postgres => {
-                insert.push(columns(false));
-                values(&mut insert, chunk, false);
-            }
-        }
-        // One that is there already says nothing new.
-        insert.push(" ON CONFLICT (run_no, key, timestamp, step, value, is_nan) DO NOTHING");
-        insert.build().execute(tables.connection()).await?;
-    }
-    Ok(())
+/// The rows of a batch.
+pub(super) struct Metrics<'a> {
+    dialect: Dialect,
+    direct: Vec<Logged<'a>>,
+    /// By segment.
+    wide: Vec<(i64, Logged<'a>)>,
+    segments: Vec<Segment>,
+    latest: Vec<Logged<'a>>,
 }
 
-async fn write_recent(tables: &mut Tables<'_>, rows: &[Logged<'_>]) -> Result<(), FoldError> {
-    if rows.is_empty() {
-        return Ok(());
+impl<'a> Metrics<'a> {
+    /// With the newest segment of each run, and how many rows it holds.
+    pub fn of(dialect: Dialect, changes: &Changes<'a>, newest: &HashMap<i64, (i64, i64)>) -> Self {
+        // Postgres writes rows one after the other anyway.
+        let is_wide = |logged: &Logged<'_>| dialect == Dialect::Sqlite && logged.wide && plain(logged.metric);
+        let mixed = changes.metrics.iter().any(is_wide) && !changes.metrics.iter().all(is_wide);
+        // Where both tables are written the order between them is lost.
+        let mut seen = HashSet::new();
+        let firsts = changes.metrics.iter().copied().filter(|logged| !mixed || seen.insert(identity(logged)));
+        let (wide, direct): (Vec<_>, Vec<_>) = firsts.partition(is_wide);
+        let mut segments: BTreeMap<i64, Segment> = BTreeMap::new();
+        let mut in_segment = |logged: Logged<'a>| {
+            let Logged { number, metric, .. } = logged;
+            let own = segments.entry(number).or_insert_with(|| {
+                let (segment, held) = newest.get(&number).copied().unwrap_or((0, 0));
+                let segment = if held < SEGMENT { segment } else { segment + 1 };
+                Segment { number, segment, rows: 0, earliest: metric.timestamp, latest: metric.timestamp }
+            });
+            own.rows += 1;
+            own.earliest = own.earliest.min(metric.timestamp);
+            own.latest = own.latest.max(metric.timestamp);
+            (own.segment, logged)
+        };
+        let wide = wide.into_iter().map(&mut in_segment).collect();
+        let segments = segments.into_values().collect();
+        let latest = changes.latest.iter();
+        let latest = latest.map(|((number, _), metric)| Logged { number: *number, metric, wide: false }).collect();
+        Self { dialect, direct, wide, segments, latest }
     }
-    for chunk in rows.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new(tables.dialect(), "INSERT INTO recent_metrics ");
-        insert.push(columns(true));
-        values(&mut insert, chunk, true);
-        insert.push(" ON CONFLICT (run_no, timestamp, step, key, value, is_nan) DO NOTHING");
-        insert.build().execute(tables.connection()).await?;
-    }
-    let mut added: BTreeMap<i64, i64> = BTreeMap::new();
-    rows.iter().for_each(|logged| *added.entry(logged.number).or_default() += 1);
-    let mut full: Vec<(i64, i64)> = Vec::new();
-    for chunk in added.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
-        let mut count = QueryBuilder::new(tables.dialect(), "INSERT INTO recent_counts (run_no, held) ");
-        count.push_values(chunk, |mut bind, (number, rows)| {
-            bind.push_bind(*number).push_bind(*rows);
-        });
-        count.push(
-            " ON CONFLICT (run_no) DO UPDATE SET held = recent_counts.held + excluded.held RETURNING run_no, held",
+
+    pub fn writes(&self) -> impl Iterator<Item = QueryBuilder> {
+        let wide = inserts(
+            self.dialect,
+            &self.wide,
+            "INSERT INTO wide_metrics (segment, run_no, key, timestamp, step, value, is_nan) ",
+            |mut row, (segment, logged)| {
+                row.push_bind(segment);
+                bind_value(&mut row, logged);
+            },
+            " ON CONFLICT (run_no, segment, key, timestamp, step, value, is_nan) DO NOTHING",
         );
-        for row in count.build().fetch_all(tables.connection()).await? {
-            let (number, held) = (row.try_get(0)?, row.try_get(1)?);
-            if held >= MOVED {
-                full.push((held, number));
+        let segments = inserts(
+            self.dialect,
+            &self.segments,
+            "INSERT INTO metric_segments (run_no, segment, held, earliest, latest) ",
+            |mut row, own| {
+                row.push_bind(own.number)
+                    .push_bind(own.segment)
+                    .push_bind(own.rows)
+                    .push_bind(own.earliest)
+                    .push_bind(own.latest);
+            },
+            " ON CONFLICT (run_no, segment) DO UPDATE SET held = metric_segments.held + excluded.held, \
+             earliest = min(metric_segments.earliest, excluded.earliest), \
+             latest = max(metric_segments.latest, excluded.latest)",
+        );
+        self.write_direct().chain(wide).chain(segments).chain(self.write_latest())
+    }
+
+    fn write_direct(&self) -> impl Iterator<Item = QueryBuilder> {
+        let (before, after) = match self.dialect {
+            Dialect::Sqlite => (
+                "INSERT INTO metrics (run_no, key, timestamp, step, value, is_nan, model_id, dataset_name, \
+                 dataset_digest) SELECT * FROM (",
+                ") v WHERE NOT EXISTS (SELECT 1 FROM metric_segments g CROSS JOIN wide_metrics w \
+                 WHERE g.run_no = v.column1 AND v.column3 BETWEEN g.earliest AND g.latest \
+                 AND (w.run_no, w.segment, w.key, w.timestamp, w.step, w.value, w.is_nan) = \
+                 (g.run_no, g.segment, v.column2, v.column3, v.column4, v.column5, v.column6)) \
+                 ON CONFLICT (run_no, key, timestamp, step, value, is_nan) DO NOTHING",
+            ),
+            Dialect::Postgres => (
+                "INSERT INTO metrics (run_no, key, timestamp, step, value, is_nan, model_id, dataset_name, dataset_digest) ",
+                " ON CONFLICT (run_no, key, timestamp, step, value, is_nan) DO NOTHING",
+            ),
+        };
+        inserts(self.dialect, &self.direct, before, bind_full, after)
+    }
+
+    fn write_latest(&self) -> impl Iterator<Item = QueryBuilder> {
+        let all_plain = self.latest.iter().all(|logged| plain(logged.metric));
+        let before = match all_plain {
+            true => "INSERT INTO latest_metrics (run_no, key, timestamp, step, value, is_nan) ",
+            false => {
+                "INSERT INTO latest_metrics (run_no, key, timestamp, step, value, is_nan, model_id, dataset_name, \
+                 dataset_digest) "
             }
-        }
-    }
-    // The fullest first, and as many rows as came: runs that fill together do not hold one commit up.
-    full.sort_unstable();
-    let mut moved = 0;
-    while moved < rows.len() as i64
-        && let Some((held, number)) = full.pop()
-    {
-        move_run(tables, number).await?;
-        moved += held;
-    }
-    Ok(())
-}
-
-async fn move_run(tables: &mut Tables<'_>, number: i64) -> Result<(), FoldError> {
-    for statement in [
-        "INSERT INTO metrics (run_no, key, timestamp, step, value, is_nan) \
-         SELECT run_no, key, timestamp, step, value, is_nan FROM recent_metrics WHERE run_no = $1 \
-         ORDER BY run_no, key, timestamp, step, value, is_nan \
-         ON CONFLICT (run_no, key, timestamp, step, value, is_nan) DO NOTHING",
-        "DELETE FROM recent_metrics WHERE run_no = $1",
-        "DELETE FROM recent_counts WHERE run_no = $1",
-    ] {
-        carbon_store::query(statement).bind(number).execute(tables.connection()).await?;
-    }
-    Ok(())
-}
-
-async fn write_latest(tables: &mut Tables<'_>, rows: &[Logged<'_>]) -> Result<(), FoldError> {
-    let all_plain = rows.iter().all(|logged| plain(logged.metric));
-    for chunk in rows.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new(tables.dialect(), "INSERT INTO latest_metrics ");
-        insert.push(columns(all_plain));
-        values(&mut insert, chunk, all_plain);
-        insert.push(
+        };
+        let bind = move |row: Separated<'_>, logged: &Logged<'_>| match all_plain {
+            true => bind_plain(row, logged),
+            false => bind_full(row, logged),
+        };
+        inserts(
+            self.dialect,
+            &self.latest,
+            before,
+            bind,
             " ON CONFLICT (run_no, key) DO UPDATE SET timestamp = excluded.timestamp, step = excluded.step, \
              value = excluded.value, is_nan = excluded.is_nan, model_id = excluded.model_id, \
              dataset_name = excluded.dataset_name, dataset_digest = excluded.dataset_digest \
              WHERE (excluded.step, excluded.timestamp, excluded.value) > \
              (latest_metrics.step, latest_metrics.timestamp, latest_metrics.value)",
-        );
-        insert.build().execute(tables.connection()).await?;
-    }
-    Ok(())
-}
-
-fn columns(plain: bool) -> &'static str {
-    match plain {
-        true => "(run_no, key, timestamp, step, value, is_nan) ",
-        false => "(run_no, key, timestamp, step, value, is_nan, model_id, dataset_name, dataset_digest) ",
+        )
     }
 }
 
-fn values(insert: &mut QueryBuilder, rows: &[Logged<'_>], plain: bool) {
-    insert.push_values(rows, |mut bind, Logged { number, metric, .. }| {
-        let (value, nan) = value(metric);
-        bind.push_bind(*number)
-            .push_bind(metric.key.as_str())
-            .push_bind(metric.timestamp)
-            .push_bind(metric.step)
-            .push_bind(value)
-            .push_bind(nan);
-        if !plain {
-            bind.push_bind(&metric.model_id).push_bind(&metric.dataset_name).push_bind(&metric.dataset_digest);
-        }
-    });
+fn bind_plain(mut row: Separated<'_>, logged: &Logged<'_>) {
+    bind_value(&mut row, logged);
+}
+
+fn bind_full(mut row: Separated<'_>, logged: &Logged<'_>) {
+    let metric = logged.metric;
+    bind_value(&mut row, logged)
+        .push_bind(&metric.model_id)
+        .push_bind(&metric.dataset_name)
+        .push_bind(&metric.dataset_digest);
+}
+
+fn bind_value<'s, 'q>(row: &'s mut Separated<'q>, Logged { number, metric, .. }: &Logged<'_>) -> &'s mut Separated<'q> {
+    let (value, nan) = value(metric);
+    row.push_bind(*number)
+        .push_bind(metric.key.as_str())
+        .push_bind(metric.timestamp)
+        .push_bind(metric.step)
+        .push_bind(value)
+        .push_bind(nan)
 }

@@ -1,12 +1,13 @@
-//! The rows that a batch of run events names, and those that it changes: one statement for each table and chunk.
+//! The rows that a batch of run events names, and those that it changes: one statement for each table and chunk, and all
+//! of them in few turns.
 
 use std::collections::{BTreeSet, HashMap};
 
 use carbon_core::Position;
-use carbon_schemas::events::{RunKind, RunLogged};
-use carbon_store::{QueryBuilder, Row, Tables};
+use carbon_schemas::events::{DatasetInput, RunKind, RunLogged};
+use carbon_store::{Dialect, QueryBuilder, Row, Separated, Tables};
 
-use super::metrics;
+use super::metrics::Metrics;
 use super::runs::Changes;
 use crate::projection::FoldError;
 
@@ -72,30 +73,60 @@ pub(super) struct Stored {
     pub next_number: i64,
     pub params: HashMap<(i64, String), String>,
     pub tags: BTreeSet<(i64, String)>,
+    /// The newest segment of a run's wide metrics, and how many it holds.
+    pub segments: HashMap<i64, (i64, i64)>,
 }
 
-pub(super) async fn load(tables: &mut Tables<'_>, batch: &[(&Position, &RunLogged)]) -> Result<Stored, FoldError> {
-    let named: BTreeSet<(&str, &str)> =
-        batch.iter().map(|(_, event)| (event.tenant_id.as_str(), event.run_id.as_str())).collect();
-    let mut runs = Vec::with_capacity(named.len());
-    for chunk in named.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
-        let mut select =
-            QueryBuilder::new(tables.dialect(), format!("SELECT {COLUMNS} FROM runs WHERE (tenant_id, run_id) IN ("));
+/// Only a run that starts takes a number.
+fn takes_number(event: &RunLogged) -> bool {
+    event.kind == RunKind::Started
+}
+
+/// The runs that events name, and then the next number, where one is taken.
+pub(super) fn reads<'e>(dialect: Dialect, events: impl Iterator<Item = &'e RunLogged>) -> Vec<QueryBuilder> {
+    let (mut named, mut starts) = (BTreeSet::new(), false);
+    for event in events {
+        named.insert((event.tenant_id.as_str(), event.run_id.as_str()));
+        starts |= takes_number(event);
+    }
+    let named: Vec<_> = named.into_iter().collect();
+    let of_runs = named.chunks(CHUNK).map(|chunk| {
+        let mut select = QueryBuilder::new(
+            dialect,
+            format!(
+                "SELECT {COLUMNS}, \
+                 (SELECT g.segment FROM metric_segments g WHERE g.run_no = runs.run_no ORDER BY g.segment DESC LIMIT 1), \
+                 (SELECT g.held FROM metric_segments g WHERE g.run_no = runs.run_no ORDER BY g.segment DESC LIMIT 1) \
+                 FROM runs WHERE (tenant_id, run_id) IN ("
+            ),
+        );
         select.push_values(chunk, |mut bind, (tenant, run)| {
             bind.push_bind(*tenant).push_bind(*run);
         });
-        let rows = select.push(")").build().fetch_all(tables.connection()).await?;
-        for row in &rows {
-            runs.push(RunRow::read(row)?);
-        }
-    }
-    // Only a run that starts takes a number.
-    let next_number: i64 = match batch.iter().any(|(_, event)| event.kind == RunKind::Started) {
-        true => {
-            carbon_store::query("SELECT coalesce(max(run_no), 0) + 1 FROM runs").scalar_one(tables.connection()).await?
-        }
+        select.push(")");
+        select
+    });
+    let of_next = starts.then(|| QueryBuilder::new(dialect, "SELECT coalesce(max(run_no), 0) + 1 FROM runs"));
+    of_runs.chain(of_next).collect()
+}
+
+pub(super) async fn load(tables: &mut Tables<'_>, batch: &[(&Position, &RunLogged)]) -> Result<Stored, FoldError> {
+    let events = || batch.iter().map(|(_, event)| *event);
+    let mut rows = match tables.first_read() {
+        Some(rows) => rows,
+        None => tables.run(reads(tables.dialect(), events())).await?,
+    };
+    let next_number = match events().any(takes_number) {
+        true => rows.pop().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?,
         false => 0,
     };
+    let runs: Vec<_> = rows.iter().map(RunRow::read).collect::<Result<_, _>>()?;
+    let mut segments = HashMap::new();
+    for (run, row) in runs.iter().zip(&rows) {
+        if let (Some(segment), Some(held)) = (row.try_get(11)?, row.try_get(12)?) {
+            segments.insert(run.number, (segment, held));
+        }
+    }
     let numbers: HashMap<(&str, &str), i64> =
         runs.iter().map(|run| ((run.tenant.as_str(), run.run_id.as_str()), run.number)).collect();
     let number = |event: &RunLogged| numbers.get(&(event.tenant_id.as_str(), event.run_id.as_str())).copied();
@@ -106,9 +137,9 @@ pub(super) async fn load(tables: &mut Tables<'_>, batch: &[(&Position, &RunLogge
             tags.extend(event.removed_tags.iter().map(|key| (number, key.as_str())));
         }
     }
-    let stored_params = pairs(tables, "SELECT run_no, key, value FROM params", params).await?;
-    let stored_tags = pairs(tables, "SELECT run_no, key, value FROM run_tags", tags).await?;
-    Ok(Stored { runs, next_number, params: stored_params, tags: stored_tags.into_keys().collect() })
+    let params = pairs(tables, "SELECT run_no, key, value FROM params", params).await?;
+    let tags = pairs(tables, "SELECT run_no, key, value FROM run_tags", tags).await?;
+    Ok(Stored { runs, next_number, params, tags: tags.into_keys().collect(), segments })
 }
 
 async fn pairs(
@@ -116,32 +147,51 @@ async fn pairs(
     select: &str,
     keys: BTreeSet<(i64, &str)>,
 ) -> Result<HashMap<(i64, String), String>, FoldError> {
-    let mut found = HashMap::new();
-    for chunk in keys.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
-        let mut query: QueryBuilder = QueryBuilder::new(tables.dialect(), select);
+    let (dialect, keys) = (tables.dialect(), keys.into_iter().collect::<Vec<_>>());
+    let rows = tables.run(keys.chunks(CHUNK).map(|chunk| {
+        let mut query = QueryBuilder::new(dialect, select);
         query.push(" WHERE (run_no, key) IN (");
         query.push_values(chunk, |mut bind, (number, key)| {
             bind.push_bind(*number).push_bind(*key);
         });
-        for row in query.push(")").build().fetch_all(tables.connection()).await? {
-            found.insert((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?);
-        }
+        query.push(")");
+        query
+    }));
+    let mut found = HashMap::new();
+    for row in rows.await? {
+        found.insert((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?);
     }
     Ok(found)
 }
 
-pub(super) async fn write(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(), FoldError> {
-    write_runs(tables, changes).await?;
-    write_pairs(tables, changes).await?;
-    metrics::write(tables, changes).await?;
-    write_links(tables, changes).await
+/// `INSERT`s of rows: the words before them, how one is bound, and the words after.
+pub(super) fn inserts<'r, T>(
+    dialect: Dialect,
+    rows: &'r [T],
+    before: &'r str,
+    bind: impl Fn(Separated<'_>, &T) + 'r,
+    after: &'r str,
+) -> impl Iterator<Item = QueryBuilder> + 'r {
+    rows.chunks(CHUNK).map(move |chunk| {
+        let mut insert = QueryBuilder::new(dialect, before);
+        insert.push_values(chunk, &bind).push(after);
+        insert
+    })
 }
 
-async fn write_runs(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(), FoldError> {
-    let rows: Vec<&RunRow> = changes.runs.values().collect();
-    for chunk in rows.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new(tables.dialect(), format!("INSERT INTO runs ({COLUMNS}) "));
-        insert.push_values(chunk, |mut bind, row| {
+pub(super) async fn write(
+    tables: &mut Tables<'_>,
+    changes: &Changes<'_>,
+    segments: &HashMap<i64, (i64, i64)>,
+) -> Result<(), FoldError> {
+    let dialect = tables.dialect();
+    let runs: Vec<&RunRow> = changes.runs.values().collect();
+    let runs_columns = format!("INSERT INTO runs ({COLUMNS}) ");
+    let of_runs = inserts(
+        dialect,
+        &runs,
+        &runs_columns,
+        |mut bind, row| {
             bind.push_bind(row.number)
                 .push_bind(row.tenant.as_str())
                 .push_bind(row.run_id.as_str())
@@ -153,82 +203,100 @@ async fn write_runs(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<()
                 .push_bind(row.end_time)
                 .push_bind(row.artifact_uri.as_str())
                 .push_bind(row.deleted);
-        });
-        insert.push(
-            " ON CONFLICT (run_no) DO UPDATE SET name = excluded.name, status = excluded.status, \
-             end_time = excluded.end_time, deleted = excluded.deleted",
-        );
-        insert.build().execute(tables.connection()).await?;
-    }
-    Ok(())
+        },
+        " ON CONFLICT (run_no) DO UPDATE SET name = excluded.name, status = excluded.status, \
+         end_time = excluded.end_time, deleted = excluded.deleted",
+    );
+    let pairs = Pairs::of(changes);
+    let metrics = Metrics::of(dialect, changes, segments);
+    let links = Links::of(changes)?;
+    let statements = of_runs.chain(pairs.writes(dialect)).chain(metrics.writes()).chain(links.writes(dialect));
+    Ok(tables.end(statements).await?)
 }
 
-async fn write_pairs(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(), FoldError> {
-    let params: Vec<_> = changes.params.iter().map(|((number, key), value)| (*number, *key, *value)).collect();
-    for chunk in params.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new(tables.dialect(), "INSERT INTO params (run_no, key, value) ");
-        insert.push_values(chunk, |mut bind, (number, key, value)| {
-            bind.push_bind(*number).push_bind(*key).push_bind(*value);
-        });
-        insert.build().execute(tables.connection()).await?;
-    }
-    let (mut tags, mut removed) = (Vec::new(), Vec::new());
-    for ((number, key), value) in &changes.tags {
-        match value {
-            Some(value) => tags.push((*number, *key, *value)),
-            None => removed.push((*number, *key)),
+/// Parameters, and tags that are set and removed.
+struct Pairs<'a> {
+    params: Vec<(i64, &'a str, &'a str)>,
+    tags: Vec<(i64, &'a str, &'a str)>,
+    removed: Vec<(i64, &'a str)>,
+}
+
+impl<'a> Pairs<'a> {
+    fn of(changes: &Changes<'a>) -> Self {
+        let params = changes.params.iter().map(|((number, key), value)| (*number, *key, *value)).collect();
+        let (mut tags, mut removed) = (Vec::new(), Vec::new());
+        for ((number, key), value) in &changes.tags {
+            match value {
+                Some(value) => tags.push((*number, *key, *value)),
+                None => removed.push((*number, *key)),
+            }
         }
+        Self { params, tags, removed }
     }
-    for chunk in tags.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new(tables.dialect(), "INSERT INTO run_tags (run_no, key, value) ");
-        insert.push_values(chunk, |mut bind, (number, key, value)| {
+
+    fn writes(&self, dialect: Dialect) -> impl Iterator<Item = QueryBuilder> {
+        let pair = |mut bind: Separated<'_>, (number, key, value): &(i64, &str, &str)| {
             bind.push_bind(*number).push_bind(*key).push_bind(*value);
-        });
-        insert.push(" ON CONFLICT (run_no, key) DO UPDATE SET value = excluded.value");
-        insert.build().execute(tables.connection()).await?;
+        };
+        let params = inserts(dialect, &self.params, "INSERT INTO params (run_no, key, value) ", pair, "");
+        let known = " ON CONFLICT (run_no, key) DO UPDATE SET value = excluded.value";
+        let tags = inserts(dialect, &self.tags, "INSERT INTO run_tags (run_no, key, value) ", pair, known);
+        let removed = inserts(
+            dialect,
+            &self.removed,
+            "DELETE FROM run_tags WHERE (run_no, key) IN (",
+            |mut bind, (number, key)| {
+                bind.push_bind(*number).push_bind(*key);
+            },
+            ")",
+        );
+        params.chain(tags).chain(removed)
     }
-    for chunk in removed.chunks(CHUNK) {
-        let mut delete = QueryBuilder::new(tables.dialect(), "DELETE FROM run_tags WHERE (run_no, key) IN (");
-        delete.push_values(chunk, |mut bind, (number, key)| {
-            bind.push_bind(*number).push_bind(*key);
-        });
-        delete.push(")").build().execute(tables.connection()).await?;
-    }
-    Ok(())
 }
 
-async fn write_links(tables: &mut Tables<'_>, changes: &Changes<'_>) -> Result<(), FoldError> {
-    let mut datasets = Vec::with_capacity(changes.datasets.len());
-    for ((number, ..), dataset) in &changes.datasets {
-        datasets.push((*number, *dataset, serde_json::to_string(&dataset.tags)?));
+/// Datasets and models that runs took and made.
+struct Links<'a> {
+    datasets: Vec<(i64, &'a DatasetInput, String)>,
+    models: Vec<(i64, &'static str, &'a str, i64)>,
+}
+
+impl<'a> Links<'a> {
+    fn of(changes: &Changes<'a>) -> Result<Self, FoldError> {
+        let mut datasets = Vec::with_capacity(changes.datasets.len());
+        for ((number, ..), dataset) in &changes.datasets {
+            datasets.push((*number, *dataset, serde_json::to_string(&dataset.tags)?));
+        }
+        let models = changes.models.iter();
+        let models = models.map(|((number, direction, model), step)| (*number, *direction, *model, *step)).collect();
+        Ok(Self { datasets, models })
     }
-    for chunk in datasets.chunks(CHUNK) {
-        let mut insert = QueryBuilder::new(
-            tables.dialect(),
+
+    fn writes(&self, dialect: Dialect) -> impl Iterator<Item = QueryBuilder> {
+        let datasets = inserts(
+            dialect,
+            &self.datasets,
             "INSERT INTO run_datasets (run_no, name, digest, source_type, source, schema, profile, tags) ",
+            |mut bind, (number, dataset, tags)| {
+                bind.push_bind(*number)
+                    .push_bind(dataset.name.as_str())
+                    .push_bind(dataset.digest.as_str())
+                    .push_bind(dataset.source_type.as_str())
+                    .push_bind(dataset.source.as_str())
+                    .push_bind(dataset.schema.as_deref())
+                    .push_bind(dataset.profile.as_deref())
+                    .push_bind(tags.as_str());
+            },
+            " ON CONFLICT (run_no, name, digest) DO NOTHING",
         );
-        insert.push_values(chunk, |mut bind, (number, dataset, tags)| {
-            bind.push_bind(*number)
-                .push_bind(dataset.name.as_str())
-                .push_bind(dataset.digest.as_str())
-                .push_bind(dataset.source_type.as_str())
-                .push_bind(dataset.source.as_str())
-                .push_bind(dataset.schema.as_deref())
-                .push_bind(dataset.profile.as_deref())
-                .push_bind(tags.as_str());
-        });
-        insert.push(" ON CONFLICT (run_no, name, digest) DO NOTHING");
-        insert.build().execute(tables.connection()).await?;
+        let models = inserts(
+            dialect,
+            &self.models,
+            "INSERT INTO run_models (run_no, direction, model_id, step) ",
+            |mut bind, (number, direction, model, step)| {
+                bind.push_bind(*number).push_bind(*direction).push_bind(*model).push_bind(*step);
+            },
+            " ON CONFLICT (run_no, direction, model_id) DO UPDATE SET step = excluded.step",
+        );
+        datasets.chain(models)
     }
-    let models: Vec<_> = changes.models.iter().collect();
-    for chunk in models.chunks(CHUNK) {
-        let mut insert =
-            QueryBuilder::new(tables.dialect(), "INSERT INTO run_models (run_no, direction, model_id, step) ");
-        insert.push_values(chunk, |mut bind, ((number, direction, model), step)| {
-            bind.push_bind(*number).push_bind(*direction).push_bind(*model).push_bind(**step);
-        });
-        insert.push(" ON CONFLICT (run_no, direction, model_id) DO UPDATE SET step = excluded.step");
-        insert.build().execute(tables.connection()).await?;
-    }
-    Ok(())
 }

@@ -37,6 +37,7 @@ pub(super) async fn apply<'a>(
         return Ok(Vec::new());
     }
     let stored = run_rows::load(tables, batch).await?;
+    let segments = stored.segments.clone();
     let mut fold = Fold::new(stored);
     let mut conflicts = Vec::new();
     for (position, event) in batch {
@@ -44,7 +45,7 @@ pub(super) async fn apply<'a>(
             conflicts.push((*position, conflict));
         }
     }
-    run_rows::write(tables, &fold.changes).await?;
+    run_rows::write(tables, &fold.changes, &segments).await?;
     Ok(conflicts)
 }
 

@@ -18,9 +18,10 @@ pub async fn metric_history(
     let rows = carbon_store::query(
         "SELECT timestamp, step, value, is_nan, model_id, dataset_name, dataset_digest FROM metrics \
          WHERE run_no = $1 AND key = $2 \
-         UNION ALL \
-         SELECT timestamp, step, value, is_nan, NULL, NULL, NULL FROM recent_metrics m \
-         WHERE run_no = $1 AND key = $2 AND NOT EXISTS (SELECT 1 FROM metrics s \
+         UNION \
+         SELECT m.timestamp, m.step, m.value, m.is_nan, NULL, NULL, NULL \
+         FROM metric_segments g CROSS JOIN wide_metrics m ON m.run_no = g.run_no AND m.segment = g.segment AND m.key = $2 \
+         WHERE g.run_no = $1 AND NOT EXISTS (SELECT 1 FROM metrics s \
          WHERE (s.run_no, s.key, s.timestamp, s.step, s.value, s.is_nan) = \
          (m.run_no, m.key, m.timestamp, m.step, m.value, m.is_nan)) \
          ORDER BY timestamp, step, value, is_nan LIMIT $3 OFFSET $4",
@@ -74,12 +75,10 @@ pub async fn metric_intervals(
          ), points AS (
              SELECT a.run_id, m.value, m.is_nan, m.timestamp, m.step
              FROM asked a CROSS JOIN metrics m ON m.run_no = a.run_no AND m.key = $3
-             UNION ALL
+             UNION
              SELECT a.run_id, m.value, m.is_nan, m.timestamp, m.step
-             FROM asked a CROSS JOIN recent_metrics m ON m.run_no = a.run_no AND m.key = $3
-             WHERE NOT EXISTS (SELECT 1 FROM metrics s
-                 WHERE (s.run_no, s.key, s.timestamp, s.step, s.value, s.is_nan)
-                     = (m.run_no, m.key, m.timestamp, m.step, m.value, m.is_nan))
+             FROM asked a CROSS JOIN metric_segments g ON g.run_no = a.run_no
+             CROSS JOIN wide_metrics m ON m.run_no = g.run_no AND m.segment = g.segment AND m.key = $3
          ), ranked AS (
              SELECT run_id, value, is_nan, timestamp, step,
                     ntile(CAST($5 AS INTEGER)) OVER (PARTITION BY run_id ORDER BY step, timestamp, value, is_nan) AS bucket,

@@ -129,8 +129,7 @@ impl Generation {
         if writer.uncertain {
             self.settle(&mut writer).await?;
         }
-        let mut tables = self.space.begin().await?;
-        tables.advance(log, from, upto).await?;
+        let mut tables = self.space.begin_at(log, from, upto).await?;
         let tombstones = if writer.tombstones > 0 {
             rows::tombstones(tables.connection(), incoming.iter().map(|op| &op.key)).await?
         } else {

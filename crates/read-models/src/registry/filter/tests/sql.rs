@@ -1,6 +1,6 @@
 //! Comparisons, run by the store.
 
-use carbon_store::{Get, IntoValue, Layout, Namespace, PAGE_BYTES, Postgres, QueryBuilder, Site};
+use carbon_store::{Get, IntoValue, Layout, Namespace, Postgres, QueryBuilder, Site};
 use proptest::prelude::*;
 
 use super::super::sql::glob;
@@ -15,7 +15,7 @@ async fn store() -> Store {
         Ok(address) => Site::Schema(Postgres::open(&address).await.unwrap(), uuid::Uuid::new_v4().to_string()),
         Err(_) => Site::File(dir.path().join("rows.db")),
     };
-    let layout = Layout { version: 1, ddl: "", page_bytes: PAGE_BYTES };
+    let layout = Layout { version: 1, ddl: "" };
     Store(Namespace::open(&site, &layout).await.unwrap(), dir)
 }
 
