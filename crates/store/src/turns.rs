@@ -101,7 +101,9 @@ mod tests {
         let turns = |dialect| {
             let statements = sizes.into_iter().map(move |size| {
                 let mut statement = QueryBuilder::new(dialect, "s");
-                (0..size).for_each(|n| drop(statement.push_bind(n as i64)));
+                (0..size as i64).for_each(|n| {
+                    statement.push_bind(n);
+                });
                 statement
             });
             Turns::of(dialect, statements).map(|turn| (turn.statements.values(), turn.is_last)).collect::<Vec<_>>()
