@@ -97,6 +97,9 @@ pub(super) async fn create(call: Call) -> Answered {
     let text = args.any_text(&["experiment_id", "experimentId"])?;
     let text = text.ok_or_else(|| MlflowError::missing("experiment_id"))?;
     let id = check::experiment_id(text)?;
+    // Before the experiment is looked at: its deletion in the meantime ends what is known of the run too.
+    let (registry, tenant) = (call.registry()?, call.scope.tenant());
+    let era = registry.namespace.era();
     let location = call.artifact_location(id).await?;
     let mut tags = tags(args)?;
     let given = args.any_text(&["run_name", "runName"])?;
@@ -126,8 +129,6 @@ pub(super) async fn create(call: Call) -> Answered {
         tags,
         ..call.run_event(&run_id, RunKind::Started)
     };
-    let (registry, tenant) = (call.registry()?, call.scope.tenant());
-    let era = registry.namespace.era();
     call.write(&event).await?;
     registry.active.add_run(era, tenant, &run_id);
     Ok(Answer(json!({"run": run_shape::run(&Run::started(&event)).without_outputs()})))
