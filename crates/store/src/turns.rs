@@ -1,6 +1,6 @@
 //! Many statements in few turns: a turn of a file's connection wakes two threads, which costs more than a small statement.
 
-use futures::future::{self, BoxFuture};
+use futures::future::{self, BoxFuture, TryFutureExt as _};
 
 use crate::namespace::Tables;
 use crate::row::Row;
@@ -16,19 +16,7 @@ impl Tables<'_> {
         I: IntoIterator<Item = QueryBuilder, IntoIter: Send + 's>,
     {
         // Boxed, since the compiler does not see through such iterators that a fold may change threads.
-        let mut turns = Turns::of(self.dialect(), statements.into_iter());
-        Box::pin(async move {
-            let mut rows = Vec::new();
-            let mut next = turns.next();
-            while let Some(mut turn) = next {
-                let run = turn.statements.build().fetch_all(self.connection());
-                // The first that is polled sends its statements away, and the other has the time until the answer.
-                let (answer, following) = future::join(run, async { turns.next() }).await;
-                rows.extend(answer?);
-                next = following;
-            }
-            Ok(rows)
-        })
+        Box::pin(self.take_turns(statements.into_iter(), false))
     }
 
     /// Runs the statements that a fold ends with, which answer nothing: the last of them with the commit.
@@ -36,21 +24,29 @@ impl Tables<'_> {
     where
         I: IntoIterator<Item = QueryBuilder, IntoIter: Send + 's>,
     {
-        let mut turns = Turns::of(self.dialect(), statements.into_iter());
-        Box::pin(async move {
-            let mut next = turns.next();
-            while let Some(mut turn) = next {
-                if turn.is_last {
-                    self.last.push(turn.statements);
-                    break;
-                }
-                let run = turn.statements.build().execute(self.connection());
-                let (answer, following) = future::join(run, async { turns.next() }).await;
-                answer?;
-                next = following;
+        Box::pin(self.take_turns(statements.into_iter(), true).map_ok(drop))
+    }
+
+    async fn take_turns(
+        &mut self,
+        statements: impl Iterator<Item = QueryBuilder>,
+        ends: bool,
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        let mut turns = Turns::of(self.dialect(), statements);
+        let mut rows = Vec::new();
+        let mut next = turns.next();
+        while let Some(mut turn) = next {
+            if ends && turn.is_last {
+                self.last.push(turn.statements);
+                break;
             }
-            Ok(())
-        })
+            let run = turn.statements.build().fetch_all(self.connection());
+            // The first that is polled sends its statements away, and the other has the time until the answer.
+            let (answer, following) = future::join(run, async { turns.next() }).await;
+            rows.extend(answer?);
+            next = following;
+        }
+        Ok(rows)
     }
 }
 

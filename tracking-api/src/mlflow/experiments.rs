@@ -1,5 +1,7 @@
 //! `experiments/*`.
 
+use std::sync::Arc;
+
 use carbon_read_models::registry::ConflictCode;
 use carbon_read_models::registry::filter::{Target, parse_filter};
 use carbon_read_models::registry::queries::{
@@ -32,6 +34,24 @@ impl Call {
         let text = self.args.required("experiment_id")?;
         let id = check::experiment_id(text)?;
         experiment(self.rows()?, &self.scope, id).await?.ok_or_else(|| missing(text))
+    }
+
+    /// Where the artifacts of an experiment that takes runs and models lie; `text` is its id as the caller wrote it.
+    pub(super) async fn artifact_location(&self, id: i64, text: &str) -> Result<Arc<str>, MlflowError> {
+        let registry = self.registry()?;
+        let (era, tenant) = (registry.namespace.era(), self.scope.tenant());
+        if let Some(known) = registry.active.artifact_location(era, tenant, id) {
+            return Ok(known);
+        }
+        let found = experiment(&registry.namespace, &self.scope, id).await?.ok_or_else(|| missing(text))?;
+        if found.deleted {
+            return Err(MlflowError::invalid(format!(
+                "The experiment {id} must be in the 'active' state. Current state is deleted."
+            )));
+        }
+        let location = found.artifact_location.into();
+        registry.active.add_experiment(era, tenant, id, &location);
+        Ok(location)
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::extract::{Path, Request, State};
 use carbon_read_models::registry::filter::{Target, parse_filter, parse_order_by};
 use carbon_read_models::registry::queries::{
-    LoggedModel, MetricOrder, SearchLoggedModels, experiment, logged_model, search_logged_models,
+    LoggedModel, MetricOrder, SearchLoggedModels, logged_model, search_logged_models,
 };
 use carbon_schemas::events::{KeyValue, LOGGED_MODEL_STATUSES, LoggedModelChanged, LoggedModelKind};
 use serde_json::{Map, json};
@@ -70,16 +70,9 @@ pub(super) async fn create(call: Call) -> Answered {
     let name = args.text("name")?.filter(|name| !name.is_empty()).map_or_else(names::random, str::to_owned);
     check_name(&name)?;
     let (params, tags) = (params(args)?, tags(args)?);
-    let experiment = experiment(call.rows()?, &call.scope, id).await?;
-    let experiment =
-        experiment.ok_or_else(|| MlflowError::does_not_exist(format!("No Experiment with id={text} exists")))?;
-    if experiment.deleted {
-        return Err(MlflowError::invalid(format!(
-            "The experiment {id} must be in the 'active' state. Current state is deleted."
-        )));
-    }
+    let location = call.artifact_location(id, text).await?;
     let model_id = format!("m-{}", Uuid::new_v4().simple());
-    let root = experiment.artifact_location.trim_end_matches('/');
+    let root = location.trim_end_matches('/');
     let event = LoggedModelChanged {
         experiment_id: Some(id.to_string()),
         name: Some(name),

@@ -1,10 +1,8 @@
 //! `runs/*`: their lives and their search.
 
-use std::sync::Arc;
-
 use axum::response::Response;
 use carbon_read_models::registry::filter::{Target, parse_filter};
-use carbon_read_models::registry::queries::{Run, RunInfo, SearchRuns, experiment, run, run_info, search_runs};
+use carbon_read_models::registry::queries::{Run, RunInfo, SearchRuns, run, run_info, search_runs};
 use carbon_schemas::events::{RUN_STATUSES, RunKind, RunLogged};
 use serde::Serialize;
 use serde_json::json;
@@ -58,25 +56,6 @@ impl Call {
         }
         Ok(id)
     }
-
-    /// Where the artifacts of an experiment that takes runs lie.
-    async fn artifact_location(&self, id: i64) -> Result<Arc<str>, MlflowError> {
-        let registry = self.registry()?;
-        let (era, tenant) = (registry.namespace.era(), self.scope.tenant());
-        if let Some(known) = registry.active.artifact_location(era, tenant, id) {
-            return Ok(known);
-        }
-        let found = experiment(&registry.namespace, &self.scope, id).await?;
-        let found = found.ok_or_else(|| MlflowError::does_not_exist(format!("No Experiment with id={id} exists")))?;
-        if found.deleted {
-            return Err(MlflowError::invalid(format!(
-                "The experiment {id} must be in the 'active' state. Current state is deleted."
-            )));
-        }
-        let location = found.artifact_location.into();
-        registry.active.add_experiment(era, tenant, id, &location);
-        Ok(location)
-    }
 }
 
 /// Of a status by name; an unknown one is refused.
@@ -100,7 +79,7 @@ pub(super) async fn create(call: Call) -> Answered {
     // Before the experiment is looked at: its deletion in the meantime ends what is known of the run too.
     let (registry, tenant) = (call.registry()?, call.scope.tenant());
     let era = registry.namespace.era();
-    let location = call.artifact_location(id).await?;
+    let location = call.artifact_location(id, text).await?;
     let mut tags = tags(args)?;
     let given = args.any_text(&["run_name", "runName"])?;
     let tagged = tags.iter().rev().find(|tag| tag.key == NAME_TAG).map(|tag| tag.value.clone());

@@ -12,7 +12,7 @@ use super::runs::Changes;
 use crate::projection::FoldError;
 
 /// Rows in one statement.
-pub(super) const CHUNK: usize = 500;
+const CHUNK: usize = 500;
 
 #[derive(Clone, Debug)]
 pub(crate) struct RunRow {

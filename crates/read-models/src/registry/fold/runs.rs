@@ -37,7 +37,6 @@ pub(super) async fn apply<'a>(
         return Ok(Vec::new());
     }
     let stored = run_rows::load(tables, batch).await?;
-    let segments = stored.segments.clone();
     let mut fold = Fold::new(stored);
     let mut conflicts = Vec::new();
     for (position, event) in batch {
@@ -45,7 +44,7 @@ pub(super) async fn apply<'a>(
             conflicts.push((*position, conflict));
         }
     }
-    run_rows::write(tables, &fold.changes, &segments).await?;
+    run_rows::write(tables, &fold.changes, &fold.segments).await?;
     Ok(conflicts)
 }
 
@@ -57,6 +56,7 @@ struct Fold<'a> {
     next_number: i64,
     stored_params: HashMap<(i64, String), String>,
     stored_tags: BTreeSet<(i64, String)>,
+    segments: HashMap<i64, (i64, i64)>,
     changes: Changes<'a>,
 }
 
@@ -69,6 +69,7 @@ impl<'a> Fold<'a> {
             next_number: stored.next_number,
             stored_params: stored.params,
             stored_tags: stored.tags,
+            segments: stored.segments,
             changes: Changes::default(),
         }
     }
