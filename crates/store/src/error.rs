@@ -19,15 +19,38 @@ pub enum StoreError {
     Address,
     #[error("store: {0}")]
     Corrupt(String),
+    /// The open file is not what the path names any more.
+    #[error(
+        "store: {path} was deleted or replaced while this process has it open: stop the process and start it again; a read model is rebuilt from the log"
+    )]
+    Gone { path: String },
+    #[error("store: {path} lies in a file of one process: only namespaces of a Postgres can be switched there")]
+    NotShared { path: String },
 }
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        match is_damage(&error) {
-            true => Self::Corrupt(format!(
+        if is_damage(&error) {
+            return Self::Corrupt(format!(
                 "{error}: stop, delete the read model's folder below read-models/ and start again; it is rebuilt from the log"
-            )),
-            false => Self::Sql(error),
+            ));
+        }
+        match error {
+            sqlx::Error::Configuration(inner) => match inner.downcast::<StoreError>() {
+                Ok(own) => *own,
+                Err(inner) => Self::Sql(sqlx::Error::Configuration(inner)),
+            },
+            error => Self::Sql(error),
+        }
+    }
+}
+
+/// For a connection that was not opened: [`StoreError::from`] finds it again.
+impl From<StoreError> for sqlx::Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Sql(error) => error,
+            error => sqlx::Error::Configuration(Box::new(error)),
         }
     }
 }
@@ -46,6 +69,7 @@ impl StoreError {
             StoreError::Corrupt(_) => true,
             StoreError::Open { source, .. } | StoreError::Sql(source) => is_damage(source),
             StoreError::Layout { .. } | StoreError::Io { .. } => false,
+            StoreError::Gone { .. } | StoreError::NotShared { .. } => false,
             StoreError::Foreign { .. } | StoreError::Address => false,
         }
     }
@@ -54,7 +78,7 @@ impl StoreError {
 impl Classify for StoreError {
     fn fault(&self) -> Fault {
         match self {
-            StoreError::Corrupt(_) | StoreError::Layout { .. } => Fault::Internal,
+            StoreError::Corrupt(_) | StoreError::Layout { .. } | StoreError::NotShared { .. } => Fault::Internal,
             StoreError::Foreign { .. } | StoreError::Address => Fault::User,
             _ => Fault::External,
         }
@@ -62,14 +86,15 @@ impl Classify for StoreError {
 
     fn retry(&self) -> Retry {
         match self {
-            StoreError::Corrupt(_) | StoreError::Layout { .. } => Retry::Never,
+            StoreError::Corrupt(_) | StoreError::Layout { .. } | StoreError::NotShared { .. } => Retry::Never,
             StoreError::Foreign { .. } | StoreError::Address => Retry::Never,
             StoreError::Sql(error) | StoreError::Open { source: error, .. } => match error {
                 sqlx::Error::Database(db) if db.is_unique_violation() || db.is_check_violation() => Retry::Never,
                 sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => Retry::Never,
                 _ => Retry::Later,
             },
-            StoreError::Io { .. } => Retry::Later,
+            // Another process may put the file back; whoever waits is told what to do.
+            StoreError::Gone { .. } | StoreError::Io { .. } => Retry::Later,
         }
     }
 }

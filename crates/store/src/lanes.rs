@@ -8,6 +8,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::identity::OpenFile;
 use crate::sql::{Connection, Dialect, QueryBuilder};
 use crate::wal::{self, Wal};
 
@@ -20,6 +21,7 @@ pub struct Lanes(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     options: SqliteConnectOptions,
+    file: OpenFile,
     count: u32,
     turns: Arc<Semaphore>,
     free: Mutex<Vec<SqliteConnection>>,
@@ -36,18 +38,24 @@ pub struct Lane {
 
 impl Lanes {
     /// So many at the most, each opened when none is free.
-    pub(crate) fn readers(options: SqliteConnectOptions, count: u32) -> Self {
-        Self::new(options, count, Vec::new(), None)
+    pub(crate) fn readers(options: SqliteConnectOptions, file: OpenFile, count: u32) -> Self {
+        Self::new(options, file, count, Vec::new(), None)
     }
 
     /// The one that writes, which is open.
-    pub(crate) fn writer(options: SqliteConnectOptions, open: SqliteConnection, wal: Wal) -> Self {
-        Self::new(options, 1, vec![open], Some(wal))
+    pub(crate) fn writer(options: SqliteConnectOptions, file: OpenFile, open: SqliteConnection, wal: Wal) -> Self {
+        Self::new(options, file, 1, vec![open], Some(wal))
     }
 
-    fn new(options: SqliteConnectOptions, count: u32, open: Vec<SqliteConnection>, wal: Option<Wal>) -> Self {
+    fn new(
+        options: SqliteConnectOptions,
+        file: OpenFile,
+        count: u32,
+        open: Vec<SqliteConnection>,
+        wal: Option<Wal>,
+    ) -> Self {
         let turns = Arc::new(Semaphore::new(count as usize));
-        Self(Arc::new(Inner { options, count, turns, free: Mutex::new(open), wal }))
+        Self(Arc::new(Inner { options, file, count, turns, free: Mutex::new(open), wal }))
     }
 
     pub(crate) async fn take(&self) -> Result<Lane, sqlx::Error> {
@@ -56,7 +64,7 @@ impl Lanes {
         let free = self.0.free().pop();
         let connection = match free {
             Some(connection) => connection,
-            None => self.0.options.connect().await?,
+            None => self.0.connect().await?,
         };
         Ok(Lane { connection, inner: self.0.clone(), _turn: turn })
     }
@@ -76,6 +84,14 @@ impl Lanes {
 }
 
 impl Inner {
+    /// Another connection to the file that is open; fails where the path names another one.
+    async fn connect(&self) -> Result<SqliteConnection, sqlx::Error> {
+        self.file.check()?;
+        let connection = self.options.connect().await?;
+        self.file.check()?;
+        Ok(connection)
+    }
+
     fn free(&self) -> std::sync::MutexGuard<'_, Vec<SqliteConnection>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,13 +111,15 @@ impl Lane {
         all.append(QueryBuilder::new(Dialect::Sqlite, "COMMIT"));
         all.build().execute(Connection::Sqlite(&mut self.connection)).await?;
         let inner = self.inner.clone();
-        if let Some(wal) = &inner.wal
-            && wal.takes_rest()
-            && let Err(error) = self.run(wal::MOVE).await
-        {
-            tracing::debug!(%error, "the rest of the pages was not moved");
+        let moved = match &inner.wal {
+            Some(wal) if wal.takes_rest() => self.run(wal::MOVE).await,
+            _ => Ok(()),
+        };
+        match moved {
+            Ok(()) => self.give_back(),
+            // The batch is committed; a connection on which a statement failed is closed.
+            Err(error) => tracing::debug!(%error, "WAL checkpoint after a commit failed"),
         }
-        self.give_back();
         inner.wal.iter().for_each(Wal::committed);
         Ok(())
     }

@@ -3,12 +3,15 @@
 
 mod checkpoint;
 mod error;
+mod fill;
 mod follow;
+mod identity;
 mod landed;
 mod lanes;
 mod namespace;
 mod postgres;
 mod row;
+mod serving;
 mod sql;
 mod sqlite;
 mod turns;

@@ -12,7 +12,7 @@ use crate::lanes::Lane;
 use crate::postgres::{Postgres, PostgresNamespace};
 use crate::row::Row;
 use crate::sql::{Connection, Dialect, Query, QueryBuilder, Readers};
-use crate::sqlite::{Durability, SqliteNamespace, SqliteTables};
+use crate::sqlite::{self, Durability, SqliteNamespace, SqliteTables};
 
 /// Where a namespace lies.
 #[derive(Clone, Debug)]
@@ -49,6 +49,31 @@ impl Namespace {
                 Ok(Self::Sqlite { file, readers, landed: Landed::default() })
             }
             Site::Schema(postgres, name) => Ok(Self::Postgres(PostgresNamespace::open(postgres, name, layout).await?)),
+        }
+    }
+
+    /// Deletes what lies at a site: a file with its write-ahead log, or a schema, after its writer's transaction. Nothing
+    /// there is not an error. Whoever has the namespace open closes it first.
+    pub async fn drop_site(site: &Site) -> Result<(), StoreError> {
+        match site {
+            Site::File(path) => sqlite::remove(path).await,
+            Site::Schema(postgres, name) => postgres.drop_schema(name).await,
+        }
+    }
+
+    /// The generation's name on Postgres, as it was given to [`Site::Schema`]; the path of a file.
+    pub fn name(&self) -> String {
+        match self {
+            Namespace::Sqlite { file, .. } => file.path().display().to_string(),
+            Namespace::Postgres(schema) => schema.name.clone(),
+        }
+    }
+
+    /// [`StoreError::Gone`] if the file was deleted or replaced since it was opened. One `stat`, no SQL.
+    pub fn check(&self) -> Result<(), StoreError> {
+        match self {
+            Namespace::Sqlite { file, .. } => file.check(),
+            Namespace::Postgres(_) => Ok(()),
         }
     }
 
@@ -146,7 +171,7 @@ impl Namespace {
         checkpoint::read(self.readers()).await
     }
 
-    /// Throws all rows and the checkpoint away, in one transaction. The tables stay.
+    /// Deletes all rows and the checkpoint and marks the namespace as unfilled, in one transaction. The tables stay.
     pub async fn clear(&self) -> Result<(), StoreError> {
         match self {
             Namespace::Sqlite { file, .. } => file.clear().await?,
@@ -162,7 +187,7 @@ impl Namespace {
         query: Query,
         row: impl FnMut(&Row) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
-        query.each(self.readers(), row).await
+        query.each(self.readers().into(), row).await
     }
 
     /// Closes all connections; a file can then be removed.
@@ -208,6 +233,20 @@ pub struct Snapshot(Tx);
 impl Snapshot {
     pub fn connection(&mut self) -> Connection<'_> {
         self.0.connection()
+    }
+
+    /// Calls `row` for each row that a statement returns.
+    pub async fn each(
+        &mut self,
+        query: Query,
+        row: impl FnMut(&Row) -> Result<(), StoreError> + Send,
+    ) -> Result<(), StoreError> {
+        query.each(self.connection().into(), row).await
+    }
+
+    /// The checkpoint of the rows that the snapshot sees.
+    pub async fn checkpoint(&mut self) -> Result<Checkpoint, StoreError> {
+        checkpoint::read(self.connection()).await
     }
 
     /// Its connection is free for others again; dropped instead, that of a file is closed.

@@ -4,11 +4,13 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool, Transaction};
 
 use crate::checkpoint;
 use crate::error::StoreError;
+use crate::fill;
 use crate::follow::Commits;
 use crate::landed::Landed;
 use crate::namespace::Layout;
@@ -27,6 +29,8 @@ pub struct Postgres {
     /// As it may be shown: without a password.
     shown: String,
     pub(crate) commits: Commits,
+    /// Connections for what concerns no single namespace.
+    pub(crate) shared: PgPool,
 }
 
 impl Postgres {
@@ -53,9 +57,20 @@ impl Postgres {
         if mlflow {
             return Err(StoreError::Foreign { path: shown });
         }
+        let shared = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(30));
+        let shared = shared.idle_timeout(Duration::from_secs(300)).connect_lazy_with(options.clone());
         let options = Arc::new(options);
         let commits = Commits::new(options.clone());
-        Ok(Self { options, shown, commits })
+        Ok(Self { options, shown, commits, shared })
+    }
+
+    /// Drops the schema of a namespace, after the transaction of whoever writes to it.
+    pub(crate) async fn drop_schema(&self, name: &str) -> Result<(), StoreError> {
+        let schema = schema_name(name);
+        let mut tx = self.shared.begin().await?;
+        lock(&mut tx, &schema).await?;
+        run(&mut tx, format!("DROP SCHEMA IF EXISTS {schema} CASCADE")).await?;
+        Ok(tx.commit().await?)
     }
 
     /// An address as it may be shown: the host, port and database alone.
@@ -66,10 +81,19 @@ impl Postgres {
     }
 }
 
-/// Letters, digits and underscores alone: it needs no quotes anywhere.
+/// Postgres cuts longer identifiers off.
+const MAX_NAME_BYTES: usize = 63;
+
+/// Letters, digits and underscores alone: it needs no quotes anywhere. A long name ends in a hash instead of its rest.
 fn schema_name(name: &str) -> String {
     let plain = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' });
-    PREFIX.chars().chain(plain).collect()
+    let mut schema: String = PREFIX.chars().chain(plain).collect();
+    if schema.len() > MAX_NAME_BYTES {
+        let hash: String = Sha256::digest(name).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        schema.truncate(MAX_NAME_BYTES - hash.len() - 1);
+        schema = format!("{schema}_{hash}");
+    }
+    schema
 }
 
 fn without_driver(address: &str) -> String {
@@ -92,6 +116,8 @@ CREATE FUNCTION json_extract(object text, path text) RETURNS text LANGUAGE sql I
 /// One generation's tables and checkpoint in a schema.
 #[derive(Clone, Debug)]
 pub struct PostgresNamespace {
+    /// As it was given; the schema's name is made from it.
+    pub(crate) name: String,
     pub(crate) schema: String,
     writer: PgPool,
     reader: PgPool,
@@ -104,9 +130,6 @@ impl PostgresNamespace {
     pub(crate) async fn open(postgres: &Postgres, name: &str, layout: &Layout) -> Result<Self, StoreError> {
         let schema = schema_name(name);
         let shown = format!("{}, schema {schema}", postgres.shown);
-        if schema.len() > 63 {
-            return Err(StoreError::Corrupt(format!("{shown}: a name has 63 characters at the most")));
-        }
         let options =
             (*postgres.options).clone().options([("search_path", schema.as_str())]).statement_cache_capacity(200);
         let pool = |max| {
@@ -118,7 +141,6 @@ impl PostgresNamespace {
         let mut tx = writer.begin().await.map_err(opened)?;
         // Two processes may come at once.
         lock(&mut tx, &schema).await?;
-        let run = async |tx: &mut PgConnection, sql: String| tx.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await;
         run(&mut tx, format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
         let version =
             "CREATE TABLE IF NOT EXISTS layout (id INTEGER PRIMARY KEY CHECK (id = 1), version BIGINT NOT NULL)";
@@ -128,9 +150,9 @@ impl PostgresNamespace {
             Some(found) if found != layout.version => {
                 return Err(StoreError::Layout { path: shown, found, expected: layout.version });
             }
-            Some(_) => {}
+            Some(_) => run(&mut tx, translated(fill::DDL)).await?,
             None => {
-                for part in [checkpoint::DDL, layout.ddl] {
+                for part in [checkpoint::DDL, fill::DDL, layout.ddl, fill::MARK] {
                     run(&mut tx, translated(part)).await?;
                 }
                 run(&mut tx, FUNCTIONS.to_owned()).await?;
@@ -140,7 +162,8 @@ impl PostgresNamespace {
         tx.commit().await?;
         let reader = pool(8).connect_lazy_with(options);
         let readers = Readers::Postgres(reader.clone());
-        Ok(Self { schema, writer, reader, readers, postgres: postgres.clone(), landed: Landed::default() })
+        let (name, postgres) = (name.to_owned(), postgres.clone());
+        Ok(Self { name, schema, writer, reader, readers, postgres, landed: Landed::default() })
     }
 
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, sqlx::Postgres>, StoreError> {
@@ -166,8 +189,8 @@ impl PostgresNamespace {
                 .bind(&self.schema)
                 .fetch_all(&mut *tx)
                 .await?;
-        let truncate = format!("TRUNCATE {}", names.join(", "));
-        tx.execute(sqlx::raw_sql(AssertSqlSafe(truncate))).await?;
+        run(&mut tx, format!("TRUNCATE {}", names.join(", "))).await?;
+        run(&mut tx, fill::MARK.to_owned()).await?;
         Ok(tx.commit().await?)
     }
 
@@ -178,9 +201,13 @@ impl PostgresNamespace {
 }
 
 /// One writer at a time, until the end of the transaction: a fold reads what it writes.
-async fn lock(connection: &mut PgConnection, schema: &str) -> Result<(), StoreError> {
+pub(crate) async fn lock(connection: &mut PgConnection, schema: &str) -> Result<(), StoreError> {
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))").bind(schema).execute(connection).await?;
     Ok(())
+}
+
+async fn run(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map(drop)
 }
 
 /// The same tables in the words of Postgres. Texts are compared by their bytes, as SQLite does.
@@ -203,5 +230,15 @@ mod tests {
         assert_eq!(Postgres::shown("postgresql://me:se@cret@host:5432/db?x=1"), "postgresql://host:5432/db");
         assert_eq!(without_driver("postgresql+psycopg2://h/db"), "postgresql://h/db");
         assert_eq!(schema_name("registry-v3-1"), "carbon_ml_registry_v3_1");
+    }
+
+    #[test]
+    fn a_long_name_is_shortened_by_its_hash() {
+        let fits = "g".repeat(MAX_NAME_BYTES - PREFIX.len());
+        assert_eq!(schema_name(&fits), format!("{PREFIX}{fits}"));
+        let [one, other] = ["1", "2"].map(|end| schema_name(&format!("{fits}-{end}")));
+        assert_eq!((one.len(), other.len()), (MAX_NAME_BYTES, MAX_NAME_BYTES));
+        assert!(one != other && one.starts_with("carbon_ml_ggg"), "{one} {other}");
+        assert_eq!(one, schema_name(&format!("{fits}-1")));
     }
 }

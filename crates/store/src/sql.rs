@@ -4,6 +4,7 @@
 use std::fmt::{Display, Write as _};
 
 use futures::TryStreamExt as _;
+use futures::stream::BoxStream;
 use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Either, Executor as _, PgConnection, PgPool, SqlSafeStr, SqlStr, SqliteConnection};
@@ -176,28 +177,28 @@ impl Query {
     /// Hands over every row, one by one.
     pub(crate) async fn each(
         self,
-        readers: &Readers,
-        mut row: impl FnMut(&Row) -> Result<(), StoreError>,
+        on: Target<'_>,
+        row: impl FnMut(&Row) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let Query { sql, values } = self;
-        match readers {
-            Readers::Sqlite(lanes) => {
+        match on {
+            Target::Readers(Readers::Sqlite(lanes)) => {
                 let mut lane = lanes.take().await?;
-                let mut rows = sqlx::query_with(sql, sqlite_arguments(values)?).fetch(&mut lane.connection);
-                while let Some(next) = rows.try_next().await? {
-                    row(&next.into())?;
-                }
-                drop(rows);
+                let query = sqlx::query_with(sql, sqlite_arguments(values)?);
+                hand_over(query.fetch(&mut lane.connection), row).await?;
                 lane.give_back();
+                Ok(())
             }
-            Readers::Postgres(pool) => {
-                let mut rows = sqlx::query_with(of_postgres(sql), postgres_arguments(values)?).fetch(pool);
-                while let Some(next) = rows.try_next().await? {
-                    row(&next.into())?;
-                }
+            Target::Connection(Connection::Sqlite(connection)) => {
+                hand_over(sqlx::query_with(sql, sqlite_arguments(values)?).fetch(connection), row).await
+            }
+            Target::Readers(Readers::Postgres(pool)) => {
+                hand_over(sqlx::query_with(of_postgres(sql), postgres_arguments(values)?).fetch(pool), row).await
+            }
+            Target::Connection(Connection::Postgres(connection)) => {
+                hand_over(sqlx::query_with(of_postgres(sql), postgres_arguments(values)?).fetch(connection), row).await
             }
         }
-        Ok(())
     }
 
     /// The first column of every row.
@@ -214,6 +215,16 @@ impl Query {
     pub async fn scalar<'c, T: Get>(self, on: impl Into<Target<'c>>) -> Result<Option<T>, sqlx::Error> {
         self.fetch_optional(on).await?.map(|row| row.try_get(0)).transpose()
     }
+}
+
+async fn hand_over<R: Into<Row>>(
+    mut rows: BoxStream<'_, Result<R, sqlx::Error>>,
+    mut row: impl FnMut(&Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    while let Some(next) = rows.try_next().await? {
+        row(&next.into())?;
+    }
+    Ok(())
 }
 
 fn sqlite_arguments(values: Vec<Value>) -> Result<SqliteArguments, sqlx::Error> {

@@ -12,6 +12,8 @@ use carbon_core::Positions;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Move};
 use crate::error::StoreError;
+use crate::fill;
+use crate::identity::OpenFile;
 use crate::lanes::{Lane, Lanes};
 use crate::row::Row;
 use crate::sql::{Connection, Dialect, QueryBuilder};
@@ -31,6 +33,7 @@ pub enum Durability {
 #[derive(Clone, Debug)]
 pub struct SqliteNamespace {
     path: PathBuf,
+    file: OpenFile,
     writer: Lanes,
     lanes: Lanes,
     readers: SqlitePool,
@@ -64,22 +67,35 @@ impl SqliteNamespace {
             .statement_cache_capacity(256);
         let opened = |source| StoreError::Open { path: shown(), source };
         let mut first = options.connect().await.map_err(opened)?;
-        let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut first).await.map_err(opened)?;
-        if found != 0 && found != layout {
-            first.close().await?;
-            return Err(StoreError::Layout { path: shown(), found, expected: layout });
-        }
-        let mut tx = first.begin_with("BEGIN IMMEDIATE").await?;
-        for part in [checkpoint::DDL, ddl] {
-            tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(part.to_owned()))).await?;
-        }
-        tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA user_version = {layout}")))).await?;
-        tx.commit().await?;
+        let prepared = prepare(&mut first, &shown(), layout, ddl).await;
+        let file = match prepared.and_then(|()| OpenFile::of(path)) {
+            Ok(file) => file,
+            Err(error) => {
+                // Waited for: SQLite deletes the write-ahead log by its name when it closes, and the caller may make the
+                // file anew.
+                if let Err(error) = first.close().await {
+                    tracing::debug!(%error, "a connection was not closed cleanly");
+                }
+                return Err(error);
+            }
+        };
+        // A connection that is opened later must not make an empty file where this one was deleted.
+        let options = options.create_if_missing(false);
         let readers = options.clone().pragma("query_only", "on");
-        let lanes = Lanes::readers(readers.clone(), 4);
-        let writer = Lanes::writer(options, first, Wal::new(lanes.clone()));
+        let lanes = Lanes::readers(readers.clone(), file.clone(), 4);
+        let writer = Lanes::writer(options, file.clone(), first, Wal::new(lanes.clone()));
+        let checked = file.clone();
         let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(30));
-        Ok(Self { path: path.to_owned(), writer, lanes, readers: pool.connect_lazy_with(readers) })
+        let pool = pool.after_connect(move |_, _| {
+            let checked = checked.check().map_err(sqlx::Error::from);
+            Box::pin(std::future::ready(checked))
+        });
+        Ok(Self { path: path.to_owned(), file, writer, lanes, readers: pool.connect_lazy_with(readers) })
+    }
+
+    /// [`StoreError::Gone`] if the file was deleted or replaced since it was opened. One `stat`, no SQL.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.file.check()
     }
 
     pub fn path(&self) -> &Path {
@@ -128,7 +144,7 @@ impl SqliteNamespace {
         &self.lanes
     }
 
-    /// Throws all rows and the checkpoint away, in one transaction. The tables stay.
+    /// Deletes all rows and the checkpoint and marks the namespace as unfilled, in one transaction. The tables stay.
     pub async fn clear(&self) -> Result<(), StoreError> {
         let mut tables = self.begin().await?;
         let names: Vec<String> =
@@ -139,6 +155,7 @@ impl SqliteNamespace {
             let delete = format!("DELETE FROM \"{name}\"");
             tables.connection().execute(sqlx::raw_sql(sqlx::AssertSqlSafe(delete))).await?;
         }
+        sqlx::query(fill::MARK).execute(tables.connection()).await?;
         tables.commit().await
     }
 
@@ -156,6 +173,41 @@ impl SqliteNamespace {
         lane.give_back();
         Ok(checkpoint)
     }
+}
+
+/// Removes a file that nobody has open, with what SQLite keeps beside it.
+pub(crate) async fn remove(path: &Path) -> Result<(), StoreError> {
+    // The database first: without it SQLite ignores a write-ahead log, and the database may need its log.
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match tokio::fs::remove_file(&name).await {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::Io { path: Path::new(&name).display().to_string(), source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes the tables; a file that is new is marked as unfilled.
+async fn prepare(connection: &mut SqliteConnection, path: &str, layout: i64, ddl: &str) -> Result<(), StoreError> {
+    let opened = |source| StoreError::Open { path: path.to_owned(), source };
+    // The version is read under the lock: of two who open a new file, one makes it.
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(opened)?;
+    let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *tx).await.map_err(opened)?;
+    if found != 0 && found != layout {
+        return Err(StoreError::Layout { path: path.to_owned(), found, expected: layout });
+    }
+    for part in [checkpoint::DDL, fill::DDL, ddl] {
+        tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(part.to_owned()))).await?;
+    }
+    if found == 0 {
+        tx.execute(fill::MARK).await?;
+    }
+    tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA user_version = {layout}")))).await?;
+    Ok(tx.commit().await?)
 }
 
 /// The tables of a file inside one write transaction.
