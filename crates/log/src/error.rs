@@ -37,15 +37,41 @@ pub enum LogError {
     Closed,
     #[error("the log is unavailable: {0}")]
     Unavailable(String),
+    /// The open file is not what the path names any more: what is written to it would be lost.
+    #[error(
+        "{path} was deleted or replaced while this process has it open, and nothing is appended: stop the process and put the file back"
+    )]
+    Removed { path: String },
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },
     #[error("the log's file is damaged: {0}")]
     Corrupt(String),
 }
 
+/// SQLITE_CORRUPT and SQLITE_NOTADB, with their extended codes.
+fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
+}
+
+impl LogError {
+    /// The same error for another of the requests that failed together.
+    pub(crate) fn repeated(&self) -> Self {
+        match self {
+            LogError::Removed { path } => LogError::Removed { path: path.clone() },
+            LogError::Corrupt(message) => LogError::Corrupt(message.clone()),
+            LogError::Unavailable(message) => LogError::Unavailable(message.clone()),
+            error => LogError::Unavailable(error.to_string()),
+        }
+    }
+}
+
 impl From<sqlx::Error> for LogError {
     fn from(error: sqlx::Error) -> Self {
         match error {
+            error if is_damage(&error) => {
+                LogError::Corrupt(format!("{error}: stop the process and restore the file from a backup"))
+            }
             sqlx::Error::ColumnDecode { .. } => LogError::Corrupt(error.to_string()),
             sqlx::Error::PoolClosed => LogError::Closed,
             _ => LogError::Unavailable(error.to_string()),
@@ -69,6 +95,7 @@ impl Classify for LogError {
         match self {
             LogError::Unavailable(_)
             | LogError::Partial { .. }
+            | LogError::Removed { .. }
             | LogError::Io { .. }
             // Somebody runs `topology apply`, and it is there.
             | LogError::SchemaMissing { .. } => Retry::Later,

@@ -127,6 +127,11 @@ pub trait EventLog: Send + Sync + 'static {
     /// Whether a checkpoint that moved under `log` is of this log; why not, if not.
     async fn recognise(&self, log: &str, positions: &Positions) -> Result<Option<Foreign>, LogError>;
 
+    /// Whether the log works right now, and why not. Cheap enough to be asked every second.
+    async fn check(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+
     /// Bytes on disk, where they can be told.
     async fn size(&self) -> Result<Option<u64>, LogError>;
     /// Takes no more records and ends the streams, after what was accepted is durable.

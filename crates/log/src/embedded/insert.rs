@@ -19,7 +19,7 @@ pub(super) const AT_ONCE: usize = 16;
 /// A record with its row id and its time.
 pub(super) type Row = (i64, i64, Placed);
 
-/// A small append: the whole transaction as one text.
+/// A small append: the whole transaction as one text. After an error the connection must be closed.
 pub(super) async fn at_once(
     connection: &mut SqliteConnection,
     rows: &[Row],
@@ -33,12 +33,8 @@ pub(super) async fn at_once(
     all.push("; ");
     push_partitions(&mut all, changed);
     all.push("; COMMIT");
-    let done = all.build().execute(&mut *connection).await;
-    if done.is_err() {
-        // Where nothing is open there is nothing to roll back.
-        let _ = sqlx::query("ROLLBACK").execute(connection).await;
-    }
-    Ok(done.map(drop)?)
+    // After a failure the connection is closed, and with it goes the transaction.
+    Ok(all.build().execute(connection).await.map(drop)?)
 }
 
 fn push_records(insert: &mut QueryBuilder<Sqlite>, rows: &[Row]) {

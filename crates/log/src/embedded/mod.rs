@@ -1,9 +1,13 @@
 //! The embedded log: a SQLite file (WAL, `synchronous=FULL`, group commit) of one process, whose
 //! readers are woken in memory.
 
+mod batch;
 mod compact;
+mod connection;
+mod definitions;
 mod folder;
 mod headers;
+mod health;
 mod insert;
 mod reader;
 mod state;
@@ -25,6 +29,8 @@ use crate::error::LogError;
 use crate::event_log::{EventLog, Foreign, Group, GroupDescription, TopicDescription};
 use crate::record::{NewRecord, Record};
 use crate::stream::RecordStream;
+use connection::WriterConnection;
+use health::{Access, Health};
 use state::State;
 use writer::{Request, Writer};
 
@@ -53,6 +59,9 @@ CREATE TABLE IF NOT EXISTS group_offset (
 -- One row each time the log was opened: its id, and the ends that it found (law 4).
 CREATE TABLE IF NOT EXISTS opening (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, ends TEXT NOT NULL);
 ";
+
+/// Maximum time that a check waits for the writer, which may be compacting.
+const PROBE: Duration = Duration::from_secs(2);
 
 pub(crate) const OFFSET_BITS: u32 = 40;
 pub(crate) const PARTITION_BITS: u32 = 12;
@@ -96,11 +105,10 @@ impl EmbeddedLog {
             .statement_cache_capacity(256);
         let mut connection = options.connect().await?;
         sqlx::raw_sql(DDL).execute(&mut connection).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(6)
-            .acquire_timeout(Duration::from_secs(30))
-            .connect_lazy_with(options.pragma("query_only", "on"));
-        let state = State::load(&mut connection).await?;
+        // A connection that is opened later must not make an empty file where this one was deleted.
+        let options = options.create_if_missing(false);
+        let state = Arc::new(State::load(&mut connection, Health::of(&path)?).await?);
+        let readers = open_readers(options.clone().pragma("query_only", "on"), state.clone());
         let identity = Uuid::now_v7().to_string();
         let ends: Vec<(String, u32, u64)> =
             state.ends().iter().map(|(at, next)| (at.topic.to_string(), at.partition, next)).collect();
@@ -110,7 +118,7 @@ impl EmbeddedLog {
             .bind(ends)
             .execute(&mut connection)
             .await?;
-        let state = Arc::new(state);
+        let connection = WriterConnection::new(options, connection, state.clone()).await?;
         let writer = Writer::spawn(connection, state.clone(), clock);
         let log = Self { identity, state, readers, writer, path };
         for version in carbon_schemas::versions() {
@@ -123,6 +131,23 @@ impl EmbeddedLog {
     pub async fn compact(&self) -> Result<CompactionReport, LogError> {
         self.writer.ask(|reply| Request::Compact { reply }).await
     }
+
+    /// A read of the file, whose outcome is remembered for [`EventLog::check`].
+    async fn query<T>(&self, query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, LogError> {
+        self.state.health.note(Access::Read, query.await.map_err(LogError::from))
+    }
+}
+
+/// Connections for reads, opened when they are needed; fails where the path names another file by then.
+fn open_readers(options: SqliteConnectOptions, state: Arc<State>) -> SqlitePool {
+    SqlitePoolOptions::new()
+        .max_connections(6)
+        .acquire_timeout(Duration::from_secs(30))
+        .after_connect(move |_, _| {
+            let files = state.health.files().map_err(|error| sqlx::Error::Configuration(Box::new(error)));
+            Box::pin(std::future::ready(files))
+        })
+        .connect_lazy_with(options)
 }
 
 #[async_trait]
@@ -164,7 +189,8 @@ impl EventLog for EmbeddedLog {
 
     async fn read(&self, at: &TopicPartition, from: u64, max: usize) -> Result<Vec<Record>, LogError> {
         let partition = self.state.partition(at)?;
-        Ok(reader::fetch(&self.readers, at, partition.topic_id, from, partition.next, max).await?.records)
+        let fetched = reader::fetch(&self.readers, at, partition.topic_id, from, partition.next, max).await;
+        Ok(self.state.health.note(Access::Read, fetched)?.records)
     }
 
     async fn commit(&self, group: &Group, positions: &Positions) -> Result<(), LogError> {
@@ -179,12 +205,12 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn committed(&self, group: &Group) -> Result<Positions, LogError> {
-        reader::committed(&self.readers, &self.state, group).await
+        self.state.health.note(Access::Read, reader::committed(&self.readers, &self.state, group).await)
     }
 
     async fn groups(&self) -> Result<Vec<GroupDescription>, LogError> {
-        let names: Vec<String> =
-            sqlx::query_scalar("SELECT DISTINCT grp FROM group_offset").fetch_all(&self.readers).await?;
+        let names = sqlx::query_scalar("SELECT DISTINCT grp FROM group_offset").fetch_all(&self.readers);
+        let names: Vec<String> = self.query(names).await?;
         let members = |group: &Group| usize::from(self.state.members().get(group).is_some_and(|one| !one.is_closed()));
         let mut groups: std::collections::BTreeSet<Group> =
             names.iter().filter_map(|name| Group::parse(name)).collect();
@@ -209,14 +235,14 @@ impl EventLog for EmbeddedLog {
             let at = TopicPartition::new(topic.clone(), partition);
             let found = self.state.partition(&at)?;
             // Times never go back within a partition, but there is no index on them: the scan stops at the first hit.
-            let id: Option<i64> = sqlx::query_scalar(
+            let id = sqlx::query_scalar(
                 "SELECT id FROM record WHERE id >= $1 AND id < $2 AND timestamp >= $3 ORDER BY id LIMIT 1",
             )
             .bind(row_id(found.topic_id, partition, 0))
             .bind(row_id(found.topic_id, partition, found.next))
             .bind(time.0)
-            .fetch_optional(&self.readers)
-            .await?;
+            .fetch_optional(&self.readers);
+            let id: Option<i64> = self.query(id).await?;
             positions.set(at, id.map_or(found.next, offset_of));
         }
         Ok(positions)
@@ -241,10 +267,8 @@ impl EventLog for EmbeddedLog {
 
     async fn schema(&self, id: SchemaId) -> Result<Option<String>, LogError> {
         let SchemaId::Fingerprint(Fingerprint(bytes)) = id else { return Ok(None) };
-        Ok(sqlx::query_scalar("SELECT json FROM schema WHERE fingerprint = $1")
-            .bind(bytes.to_vec())
-            .fetch_optional(&self.readers)
-            .await?)
+        let json = sqlx::query_scalar("SELECT json FROM schema WHERE fingerprint = $1");
+        self.query(json.bind(bytes.to_vec()).fetch_optional(&self.readers)).await
     }
 
     fn identity(&self) -> &str {
@@ -252,13 +276,11 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn recognise(&self, log: &str, positions: &Positions) -> Result<Option<Foreign>, LogError> {
-        let seq: Option<i64> =
-            sqlx::query_scalar("SELECT seq FROM opening WHERE id = $1").bind(log).fetch_optional(&self.readers).await?;
+        let seq = sqlx::query_scalar("SELECT seq FROM opening WHERE id = $1").bind(log);
+        let seq: Option<i64> = self.query(seq.fetch_optional(&self.readers)).await?;
         let Some(seq) = seq else { return Ok(Some(Foreign::UnknownOpening { checkpoint: log.to_owned() })) };
-        let next: Option<String> = sqlx::query_scalar("SELECT ends FROM opening WHERE seq > $1 ORDER BY seq LIMIT 1")
-            .bind(seq)
-            .fetch_optional(&self.readers)
-            .await?;
+        let next = sqlx::query_scalar("SELECT ends FROM opening WHERE seq > $1 ORDER BY seq LIMIT 1").bind(seq);
+        let next: Option<String> = self.query(next.fetch_optional(&self.readers)).await?;
         let ends = match next {
             Some(json) => parse_ends(&json)?,
             // It moved under the present opening.
@@ -266,6 +288,21 @@ impl EventLog for EmbeddedLog {
         };
         let past = positions.iter().find(|(at, next)| *next > ends.next(at));
         Ok(past.map(|(at, next)| Foreign::PastEnd { at: at.clone(), next, end: ends.next(at) }))
+    }
+
+    async fn check(&self) -> Result<(), LogError> {
+        self.writer.check()?;
+        let health = &self.state.health;
+        health.writable()?;
+        // What failed is tried again: with a log that is reported as failing nobody else may come to try it.
+        if let Some(failure) = health.failure(Access::Write) {
+            let probe = tokio::time::timeout(PROBE, self.writer.ask(|reply| Request::Probe { reply })).await;
+            probe.unwrap_or(Err(LogError::Unavailable(failure)))?;
+        }
+        if health.failure(Access::Read).is_some() {
+            self.query(sqlx::query("SELECT seq FROM opening LIMIT 1").fetch_optional(&self.readers)).await?;
+        }
+        Ok(())
     }
 
     async fn size(&self) -> Result<Option<u64>, LogError> {

@@ -9,8 +9,9 @@ use sqlx::Row;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::batch::name_offsets;
+use super::health::Access;
 use super::state::{Partition, State};
-use super::writer::name_offsets;
 use super::{headers, offset_of, row_id};
 use crate::error::LogError;
 use crate::event_log::Group;
@@ -149,7 +150,8 @@ impl Reader {
             return Ok(());
         }
         let Ok(start) = answer.await else { return Ok(()) };
-        let known = committed(&self.readers, &self.state, group).await?;
+        let known = committed(&self.readers, &self.state, group).await;
+        let known = self.state.health.note(Access::Read, known)?;
         let next = |at: &TopicPartition| start.get(at).unwrap_or_else(|| known.next(at));
         let from = partitions.iter().map(|at| (at.clone(), next(at))).collect();
         self.deliver(from, revoked.clone()).await?;
@@ -210,7 +212,10 @@ impl Reader {
                 let next = records.last().map_or(from, |record| record.position.offset + 1);
                 Ok(Fetched { records, next })
             }
-            None => fetch(&self.readers, at, partition.topic_id, from, partition.next, BATCH_RECORDS).await,
+            None => {
+                let fetched = fetch(&self.readers, at, partition.topic_id, from, partition.next, BATCH_RECORDS).await;
+                self.state.health.note(Access::Read, fetched)
+            }
         }
     }
 

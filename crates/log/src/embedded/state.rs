@@ -10,6 +10,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio::sync::watch;
 
 use super::headers;
+use super::health::Health;
 use super::tail::Tail;
 use super::text;
 use crate::error::LogError;
@@ -52,6 +53,7 @@ pub(super) struct State {
     changes: watch::Sender<u64>,
     closed: watch::Sender<bool>,
     tail: Mutex<Tail>,
+    pub health: Health,
 }
 
 // A thread that panicked while holding a lock left the maps whole: each change is one insert.
@@ -64,7 +66,7 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 }
 
 impl State {
-    pub async fn load(connection: &mut SqliteConnection) -> Result<Self, LogError> {
+    pub async fn load(connection: &mut SqliteConnection, health: Health) -> Result<Self, LogError> {
         let state = Self {
             topics: RwLock::default(),
             partitions: RwLock::default(),
@@ -72,7 +74,21 @@ impl State {
             changes: watch::Sender::new(0),
             closed: watch::Sender::new(false),
             tail: Mutex::default(),
+            health,
         };
+        state.read(connection).await?;
+        Ok(state)
+    }
+
+    /// Takes over what the file holds: after a failure it may have records that were not acknowledged.
+    pub async fn reload(&self, connection: &mut SqliteConnection) -> Result<(), LogError> {
+        self.read(connection).await?;
+        self.tail().clear();
+        self.publish([]);
+        Ok(())
+    }
+
+    async fn read(&self, connection: &mut SqliteConnection) -> Result<(), LogError> {
         let rows = sqlx::query(
             "SELECT id, name, partitions, cleanup, partitioner, retention_ms, min_compaction_lag_ms, \
              delete_retention_ms FROM topic",
@@ -83,7 +99,7 @@ impl State {
         for row in &rows {
             let topic = read_topic(row)?;
             names.insert(topic.id, topic.spec.name.clone());
-            write(&state.topics).insert(topic.spec.name.clone(), topic);
+            write(&self.topics).insert(topic.spec.name.clone(), topic);
         }
         let rows = sqlx::query("SELECT topic, partition, start, next, timestamp FROM partition")
             .fetch_all(&mut *connection)
@@ -95,9 +111,9 @@ impl State {
                 return Err(LogError::Corrupt(format!("partition {partition} of unknown topic {topic_id}")));
             };
             let found = Partition { topic_id, start: start as u64, next: next as u64, timestamp: row.try_get(4)? };
-            write(&state.partitions).insert(TopicPartition::new(name.clone(), partition as u32), found);
+            write(&self.partitions).insert(TopicPartition::new(name.clone(), partition as u32), found);
         }
-        Ok(state)
+        Ok(())
     }
 
     pub fn topic(&self, name: &TopicName) -> Result<Topic, LogError> {
