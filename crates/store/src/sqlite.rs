@@ -71,8 +71,7 @@ impl SqliteNamespace {
         let file = match prepared.and_then(|()| OpenFile::of(path)) {
             Ok(file) => file,
             Err(error) => {
-                // Waited for: SQLite deletes the write-ahead log by its name when it closes, and the caller may make the
-                // file anew.
+                // Waited for: the caller may delete the file and make it anew.
                 if let Err(error) = first.close().await {
                     tracing::debug!(%error, "a connection was not closed cleanly");
                 }

@@ -66,12 +66,7 @@ impl WriterConnection {
 
     pub async fn close(&mut self) {
         close(self.connection.take()).await;
-        match self.state.health.files() {
-            Ok(()) => close(self.anchor.take()).await,
-            // The name of the write-ahead log may be another file's now, which SQLite would delete. The connection stays open
-            // until the process ends.
-            Err(_) => std::mem::forget(self.anchor.take()),
-        }
+        close(self.anchor.take()).await;
     }
 }
 
