@@ -7,7 +7,7 @@ use carbon_core::TenantId;
 use carbon_runtime::Config;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{completions, eval, import, models, produce, search, status, tail, topology};
+use crate::commands::{completions, eval, generations, import, models, produce, search, status, tail, topology};
 use crate::error::CliError;
 use crate::term;
 use crate::up::roles::Role;
@@ -96,6 +96,7 @@ pub enum Command {
     Search(search::SearchArgs),
     Tail(tail::TailArgs),
     Status(status::StatusArgs),
+    Generations(generations::GenerationsArgs),
     Import(import::ImportArgs),
     Models(models::ModelsArgs),
     Eval(eval::EvalArgs),

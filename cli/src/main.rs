@@ -24,6 +24,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // The HTTP client brings no TLS provider of its own. A second installation would change nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    carbon_runtime::follow_failpoints();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -47,17 +47,9 @@ pub async fn run(plan: &Plan) -> Result<(), Failure> {
     let sink = ProjectionSink::open(Catalog, folder.clone()).await?;
     let shutdown = Shutdown::new();
     let began = Instant::now();
-    let handle = spawn_sink(
-        sink,
-        Options {
-            name: "catalog".into(),
-            group: Group::new("catalog", format!("load-{instance}")),
-            topics: vec![topic.clone()],
-            batch: processor.batch,
-            log: log.clone(),
-            shutdown: shutdown.clone(),
-        },
-    );
+    let group = Group::new("catalog", format!("load-{instance}"));
+    let options = Options::new("catalog", group, vec![topic.clone()], processor.batch, log.clone(), shutdown.clone());
+    let handle = spawn_sink(sink, options);
     let view = handle.view();
     let mut first = None;
     loop {

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use carbon_core::{Classify as _, EntityKey, Metadata, ModelRef, Retry, derived_id};
-use carbon_inference::Encoder;
+use carbon_core::{EntityKey, Metadata, ModelRef, derived_id};
+use carbon_inference::{Encoder, InferenceError};
 use carbon_runtime::consume::{Output, ProcessorError, Stage};
+use carbon_runtime::failpoint;
 use carbon_schemas::events::{DeletedReason, EmbeddingGenerated, EmbeddingKey, EntityChanged, Source, vector_to_bytes};
 use carbon_schemas::{Decoded, Recorded};
 use moka::sync::Cache;
@@ -29,7 +30,7 @@ pub struct Embedder {
 #[derive(Clone)]
 enum Encoded {
     Vector(Vector),
-    Refused,
+    Rejected,
 }
 
 impl Embedder {
@@ -52,31 +53,41 @@ impl Embedder {
         }
         let all: Vec<String> = missing.iter().map(|(_, text)| text.clone()).collect();
         match self.encoder.encode(&all).await {
+            Ok(vectors) if vectors.len() != missing.len() => return Err(wrong_count(vectors.len(), missing.len())),
             Ok(vectors) => {
                 for ((hash, _), embedding) in missing.into_iter().zip(vectors) {
                     self.keep(&mut encoded, hash, embedding.vector);
                 }
             }
-            Err(error) if error.retry() == Retry::Later => return Err(ProcessorError::of(&error)),
-            // One text may be to blame: each is asked for alone, and what is still refused says so.
-            Err(_) => {
-                for (hash, text) in missing {
-                    match self.encoder.encode(std::slice::from_ref(&text)).await {
-                        Ok(mut vectors) if vectors.len() == 1 => {
-                            let embedding = vectors.swap_remove(0);
-                            self.keep(&mut encoded, hash, embedding.vector);
-                        }
-                        Err(error) if error.retry() == Retry::Later => return Err(ProcessorError::of(&error)),
-                        Ok(_) => return Err(ProcessorError::internal("the encoder gave another number of vectors")),
-                        Err(error) => {
-                            tracing::warn!(%error, "text is not embeddable");
-                            encoded.insert(hash, Encoded::Refused);
-                        }
-                    }
-                }
-            }
+            // One text is rejected: each is encoded alone, and only the rejected ones are left out.
+            Err(InferenceError::NotEmbeddable { .. }) => self.encode_each(&mut encoded, missing).await?,
+            // The encoder fails, not the text: a bad deployment must not delete what it cannot encode.
+            Err(error) => return Err(ProcessorError::of(&error)),
         }
         Ok(encoded)
+    }
+
+    /// Encodes texts one by one; a text that the encoder rejects has no vector.
+    async fn encode_each(
+        &self,
+        encoded: &mut HashMap<[u8; 32], Encoded>,
+        texts: Vec<([u8; 32], String)>,
+    ) -> Result<(), ProcessorError> {
+        for (hash, text) in texts {
+            match self.encoder.encode(std::slice::from_ref(&text)).await {
+                Ok(mut vectors) if vectors.len() == 1 => {
+                    let embedding = vectors.swap_remove(0);
+                    self.keep(encoded, hash, embedding.vector);
+                }
+                Ok(vectors) => return Err(wrong_count(vectors.len(), 1)),
+                Err(error @ InferenceError::NotEmbeddable { .. }) => {
+                    tracing::warn!(%error, "text is not embeddable");
+                    encoded.insert(hash, Encoded::Rejected);
+                }
+                Err(error) => return Err(ProcessorError::of(&error)),
+            }
+        }
+        Ok(())
     }
 
     fn keep(&self, encoded: &mut HashMap<[u8; 32], Encoded>, hash: [u8; 32], vector: Vec<f32>) {
@@ -108,7 +119,7 @@ impl Embedder {
                         vector: Some(vector_to_bytes(vector)),
                         ..self.empty(record, key)
                     })),
-                    Some(Encoded::Refused) => Ok(self.gone(record, key, DeletedReason::NotEmbeddable)),
+                    Some(Encoded::Rejected) => Ok(self.gone(record, key, DeletedReason::NotEmbeddable)),
                     None => Err(ProcessorError::internal("a text was not encoded")),
                 }
             }
@@ -148,6 +159,10 @@ impl Embedder {
     }
 }
 
+fn wrong_count(vectors: usize, texts: usize) -> ProcessorError {
+    ProcessorError::internal(format!("the encoder answered {vectors} vectors for {texts} texts"))
+}
+
 fn sha256(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
 }
@@ -161,6 +176,7 @@ impl Stage for Embedder {
         &self,
         batch: &[Recorded<EntityChanged>],
     ) -> Result<Vec<Output<EmbeddingGenerated>>, ProcessorError> {
+        failpoint("embedder::process").await.map_err(|error| ProcessorError::of(&error))?;
         let texts = batch.iter().filter_map(|record| match &record.body {
             Decoded::Event { event, .. } if !event.deleted => Some((sha256(&event.text), event.text.as_str())),
             _ => None,

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use carbon_core::{Clock, Positions, SystemClock, derived_id};
 use carbon_log::NewRecord;
 use carbon_runtime::consume::{ProcessorError, Sink, SinkError};
+use carbon_runtime::failpoint;
 use carbon_schemas::events::{EmbeddingGenerated, IndexUpdated, Reached, vector_from_bytes};
 use carbon_schemas::{Decoded, Poison, PoisonReason, Recorded};
 use carbon_search::{Document, GenerationSpec, HybridIndex, IndexError, IndexOp};
@@ -95,6 +96,7 @@ impl Sink for Indexer {
         from: &Positions,
         upto: &Positions,
     ) -> Result<Vec<NewRecord>, SinkError> {
+        failpoint("indexer::apply").await.map_err(|error| ProcessorError::of(&error))?;
         let mut ops = Vec::with_capacity(batch.len());
         for record in batch {
             ops.extend(self.op(record)?);

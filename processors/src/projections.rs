@@ -7,6 +7,7 @@ use carbon_core::Positions;
 use carbon_log::NewRecord;
 use carbon_read_models::Projection;
 use carbon_runtime::consume::{ProcessorError, Sink, SinkError};
+use carbon_runtime::failpoint;
 use carbon_store::{Checkpoint, Dialect, Namespace, Site, StoreError};
 
 /// Folds a projection into its namespace.
@@ -70,6 +71,7 @@ impl<P: Projection> Sink for ProjectionSink<P> {
     ) -> Result<Vec<NewRecord>, SinkError> {
         let reads = P::first_reads(self.namespace.dialect(), batch);
         let mut tables = self.namespace.begin_at(log, from, upto, reads).await?;
+        failpoint(&format!("{}::apply", P::NAME)).await.map_err(|error| ProcessorError::of(&error))?;
         self.projection.apply(&mut tables, batch).await.map_err(|error| ProcessorError::of(&error))?;
         tables.commit().await.map_err(ProcessorError::from)?;
         Ok(Vec::new())

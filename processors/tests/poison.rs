@@ -4,6 +4,7 @@
 mod rig;
 
 use carbon_log::{EventLog as _, NewRecord, Placement, Value};
+use carbon_runtime::consume::Phase;
 use carbon_schemas::events::{DeletedReason, EmbeddingGenerated, EntityChanged, vector_to_bytes};
 use carbon_schemas::{Event as _, Fingerprint, SchemaId, encode, frame};
 use rig::{Rig, decode, entity, raw};
@@ -150,5 +151,30 @@ async fn law_10_a_vector_of_the_wrong_dimension_is_a_dead_letter() {
     rig.produce(&[entity("acme", "E1", "a new text")]).await;
     rig.settle().await;
     assert_eq!(rig.indexed_ids().await.len(), 2);
+    rig.stop().await;
+}
+
+/// A bad deployment must not delete the index from the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn law_10_an_encoder_that_fails_stops_the_embedder_and_deletes_nothing() {
+    let rig = Rig::new().await;
+    rig.encoder.broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    rig.produce(&[entity("acme", "A", "text"), entity("acme", "B", "not embeddable")]).await;
+    let view = rig.handles.iter().map(|handle| handle.view()).find(|view| view.name == "embedder").unwrap();
+    let mut progress = view.progress.clone();
+    let failing = progress.wait_for(|now| matches!(now.phase, Phase::Retrying { .. } | Phase::Halted { .. }));
+    tokio::time::timeout(rig::PATIENCE, failing).await.unwrap().unwrap();
+    let halted = progress.wait_for(|now| matches!(now.phase, Phase::Halted { .. }));
+    tokio::time::timeout(rig::PATIENCE, halted).await.unwrap().unwrap();
+    assert_eq!(rig.all("ml.embedding.generated.v1").await, [], "nothing is written for what the encoder failed at");
+    // With good weights, after a restart, all is there; the text that the encoder itself rejects is deleted.
+    rig.encoder.broken.store(false, std::sync::atomic::Ordering::SeqCst);
+    let rig = rig.restart().await;
+    rig.settle().await;
+    assert_eq!(rig.indexed_ids().await, ["acme/instrument/A"]);
+    let outputs = rig.all("ml.embedding.generated.v1").await;
+    let reasons: Vec<_> = outputs.iter().map(|record| decode::<EmbeddingGenerated>(record).reason).collect();
+    assert_eq!(reasons.iter().filter(|reason| **reason == Some(DeletedReason::NotEmbeddable)).count(), 1);
+    assert_eq!(outputs.len(), 2);
     rig.stop().await;
 }

@@ -279,3 +279,22 @@ async fn what_waits_outlives_a_restart_and_is_held_without_its_key() {
     assert_eq!((receiver.next().await.name(), receiver.rest().len()), ("o".to_owned(), 0));
     world.waits_for(0).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_waits_while_the_registry_is_rebuilt() {
+    let mut world = World::new().await;
+    let mut receiver = Receiver::start().await;
+    // The first attempt gets no answer; before the second one the registry is emptied.
+    receiver.answers(&[Answer::Never]);
+    let id = world.hook(&receiver.url, &["registered_model.created"], None).await;
+    world.register("m").await;
+    assert_eq!(receiver.next().await.name(), "m");
+    world.empty_registry().await;
+    // It is looked up again and not found, once a second.
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    assert_eq!((world.waiting().await, receiver.rest().len()), (1, 0));
+    world.fill_registry(&hooked(id, &receiver.url, &["registered_model.created"])).await;
+    assert_eq!(receiver.next().await.name(), "m");
+    world.waits_for(0).await;
+    world.stop().await;
+}

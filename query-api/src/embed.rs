@@ -109,10 +109,10 @@ pub(crate) async fn post_embed(
     if let Some(name) = &body.model {
         loaded_model(name, &search.model)?;
     }
-    let embeddings = encode_all(search, &texts, batch_size, read.deadline_or(PATIENCE)).await?;
+    let embeddings = encode_all(&search, &texts, batch_size, read.deadline_or(PATIENCE)).await?;
     for ((scope, text), embedding) in kept.iter().zip(&texts).zip(&embeddings) {
         if let Some(scope) = scope {
-            app.vectors.put(search, scope, text, &embedding.vector);
+            search.vectors.put(&search.model, scope, text, &embedding.vector);
         }
     }
     metrics::histogram!("batch_size_histogram", "route" => "/embed").record(texts.len() as f64);

@@ -81,12 +81,10 @@ pub(crate) async fn get_entity(
     let (entity_type, entity_id) = parse(&entity_type, &entity_id)?;
     let scope = tenant.scope();
     app.check_positions(&read)?;
-    let catalog = app.parts.catalog.get();
-    let (namespace, view) =
-        catalog.ok_or_else(|| Problem::unavailable("the catalog is not open yet; /ready says more"))?;
-    app.catalog_has(view, &read).await?;
+    let catalog = app.rows("catalog")?;
+    app.catalog_has(&catalog.view, &read).await?;
     let absent = |why: &str| Problem::not_found(format!("{entity_type}/{entity_id} {why}"));
-    let item = match catalog::get(namespace, &scope, &entity_type, &entity_id).await? {
+    let item = match catalog::get(&catalog.namespace, &scope, &entity_type, &entity_id).await? {
         None => return Err(absent("is not there")),
         Some(item) => item,
     };
@@ -142,7 +140,7 @@ pub(crate) async fn get_similar(
     }
     app.check_positions(&read)?;
     let search = app.search()?;
-    app.index_has(search, &read).await?;
+    app.index_has(&search, &read).await?;
     let key = EntityKey { tenant: scope.tenant().clone(), entity_type, entity_id };
     let running = carbon_search::similar(&*search.index, &search.generation, &scope, &key, Filter::default(), limit);
     let found = match timeout_at(read.deadline(), running).await {

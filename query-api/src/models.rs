@@ -10,9 +10,9 @@ use carbon_read_models::registry::queries::{
     ModelVersion, PromotionRecord, PromotionsPage, RegisteredModel, promotions, registered_model,
     registered_model_as_of, versions_of,
 };
+use carbon_runtime::Rows;
 use carbon_schemas::Event as _;
 use carbon_schemas::events::ModelPromoted;
-use carbon_store::Namespace;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -116,17 +116,13 @@ fn time(text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
 
 impl App {
     /// The registry, once it has applied what the caller has written.
-    async fn registry(&self, read: &ReadAfter) -> Result<&Namespace, Problem> {
+    async fn registry(&self, read: &ReadAfter) -> Result<Arc<Rows>, Problem> {
         let topic = self.parts.topology.topics.get(ModelPromoted::NAME);
         let topic = topic.ok_or_else(|| Problem::internal("the topology has no topic for promotions"))?;
         let positions = read.positions_of(&topic.spec)?;
-        let (namespace, view) = self
-            .parts
-            .registry
-            .get()
-            .ok_or_else(|| Problem::unavailable("this process does not hold the registry; /ready says more"))?;
-        self.reached("the registry", view, positions, read).await?;
-        Ok(namespace)
+        let registry = self.rows("registry")?;
+        self.reached("the registry", &registry.view, positions, read).await?;
+        Ok(registry)
     }
 }
 
@@ -185,7 +181,8 @@ pub(crate) async fn get_model(
 ) -> Result<Json<Model>, Problem> {
     let at = time(query.as_of.as_deref())?;
     let scope = tenant.scope();
-    let rows = app.registry(&read).await?;
+    let registry = app.registry(&read).await?;
+    let rows = &registry.namespace;
     if let Some(at) = at {
         let mut model = registered_model_as_of(rows, &scope, &name, at).await?.ok_or_else(|| absent(&name))?;
         let versions = std::mem::take(&mut model.latest);
@@ -223,7 +220,8 @@ pub(crate) async fn get_history(
     }
     let page = PromotionsPage { before: query.before, as_of: time(query.as_of.as_deref())?, limit };
     let scope = tenant.scope();
-    let rows = app.registry(&read).await?;
+    let registry = app.registry(&read).await?;
+    let rows = &registry.namespace;
     let found = promotions(rows, &scope, &name, page).await?;
     if found.items.is_empty() && registered_model(rows, &scope, &name).await?.is_none() {
         return Err(absent(&name));

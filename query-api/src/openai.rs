@@ -105,7 +105,7 @@ pub(crate) async fn post_embeddings(
     if body.dimensions.is_some_and(|wanted| wanted != dimension) {
         return Err(Problem::invalid(format!("{} has {dimension} dimensions and cannot be cut", search.model)));
     }
-    let embeddings = encode_all(search, &texts, ENCODE_AT_ONCE, read.deadline_or(PATIENCE)).await?;
+    let embeddings = encode_all(&search, &texts, ENCODE_AT_ONCE, read.deadline_or(PATIENCE)).await?;
     let tokens = embeddings.iter().map(|embedding| u64::from(embedding.tokens)).sum();
     let item = |(index, vector): (usize, Vec<f32>)| {
         let embedding = match body.encoding_format.unwrap_or_default() {

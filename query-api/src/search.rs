@@ -185,9 +185,9 @@ pub(crate) async fn post_search(
     app.check_positions(&read)?;
     // From here on nothing is the caller's mistake.
     let search = app.search()?;
-    app.index_has(search, &read).await?;
+    app.index_has(&search, &read).await?;
     let vector = match plan.mode.dense() {
-        true => Some(app.vectors.of(search, &scope, &plan.query, read.deadline()).await?),
+        true => Some(search.vectors.of(&search, &scope, &plan.query, read.deadline()).await?),
         false => None,
     };
     let running = carbon_search::search(&*search.index, &search.generation, &scope, &plan, vector);

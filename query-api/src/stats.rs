@@ -6,10 +6,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use carbon_http::{Problem, ReadAfter, Tenant};
+use carbon_runtime::consume::end_offsets;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::App;
+use crate::{App, SearchIndex};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct IndexStats {
@@ -17,7 +18,7 @@ pub(crate) struct IndexStats {
     by_entity_type: BTreeMap<String, u64>,
     generation: String,
     model: String,
-    /// How many embeddings the indexer has not taken yet, of all tenants.
+    /// How many entities are not embedded yet and how many embeddings are not indexed yet, of all tenants.
     lag: u64,
 }
 
@@ -37,16 +38,26 @@ pub(crate) async fn get_stats(
     let scope = tenant.scope();
     app.check_positions(&read)?;
     let search = app.search()?;
-    let indexer = app.parts.indexer.get().ok_or_else(|| Problem::unavailable("the indexer has not started yet"))?;
-    app.index_has(search, &read).await?;
+    app.index_has(&search, &read).await?;
     let stats = search.index.stats(&search.generation, Some(&scope)).await?;
-    let ends = indexer.ends(&*app.parts.log).await?;
-    let progress = indexer.progress.borrow().clone();
+    let ends = search.indexer.ends(&*app.parts.log).await?;
+    let progress = search.indexer.progress.borrow().clone();
+    let to_index: u64 = ends.iter().map(|(at, end)| progress.lag_of(at, end)).sum();
+    let to_embed = to_embed(&app, &search).await?;
     Ok(Json(IndexStats {
         total_entities: stats.total,
         by_entity_type: stats.by_entity_type.into_iter().map(|(name, count)| (name.to_string(), count)).collect(),
         generation: search.generation.to_string(),
         model: search.model.to_string(),
-        lag: ends.iter().map(|(at, end)| progress.lag_of(at, end)).sum(),
+        lag: to_embed + to_index,
     }))
+}
+
+/// How many entities the embedder of the generation's model has not embedded yet, whichever process runs it.
+async fn to_embed(app: &App, search: &SearchIndex) -> Result<u64, Problem> {
+    let log = &*app.parts.log;
+    let Some(embedder) = app.parts.topology.processors.get("embedder") else { return Ok(0) };
+    let ends = end_offsets(log, &embedder.consumes).await?;
+    let positions = log.committed(&search.embedder).await?;
+    Ok(ends.iter().map(|(at, end)| end.saturating_sub(positions.next(at))).sum())
 }

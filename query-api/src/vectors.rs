@@ -8,7 +8,7 @@ use carbon_inference::Embedding;
 use moka::sync::Cache;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{SearchParts, failure};
+use crate::{SearchIndex, failure};
 
 /// So much memory may the cache take.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
@@ -33,7 +33,7 @@ impl QueryVectors {
     /// The vector of a query, by the model of the generation that is searched.
     pub async fn of(
         &self,
-        search: &SearchParts,
+        search: &SearchIndex,
         scope: &TenantScope,
         text: &str,
         deadline: Instant,
@@ -49,12 +49,12 @@ impl QueryVectors {
         Ok(vector)
     }
 
-    pub fn put(&self, search: &SearchParts, scope: &TenantScope, text: &str, vector: &[f32]) {
-        self.cache.insert((scope.clone(), search.model.clone(), text.to_owned()), vector.into());
+    pub fn put(&self, model: &ModelRef, scope: &TenantScope, text: &str, vector: &[f32]) {
+        self.cache.insert((scope.clone(), model.clone(), text.to_owned()), vector.into());
     }
 }
 
-async fn encode(search: &SearchParts, texts: &[String], deadline: Instant) -> Result<Vec<Embedding>, Problem> {
+async fn encode(search: &SearchIndex, texts: &[String], deadline: Instant) -> Result<Vec<Embedding>, Problem> {
     match timeout_at(deadline, search.encoder.encode(texts)).await {
         Ok(Ok(embeddings)) => Ok(embeddings),
         Ok(Err(error)) => Err(failure::inference(&error)),
@@ -64,7 +64,7 @@ async fn encode(search: &SearchParts, texts: &[String], deadline: Instant) -> Re
 
 /// Encodes many texts, `at_once` at a time, in their order.
 pub(crate) async fn encode_all(
-    search: &SearchParts,
+    search: &SearchIndex,
     texts: &[String],
     at_once: usize,
     deadline: Instant,

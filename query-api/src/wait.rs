@@ -7,7 +7,7 @@ use carbon_schemas::Event as _;
 use carbon_schemas::events::EntityChanged;
 use tokio::time::Instant;
 
-use crate::{App, SearchParts};
+use crate::{App, SearchIndex};
 
 impl App {
     fn entity_topic(&self) -> Result<&TopicSpec, Problem> {
@@ -21,7 +21,7 @@ impl App {
     }
 
     /// Waits for the index's view, in the positions of entities.
-    pub async fn index_has(&self, search: &SearchParts, read: &ReadAfter) -> Result<(), Problem> {
+    pub async fn index_has(&self, search: &SearchIndex, read: &ReadAfter) -> Result<(), Problem> {
         let Some(positions) = read.positions_of(self.entity_topic()?)? else { return Ok(()) };
         match search.index.reached(&search.generation, positions, read.deadline()).await? {
             true => Ok(()),

@@ -4,10 +4,9 @@
 mod support;
 
 use carbon_core::{Partitioner, Position, Positions, TenantId, Timestamp, TopicName};
-use carbon_log::Group;
 use carbon_read_models::Projection as _;
 use carbon_read_models::registry::{Registry, RegistryRecord};
-use carbon_runtime::consume::{ProcessorView, Progress};
+use carbon_runtime::consume::Progress;
 use carbon_schemas::events::{ModelKind, ModelPromoted, ModelRegistered};
 use carbon_schemas::{Decoded, Event, Recorded};
 use carbon_store::Site;
@@ -64,15 +63,8 @@ async fn with(records: &[RegistryRecord], dir: &tempfile::TempDir) -> (Service, 
     let mut tables = rows.begin().await.unwrap();
     Registry.apply(&mut tables, records).await.unwrap();
     tables.commit().await.unwrap();
-    let (folded, progress) = watch::channel(Progress::default());
-    let view = ProcessorView {
-        name: "registry".into(),
-        group: Group::new("registry", "test"),
-        topics: vec![TopicName::parse(ModelPromoted::NAME).unwrap()],
-        shared: false,
-        progress,
-    };
-    assert!(service.parts.registry.set((rows, view)).is_ok());
+    service.serve("registry", &rows, ModelPromoted::NAME);
+    let folded = service.folded.clone();
     (service, folded)
 }
 

@@ -3,6 +3,8 @@
 
 mod support;
 
+use carbon_core::TopicName;
+use carbon_log::Group;
 use serde_json::{Value, json};
 use support::{Fate, Fated, Service, assert_problem, entity, hashing, json_request};
 
@@ -174,7 +176,12 @@ async fn stats_are_the_tenants_own() {
     let stats = service.get("/index/stats").await.json();
     assert_eq!(stats["total_entities"], 3);
     assert_eq!(stats["by_entity_type"], json!({"curve": 2, "instrument": 1}));
-    assert_eq!((stats["model"].as_str(), stats["lag"].as_u64()), (Some("feature-hashing@1@f32"), Some(0)));
+    assert_eq!((stats["model"].as_str(), stats["lag"].as_u64()), (Some("feature-hashing@1@f32"), Some(4)));
+    // No embedder has committed a position yet: all entities of all tenants are still to be embedded.
+    let topic = TopicName::parse("ml.entity.changed.v1").unwrap();
+    let ends = service.log.ends(&topic).await.unwrap();
+    service.log.commit(&Group::new("embedder", "feature-hashing@1@f32"), &ends).await.unwrap();
+    assert_eq!(service.get("/index/stats").await.json()["lag"], 0);
     assert_eq!(service.get("/tenants/acme/index/stats").await.json()["total_entities"], 1);
 }
 

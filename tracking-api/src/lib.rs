@@ -1,36 +1,40 @@
 //! Writes: HTTP in, events out. Nothing is changed but by appending to the log (law 1).
 
 mod active;
+mod claims;
 mod entities;
+mod generations;
 mod mlflow;
 mod status;
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use carbon_artifacts::ArtifactStore;
-use carbon_core::{Clock, TenantId};
+use carbon_core::Clock;
 use carbon_http::{Service, assemble};
 use carbon_log::EventLog;
-use carbon_runtime::consume::ProcessorView;
-use carbon_runtime::{Config, GenerationLog, Health, Metrics, Shutdown};
-use carbon_store::Namespace;
+use carbon_runtime::generations::Keepers;
+use carbon_runtime::{Config, GenerationLog, Health, Metrics, Processors, ReadModels, Rows, Shutdown, Supervisor};
 use carbon_topology::Topology;
 use carbon_webhooks::Webhooks;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+pub use claims::Claims;
 
 /// What the service is made of.
 pub struct Parts {
     pub log: Arc<dyn EventLog>,
     pub topology: Arc<Topology>,
     pub generations: GenerationLog,
-    /// Shared, since some processors start after the service does.
-    pub processors: Arc<Mutex<Vec<ProcessorView>>>,
-    /// The namespace of the `deadletters` read model; `None` in a process that does not hold it.
-    pub deadletters: Option<Namespace>,
-    /// The registry; `None` in a process that does not hold it.
-    pub registry: Option<RegistryParts>,
+    /// How this process keeps its read models.
+    pub keepers: Keepers,
+    /// The processors of this process, which come and go with generations.
+    pub processors: Processors,
+    /// The tasks of this process.
+    pub supervisor: Supervisor,
+    /// The relational read models that this process holds.
+    pub read_models: ReadModels,
     /// The bytes of files.
     pub artifacts: ArtifactStore,
     /// Where webhooks may be, and what seals their secrets.
@@ -40,33 +44,15 @@ pub struct Parts {
     pub config: Arc<Config>,
     pub clock: Arc<dyn Clock>,
     pub shutdown: Shutdown,
+    /// Claims of names and numbers queue here by tenant, so that races are between processes alone (law 9).
+    pub claims: Claims,
 }
 
-/// The registry of this process, and what its writers share.
-pub struct RegistryParts {
-    pub namespace: Namespace,
-    /// Its fold.
-    pub view: ProcessorView,
-    /// Claims of names and numbers queue here, so that races are between replicas alone (law 9).
-    claims: tokio::sync::Mutex<()>,
-    /// Tenants that have their default experiment.
-    defaults: Mutex<HashSet<TenantId>>,
-    active: active::Active,
-}
-
-impl RegistryParts {
-    pub fn new(namespace: Namespace, view: ProcessorView) -> Self {
-        let claims = tokio::sync::Mutex::default();
-        Self { namespace, view, claims, defaults: Mutex::default(), active: active::Active::default() }
-    }
-
-    fn has_default(&self, tenant: &TenantId) -> bool {
-        self.defaults.lock().unwrap_or_else(PoisonError::into_inner).contains(tenant)
-    }
-
-    fn set_has_default(&self, tenant: &TenantId) {
-        self.defaults.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone());
-    }
+/// The generation of the registry that one request reads, and what its writers know of it.
+#[derive(Clone)]
+pub(crate) struct Registry {
+    pub rows: Arc<Rows>,
+    pub active: Arc<active::Active>,
 }
 
 /// The whole service.
@@ -84,6 +70,11 @@ pub fn router(parts: Arc<Parts>) -> axum::Router {
         .routes(routes!(entities::delete_entity))
         .routes(routes!(mlflow::post_promote))
         .routes(routes!(status::get_status))
+        .routes(routes!(generations::get_generations))
+        .routes(routes!(generations::get_generation))
+        .routes(routes!(generations::post_promote))
+        .routes(routes!(generations::post_retire))
+        .routes(routes!(generations::post_replay))
         .merge(OpenApiRouter::from(mlflow::routes(&ui)))
         .with_state(parts);
     assemble(service, routes)

@@ -1,20 +1,20 @@
 //! `/status`: how far everything is.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use carbon_core::{Cleanup, Timestamp};
 use carbon_http::Problem;
 use carbon_log::{EventLog, LogError, TopicDescription};
-use carbon_runtime::Generation;
-use carbon_runtime::consume::{Lag, Phase, ProcessorView, Progress};
-use carbon_schemas::events::GenerationState;
+use carbon_runtime::consume::{Lag, ProcessorView, Progress};
+use carbon_runtime::{TaskState, TaskStatus};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::Parts;
+use crate::generations::{self, GenerationStatus};
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Status {
@@ -23,7 +23,9 @@ pub(crate) struct Status {
     log: LogStatus,
     processors: Vec<ProcessorStatus>,
     generations: Vec<GenerationStatus>,
-    /// `null` where this process does not hold their read model.
+    /// The long-lived tasks of this process.
+    tasks: BTreeMap<String, Task>,
+    /// `null` where this process does not hold their read model, or fills it.
     dead_letters: Option<DeadLetters>,
 }
 
@@ -48,13 +50,16 @@ struct TopicStatus {
 #[derive(Serialize, ToSchema)]
 struct ProcessorStatus {
     name: String,
+    /// The generation that it fills, where it fills one.
+    generation: Option<String>,
     group: String,
     topics: Vec<String>,
-    /// `starting`, `running`, `retrying` or `stopped`; of a processor elsewhere, whether its group has members.
+    /// `starting`, `filling`, `running`, `retrying`, `stalled`, `halted` or `stopped`; of a processor elsewhere, whether its
+    /// group has members.
     phase: &'static str,
     /// Whether it runs in this process; of one elsewhere, only what the log knows is told.
     here: bool,
-    /// What a retry follows.
+    /// Why it retries, stands or halted, and where.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// How many offsets are not processed.
@@ -72,15 +77,13 @@ struct ProcessorStatus {
 }
 
 #[derive(Serialize, ToSchema)]
-struct GenerationStatus {
-    id: String,
-    read_model: String,
-    /// `building`, `ready`, `active`, `standby` or `retired`.
-    state: &'static str,
-    version: u32,
-    model: Option<String>,
-    /// When it came into this state, RFC 3339.
-    since: String,
+struct Task {
+    /// `running`, `retrying` or `halted`.
+    phase: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// Since the process started.
+    restarts: u64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -95,16 +98,17 @@ struct DeadLetters {
     (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get_status(State(parts): State<Arc<Parts>>) -> Result<Json<Status>, Problem> {
     let log = &*parts.log;
-    let views = parts.processors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let views = parts.processors.all();
     let now = parts.clock.now();
     let mut processors = Vec::with_capacity(views.len());
     for view in &views {
         processors.push(processor(log, view, now).await?);
     }
     processors.extend(elsewhere(&parts, &views, now).await?);
-    let dead_letters = match &parts.deadletters {
-        Some(namespace) => {
-            let counts = carbon_read_models::deadletters::counts(namespace).await?;
+    let letters = parts.read_models.get("deadletters").and_then(|handle| handle.get().ok());
+    let dead_letters = match letters {
+        Some(rows) => {
+            let counts = carbon_read_models::deadletters::counts(&rows.namespace).await?;
             Some(DeadLetters { by_reason: counts.into_iter().collect() })
         }
         None => None,
@@ -118,7 +122,8 @@ pub(crate) async fn get_status(State(parts): State<Arc<Parts>>) -> Result<Json<S
             topics: log.describe().await?.iter().map(topic).collect(),
         },
         processors,
-        generations: parts.generations.now().iter().map(generation).collect(),
+        generations: generations::list(&parts),
+        tasks: parts.supervisor.tasks().into_iter().map(task).collect(),
         dead_letters,
     }))
 }
@@ -136,19 +141,15 @@ fn topic(topic: &TopicDescription) -> TopicStatus {
 async fn processor(log: &dyn EventLog, view: &ProcessorView, now: Timestamp) -> Result<ProcessorStatus, LogError> {
     let progress: Progress = view.progress.borrow().clone();
     let lag = view.lag(log, now).await?;
-    let (phase, error) = match progress.phase {
-        Phase::Starting => ("starting", None),
-        Phase::Running => ("running", None),
-        Phase::Retrying { error, .. } => ("retrying", Some(error)),
-        Phase::Stopped => ("stopped", None),
-    };
+    let state = view.state();
     Ok(ProcessorStatus {
         name: view.name.clone(),
+        generation: view.generation.as_ref().map(ToString::to_string),
         group: view.group.to_string(),
         topics: view.topics.iter().map(ToString::to_string).collect(),
         here: true,
-        phase,
-        error,
+        phase: state.name(),
+        error: state.error(),
         lag: lag.records,
         oldest_event_age_s: lag.oldest_event_age_s,
         records: progress.records,
@@ -171,6 +172,7 @@ async fn elsewhere(parts: &Parts, here: &[ProcessorView], now: Timestamp) -> Res
         let lag = Lag::of(&*parts.log, &processor.consumes, &group.positions, now).await?;
         found.push(ProcessorStatus {
             name: name.to_owned(),
+            generation: None,
             group: group.group.to_string(),
             topics: processor.consumes.iter().map(ToString::to_string).collect(),
             here: false,
@@ -188,21 +190,12 @@ async fn elsewhere(parts: &Parts, here: &[ProcessorView], now: Timestamp) -> Res
     Ok(found)
 }
 
-fn generation(generation: &Generation) -> GenerationStatus {
-    let state = match generation.state {
-        GenerationState::Unknown => "unknown",
-        GenerationState::Building => "building",
-        GenerationState::Ready => "ready",
-        GenerationState::Active => "active",
-        GenerationState::Standby => "standby",
-        GenerationState::Retired => "retired",
+fn task((name, status): (String, TaskStatus)) -> (String, Task) {
+    let (phase, error) = match status.state {
+        TaskState::Running => ("running", None),
+        TaskState::Retrying { error } => ("retrying", Some(error)),
+        TaskState::Halted { why } => ("halted", Some(why)),
+        TaskState::Ended => ("ended", None),
     };
-    GenerationStatus {
-        id: generation.id.to_string(),
-        read_model: generation.read_model.clone(),
-        state,
-        version: generation.version,
-        model: generation.model.as_ref().map(ToString::to_string),
-        since: generation.since.to_rfc3339(),
-    }
+    (name, Task { phase, error, restarts: status.restarts })
 }

@@ -5,9 +5,11 @@ mod support;
 
 use axum::body::Body;
 use axum::http::Request;
-use carbon_core::{Positions, TopicName, TopicPartition};
+use carbon_core::{GenerationId, Positions, TopicName, TopicPartition};
 use carbon_log::Group;
 use carbon_runtime::consume::{Phase, ProcessorView, Progress};
+use carbon_runtime::generations::changed;
+use carbon_schemas::events::GenerationState;
 use serde_json::json;
 use support::Service;
 use tokio::sync::watch;
@@ -37,15 +39,12 @@ async fn status_says_how_far_everything_is() {
         ..Progress::default()
     };
     let (_keep, progress) = watch::channel(progress);
-    let view = ProcessorView {
-        name: "catalog".into(),
-        group: Group::new("catalog", "g"),
-        topics: vec![topic],
-        shared: false,
-        progress,
-    };
-    service.parts.processors.lock().unwrap().push(view);
-    service.parts.generations.clone().ensure_active("catalog", 1, None).await.unwrap();
+    let generation = GenerationId::derive("catalog", 1, None, 1).unwrap();
+    let mut view = ProcessorView::new("catalog".into(), Group::new("catalog", "g"), vec![topic], progress);
+    view.generation = Some(generation.clone());
+    service.parts.processors.add(view);
+    let active = changed("catalog", &generation, 1, GenerationState::Active);
+    service.parts.generations.append(&active).await.unwrap();
 
     let answer = service.send(get("/status")).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -66,6 +65,8 @@ async fn status_says_how_far_everything_is() {
     assert_eq!((processor["lag"].as_u64(), processor["group"].as_str()), (Some(1), Some("carbon.catalog.g")));
     assert!(processor["oldest_event_age_s"].as_f64().unwrap() < 60.0);
     assert_eq!(processor["halted"], json!({"ml.entity.changed.v1:5": "a newer program"}));
+    assert_eq!(processor["generation"], "catalog-v1-1");
+    assert_eq!(status["tasks"]["generations"]["phase"], "running");
     let generation = &status["generations"][0];
     assert_eq!((generation["id"].as_str(), generation["state"].as_str()), (Some("catalog-v1-1"), Some("active")));
     assert!(generation["since"].as_str().unwrap().ends_with('Z'));
@@ -80,6 +81,11 @@ async fn the_reference_lists_every_route() {
         ("/entities", "post"),
         ("/entities/{entity_type}/{entity_id}", "delete"),
         ("/status", "get"),
+        ("/generations", "get"),
+        ("/generations/{id}", "get"),
+        ("/generations/{id}/promote", "post"),
+        ("/generations/{id}/retire", "post"),
+        ("/read-models/{name}/replay", "post"),
         ("/live", "get"),
         ("/ready", "get"),
         ("/health", "get"),

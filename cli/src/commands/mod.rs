@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod eval;
+pub mod generations;
 pub mod import;
 pub mod models;
 pub mod produce;
@@ -29,6 +30,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Search(args) => search::run(&global, args).await,
         Command::Tail(args) => tail::run(&global, args).await,
         Command::Status(args) => status::run(&global, args).await,
+        Command::Generations(args) => generations::run(&global, args).await,
         Command::Import(args) => import::run(&global, args).await,
         Command::Models(args) => models::run(&global, args).await,
         Command::Eval(args) => eval::run(&global, args).await,

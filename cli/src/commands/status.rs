@@ -109,10 +109,12 @@ struct Processor {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Generation {
+pub struct Generation {
     id: String,
     read_model: String,
     state: String,
+    served: bool,
+    rows: Option<u64>,
     model: Option<String>,
     since: String,
 }
@@ -190,7 +192,7 @@ fn processors(list: &[Processor]) -> Table {
         let (phase, colour) = match processor.phase.as_str() {
             "running" if !processor.halted.is_empty() => ("halted", Color::Red),
             "running" => ("running", Color::Green),
-            other @ ("retrying" | "stopped") => (other, Color::Red),
+            other @ ("retrying" | "stalled" | "halted" | "stopped") => (other, Color::Red),
             other => (other, Color::Yellow),
         };
         table.add_row([
@@ -217,8 +219,8 @@ fn detail(processor: &Processor) -> String {
     parts.join("; ")
 }
 
-fn generations(list: &[Generation]) -> Table {
-    let mut table = term::table(&["generation", "read model", "state", "model", "since"]);
+pub fn generations(list: &[Generation]) -> Table {
+    let mut table = term::table(&["generation", "read model", "state", "served here", "rows", "model", "since"]);
     for generation in list {
         let state = match generation.state.as_str() {
             "active" => cell("active").fg(Color::Green),
@@ -229,6 +231,8 @@ fn generations(list: &[Generation]) -> Table {
             cell(&generation.id),
             cell(&generation.read_model),
             state,
+            cell(if generation.served { "yes" } else { "" }),
+            right(generation.rows.map_or_else(|| "-".into(), term::thousands)),
             cell(model),
             cell(&generation.since),
         ]);

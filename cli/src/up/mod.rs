@@ -1,10 +1,15 @@
 //! `carbon-ml up` and `carbon-ml serve`: all roles in one process, or some.
 
+mod assembly;
 mod demo;
+mod embedders;
+mod models;
 pub mod open_log;
-mod parts;
 mod platform;
+mod probes;
+mod read_models;
 pub mod roles;
+mod servers;
 mod watch;
 
 use std::path::Path;
@@ -65,25 +70,24 @@ async fn run(config: Config, roles: Roles, no_pull: bool, samples: Option<&str>)
     let topology = Arc::new(Topology::builtin().map_err(|error| CliError::Failed(error.to_string()))?);
     let shutdown = Shutdown::new();
     let mut signals = Signals::new()?;
-    let bar = Bar::new();
     let start = Start {
         config: config.clone(),
         topology,
         metrics: Metrics::install(),
         shutdown: shutdown.clone(),
         roles: roles.clone(),
-        pull: if no_pull { None } else { Some(&bar) },
+        pull: if no_pull { None } else { Some(Arc::new(Bar::new())) },
     };
     let platform = tokio::select! {
         platform = Platform::start(start) => platform?,
         // Nothing was accepted yet that would have to be drained.
         () = signals.next() => return Err(CliError::Failed("interrupted while starting".into())),
     };
-    drop(bar);
     announce(&platform, &config, &roles)?;
     let outcome = tokio::select! {
         outcome = until_cancelled(&platform, samples, &roles, began) => outcome,
         () = signals.next() => Ok(()),
+        failure = platform.supervisor.fatal() => Err(CliError::Failed(failure)),
     };
     if outcome.is_ok() {
         term::note("draining; press Ctrl-C again to stop at once");
@@ -102,6 +106,9 @@ async fn until_cancelled(
     began: Instant,
 ) -> Result<(), CliError> {
     wait_ready(&platform.health).await;
+    if let Some(generation) = platform.generation() {
+        term::line(format_args!("  index         {generation}"))?;
+    }
     term::line(format_args!("ready after {:.2} s", began.elapsed().as_secs_f64()))?;
     match samples {
         Some(samples) => demo::run(platform, samples).await?,
@@ -135,12 +142,6 @@ fn announce(platform: &Platform, config: &Config, roles: &Roles) -> Result<(), C
     if config.shares_rows() && roles.read_rows() {
         term::line(format_args!("  read models   {}", Postgres::shown(config.backend_dsn.expose())))?;
     }
-    if let Some(generation) = &platform.generation {
-        term::line(format_args!("  index         {generation}"))?;
-    }
-    for repair in &platform.repairs {
-        term::line(format_args!("  mended        {repair}"))?;
-    }
     Ok(())
 }
 
@@ -153,7 +154,7 @@ async fn wait_ready(health: &Health) {
         tokio::select! {
             () = &mut ready => break,
             () = tokio::time::sleep(Duration::from_millis(200)) => {
-                let waiting = health.checks().into_iter().filter(|(_, check)| !check.ready);
+                let waiting = health.checks().into_iter().filter(|(_, check)| !check.ready && !check.optional);
                 bar.set_message(waiting.map(|(name, check)| format!("{name}: {}", check.detail)).collect::<Vec<_>>().join(", "));
             }
         }

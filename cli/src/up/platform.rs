@@ -1,34 +1,37 @@
-//! The roles of a process, wired together.
+//! The roles of a process, assembled from the topology and the list of read models.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use carbon_artifacts::{ArtifactStore, StoreOptions};
-use carbon_core::{GenerationId, SystemClock};
-use carbon_inference::{Catalogue, EncodeQueue, EncoderOptions, Lane, ModelEntry, ModelStore, Progress, load_encoder};
+use carbon_core::GenerationId;
+use carbon_inference::{Catalogue, ModelEntry, ModelStore, Progress};
 use carbon_log::{DataFolder, EventLog, Group};
-use carbon_processors::{Embedder, Indexer};
-use carbon_read_models::catalog::Catalog;
-use carbon_read_models::deadletters::DeadLetters;
-use carbon_read_models::registry::Registry;
-use carbon_runtime::consume::{ProcessorHandle, ProcessorView};
-use carbon_runtime::{Config, GenerationLog, Health, Metrics, Shutdown};
-use carbon_search::{EmbeddedIndex, GenerationSpec, HybridIndex};
+use carbon_processors::{Pace, WebhookParts, WebhookSink};
+use carbon_query_api::SearchIndex;
+use carbon_read_models::{Projection, Visitor};
+use carbon_runtime::consume::{Processors, spawn_shared_sink};
+use carbon_runtime::generations::{Keeper, Keepers, SharedStatus};
+use carbon_runtime::{Config, GenerationLog, Health, Metrics, Policy, ReadModels, Rows, Serving, Shutdown, Supervisor};
 use carbon_store::Postgres;
-use carbon_topology::Topology;
+use carbon_topology::{CutOver, Topology};
 use carbon_webhooks::Webhooks;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use futures::future::BoxFuture;
 
+use super::assembly::Assembly;
+use super::embedders::Embedders;
+use super::models::Models;
 use super::open_log::{self, Instance, OpenLog};
-use super::parts::{Parts, Rows};
+use super::read_models::{self, Index, IndexParts, Place, Relational, SEARCH};
 use super::roles::{Role, Roles};
-use super::watch;
+use super::{probes, servers, watch};
 use crate::error::CliError;
 
-/// The version of the index's fold: another one is another generation.
-const INDEX_VERSION: u32 = 1;
+/// How long the tasks may take to end: requests under way take 10 s at most.
+const DRAIN: Duration = Duration::from_secs(15);
 
 /// A running process.
 pub struct Platform {
@@ -37,272 +40,240 @@ pub struct Platform {
     /// Health and metrics, where no API is served.
     pub operations: Option<SocketAddr>,
     pub health: Arc<Health>,
-    pub generation: Option<GenerationId>,
     /// What the log is, for people.
     pub log_shown: String,
-    /// What the index had to mend when it was opened.
-    pub repairs: Vec<String>,
+    pub supervisor: Supervisor,
+    pub keepers: Keepers,
     log: Arc<dyn EventLog>,
-    index: Option<Arc<EmbeddedIndex>>,
-    handles: Vec<ProcessorHandle>,
-    /// The APIs, and what tells webhooks.
-    servers: Vec<JoinHandle<()>>,
-    shutdown: Shutdown,
+    /// Closes what the processors write to, once they have stopped.
+    closers: Vec<BoxFuture<'static, ()>>,
     _folder: Option<DataFolder>,
 }
 
 /// What starting needs to know.
-pub struct Start<'a> {
+pub struct Start {
     pub config: Arc<Config>,
     pub topology: Arc<Topology>,
     pub roles: Roles,
     pub metrics: Metrics,
     pub shutdown: Shutdown,
-    /// Told how the pull of the weights goes on; `None` to fail where they are missing.
-    pub pull: Option<&'a dyn Progress>,
+    /// Shows how the pull of the weights goes on; `None` to fail where they are missing.
+    pub pull: Option<Arc<dyn Progress>>,
 }
 
 pub fn failed(error: &impl carbon_core::Classify) -> CliError {
     CliError::Failed(error.to_string())
 }
 
-/// The sockets of a process, taken before anything else is done.
-struct Listeners {
-    query: Option<TcpListener>,
-    tracking: Option<TcpListener>,
-    operations: Option<TcpListener>,
+/// Starts a keeper for each relational read model of the list.
+struct Keep<'a> {
+    assembly: &'a Assembly,
+    place: Place,
+    generations: &'a GenerationLog,
+    read_models: ReadModels,
+    keepers: BTreeMap<String, SharedStatus>,
+    closers: Vec<BoxFuture<'static, ()>>,
 }
 
-impl Listeners {
-    async fn bind(config: &Config, roles: &Roles) -> Result<Self, CliError> {
-        let open = async |wanted: bool, port: u16, variable: &str| match wanted {
-            true => carbon_http::bind(&config.listen, port, variable)
-                .await
-                .map(Some)
-                .map_err(|error| CliError::Failed(error.to_string())),
-            false => Ok(None),
-        };
-        let (query, tracking) = (roles.has(Role::QueryApi), roles.has(Role::TrackingApi));
-        Ok(Self {
-            query: open(query, config.query_port, "ML_QUERY_PORT").await?,
-            tracking: open(tracking, config.tracking_port, "ML_TRACKING_PORT").await?,
-            operations: open(!query && !tracking, config.operations_port, "ML_OPERATIONS_PORT").await?,
-        })
+impl Keep<'_> {
+    fn cut_over(&self, read_model: &str) -> CutOver {
+        self.assembly.topology.read_models.get(read_model).map(|declared| declared.cut_over).unwrap_or_default()
     }
 }
 
-fn address(listener: Option<&TcpListener>) -> Result<Option<SocketAddr>, CliError> {
-    let address = listener.map(TcpListener::local_addr).transpose();
-    address.map_err(|error| CliError::Failed(error.to_string()))
+impl Visitor for Keep<'_> {
+    fn visit<P: Projection>(&mut self, projection: P) {
+        let relational = Relational {
+            projection,
+            place: self.place.clone(),
+            assembly: self.assembly.clone(),
+            handle: self.read_models.add(P::NAME),
+            cut_over: self.cut_over(P::NAME),
+        };
+        let (status, keeper) = Keeper::start(relational, self.generations.clone(), &self.assembly.supervisor);
+        self.keepers.insert(P::NAME.to_owned(), status);
+        self.closers.push(Box::pin(async move { keeper.lock().await.close().await }));
+    }
 }
 
 impl Platform {
-    pub async fn start(start: Start<'_>) -> Result<Self, CliError> {
+    pub async fn start(start: Start) -> Result<Self, CliError> {
         let (config, topology, roles) = (start.config.clone(), start.topology.clone(), start.roles.clone());
+        read_models::check(&topology)?;
         let entry = model_entry(&config, &topology)?;
-        let listeners = Listeners::bind(&config, &roles).await?;
-        let (query, tracking) = (address(listeners.query.as_ref())?, address(listeners.tracking.as_ref())?);
-        let operations = address(listeners.operations.as_ref())?;
-
-        let folder = if roles.hold_folder() {
-            Some(DataFolder::open(config.data_dir.path()).map_err(|error| failed(&error))?)
-        } else {
-            None
+        let listeners = servers::Listeners::bind(&config, &roles).await?;
+        let (query, tracking, operations) = listeners.addresses()?;
+        let folder = match roles.hold_folder() {
+            true => Some(DataFolder::open(config.data_dir.path()).map_err(|error| failed(&error))?),
+            false => None,
         };
+        let store = ModelStore::new(config.data_dir.path().join("models"));
         let encodes = roles.has(Role::Embedder) || roles.hold_index();
-        let models = ModelStore::new(config.data_dir.path().join("models"));
-        if encodes && start.pull.is_none() && !models.missing(entry).is_empty() {
+        if encodes && start.pull.is_none() && !store.missing(entry).is_empty() {
             let model = &entry.model;
             return Err(CliError::Failed(format!(
                 "the weights of {model} are not here: run `carbon-ml models pull {model}`, or start without --no-pull"
             )));
         }
-        let mut checks = vec!["log"];
-        checks.extend(roles.read_rows().then_some("store"));
-        checks.extend(roles.hold_index().then_some("index"));
-        checks.extend(encodes.then_some("model"));
-        let health = Arc::new(Health::new(&checks));
+        let health = Arc::new(Health::new(&["log"]));
         let OpenLog { log, embedded } = open(&config, &topology, folder.as_ref()).await?;
         let log_shown = match &embedded {
             Some(_) => format!("embedded, opening {}", log.identity()),
             None => format!("kafka {}, cluster {}", config.kafka_brokers, log.identity()),
         };
-        health.set("log", true, &log_shown);
-        let opened = GenerationLog::open(log.clone(), &topology, start.shutdown.clone()).await;
-        let mut generations = opened.map_err(|error| failed(&error))?;
-
+        let supervisor = Supervisor::new(start.shutdown.clone());
         let copy = match (&folder, &embedded) {
             (Some(folder), None) => Some(folder.instance().map_err(|error| failed(&error))?),
             _ => None,
         };
-        let mut parts = Parts {
+        let processors = Processors::default();
+        let assembly = Assembly {
             topology: topology.clone(),
-            shutdown: start.shutdown.clone(),
+            supervisor: supervisor.clone(),
             log: log.clone(),
             copy,
-            views: Arc::default(),
-            handles: Vec::new(),
+            processors,
+            health: health.clone(),
         };
+        watch::log(&assembly, &log_shown);
+        let generations = GenerationLog::start(log.clone(), &topology, &supervisor).map_err(|error| failed(&error))?;
+        let models = Models::new(store, start.pull.clone(), health.clone());
+        let mut kept = Kept::default();
+        if let Some(place) = place(&config, &roles, folder.as_ref()).await? {
+            kept.relational(&assembly, place, &generations);
+        }
+        let search = match folder.as_ref().filter(|_| roles.hold_index()) {
+            Some(folder) => Some(kept.index(&assembly, folder, &models, &generations, (entry, &roles))),
+            None => None,
+        };
+        if roles.has(Role::Embedder) {
+            let embedders = Embedders::start(assembly.clone(), models, generations.clone(), entry.model.clone());
+            kept.closers.push(Box::pin(async move { embedders.close().await }));
+        }
         let webhooks = webhooks(&config)?;
-        let (mut projections, mut registry) = (None, None);
-        let mut servers = Vec::new();
-        if let Some(rows) = rows(&config, &roles, folder.as_ref()).await? {
-            let catalog = parts.projection(Catalog, &rows, &mut generations).await?;
-            let letters = parts.projection(DeadLetters, &rows, &mut generations).await?;
-            let own = parts.projection(Registry, &rows, &mut generations).await?;
-            let views = [catalog.1.clone(), letters.1, own.1.clone()];
-            tokio::spawn(watch::store(log.clone(), views, health.clone()));
-            if let (true, Some(folder)) = (roles.has(Role::Projections), &folder) {
-                servers.push(parts.webhooks(folder, own.clone(), webhooks.clone()).await?);
-            }
-            projections = Some((catalog, letters.0));
-            registry = Some(own);
+        if let (true, Some(folder), Some(registry)) =
+            (roles.has(Role::Projections), &folder, kept.read_models.get("registry"))
+        {
+            let closer = deliver(&assembly, folder, registry.clone(), webhooks.clone()).await?;
+            kept.closers.insert(0, closer);
         }
-
-        // The APIs answer from here on; what needs the model says so until it is there.
-        let (search, indexer_view) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
-        let deadletters = projections.as_ref().map(|(_, letters)| letters.clone());
-        if let Some(listener) = listeners.query {
-            let catalog = projections.map(|(catalog, _)| OnceLock::from(catalog)).unwrap_or_default();
-            let router = carbon_query_api::router(Arc::new(carbon_query_api::Parts {
-                log: log.clone(),
-                topology: topology.clone(),
-                search: search.clone(),
-                catalog: Arc::new(catalog),
-                registry: Arc::new(registry.clone().map(OnceLock::from).unwrap_or_default()),
-                indexer: indexer_view.clone(),
-                health: health.clone(),
-                metrics: start.metrics.clone(),
-                config: config.clone(),
-                shutdown: start.shutdown.clone(),
-            }));
-            servers.push(serve(listener, router, start.shutdown.clone()));
-        }
-        if let Some(listener) = listeners.tracking {
-            let artifacts = artifacts(&config).await?;
-            let router = carbon_tracking_api::router(Arc::new(carbon_tracking_api::Parts {
-                log: log.clone(),
-                topology: topology.clone(),
-                generations: generations.clone(),
-                processors: parts.views.clone(),
-                deadletters,
-                registry: registry.map(|(rows, view)| carbon_tracking_api::RegistryParts::new(rows, view)),
-                artifacts,
-                webhooks,
-                health: health.clone(),
-                metrics: start.metrics.clone(),
-                config: config.clone(),
-                clock: Arc::new(SystemClock),
-                shutdown: start.shutdown.clone(),
-            }));
-            servers.push(serve(listener, router, start.shutdown.clone()));
-        }
-        if let Some(listener) = listeners.operations {
-            let service = carbon_http::Service {
-                name: "operations",
-                title: "carbon-ml operations",
-                description: "Health and metrics of a process that serves no API.",
-                health: health.clone(),
-                metrics: start.metrics.clone(),
-            };
-            servers.push(serve(listener, carbon_http::assemble(service, Default::default()), start.shutdown.clone()));
-        }
-
-        let mut index = None;
-        let (mut generation, mut repairs) = (None, Vec::new());
-        if encodes {
-            let group = Group::new("embedder", &entry.model);
-            match folder.as_ref().filter(|_| roles.hold_index()) {
-                Some(folder) => {
-                    let made = Arc::new(EmbeddedIndex::new(folder.read_models()));
-                    let model = entry.model.clone();
-                    let active = generations.ensure_active("search", INDEX_VERSION, Some(&model)).await;
-                    let id = active.map_err(|error| failed(&error))?.id;
-                    let spec = GenerationSpec { id: id.clone(), model: model.clone(), dimension: entry.dimension };
-                    // Reading the weights and opening the index each keep one core busy.
-                    let (encoder, opened) =
-                        tokio::join!(load_model(entry, models, start.pull, &health), made.create(&spec));
-                    let encoder = encoder?;
-                    opened.map_err(|error| failed(&error))?;
-                    repairs = made.repairs(&id).map_err(|error| failed(&error))?;
-                    let embedder = match roles.has(Role::Embedder) {
-                        true => Some(embed(&mut parts, &encoder, group)?),
-                        false => None,
-                    };
-                    let shared: Arc<dyn HybridIndex> = made.clone();
-                    let indexer = parts.sink("indexer", Indexer::new(shared.clone(), spec), &id)?;
-                    let _ = indexer_view.set(indexer.clone());
-                    let _ = search.set(carbon_query_api::SearchParts {
-                        index: shared.clone(),
-                        generation: id.clone(),
-                        model,
-                        encoder: encoder.lane(Lane::Interactive),
-                    });
-                    let watched = (shared, id.clone());
-                    tokio::spawn(watch::index(log.clone(), embedder, indexer, watched, health.clone()));
-                    (index, generation) = (Some(made), Some(id));
-                }
-                None => {
-                    let encoder = load_model(entry, models, start.pull, &health).await?;
-                    embed(&mut parts, &encoder, group)?;
-                }
-            }
-        }
+        let keepers: Keepers = Arc::new(kept.keepers);
+        probes::add(&health, &assembly, &keepers, &roles);
+        let parts = servers::Services {
+            start: &start,
+            assembly: &assembly,
+            generations,
+            keepers: keepers.clone(),
+            read_models: kept.read_models,
+            search,
+            webhooks,
+        };
+        parts.serve(listeners).await?;
         if let Some(embedded) = embedded {
-            tokio::spawn(watch::compaction(embedded, config.compaction_interval_s, start.shutdown.clone()));
+            watch::compaction(&assembly, embedded, config.compaction_interval_s);
         }
-        tokio::spawn(watch::gauges(log.clone(), parts.views.clone(), start.shutdown.clone()));
-        let (handles, shutdown) = (parts.handles, start.shutdown.clone());
-        Ok(Self {
-            query,
-            tracking,
-            operations,
-            health,
-            generation,
-            log_shown,
-            repairs,
-            log,
-            index,
-            handles,
-            servers,
-            shutdown,
-            _folder: folder,
-        })
+        watch::gauges(&assembly);
+        let closers = kept.closers;
+        Ok(Self { query, tracking, operations, health, log_shown, supervisor, keepers, log, closers, _folder: folder })
+    }
+
+    /// The generation of the search index that is served.
+    pub fn generation(&self) -> Option<GenerationId> {
+        self.keepers.get(SEARCH)?.now().served
     }
 
     /// Drains: requests under way are answered, batches under way land, and the files are closed.
     pub async fn stop(self) {
-        self.shutdown.cancel();
-        for server in self.servers {
-            let _ = server.await;
-        }
-        for handle in self.handles {
-            if let Err(error) = handle.join().await {
-                tracing::error!(%error, "processor did not drain");
-            }
-        }
-        if let Some(index) = &self.index
-            && let Err(error) = index.close().await
-        {
-            tracing::error!(%error, "index was not closed cleanly");
+        self.supervisor.shutdown().cancel();
+        self.supervisor.join(DRAIN).await;
+        for closer in self.closers {
+            closer.await;
         }
         self.log.close().await;
     }
 }
 
+/// The read models of the process, while it is assembled.
+#[derive(Default)]
+struct Kept {
+    read_models: ReadModels,
+    keepers: BTreeMap<String, SharedStatus>,
+    closers: Vec<BoxFuture<'static, ()>>,
+}
+
+impl Kept {
+    fn relational(&mut self, assembly: &Assembly, place: Place, generations: &GenerationLog) {
+        let (read_models, keepers, closers) = Default::default();
+        let mut keep = Keep { assembly, place, generations, read_models, keepers, closers };
+        carbon_read_models::list(&mut keep);
+        self.read_models = keep.read_models;
+        self.keepers.extend(keep.keepers);
+        self.closers.extend(keep.closers);
+    }
+
+    fn index(
+        &mut self,
+        assembly: &Assembly,
+        folder: &DataFolder,
+        models: &Models,
+        generations: &GenerationLog,
+        (entry, roles): (&ModelEntry, &Roles),
+    ) -> Arc<Serving<SearchIndex>> {
+        let handle = Arc::new(Serving::new(SEARCH));
+        let declared = assembly.topology.read_models.get(SEARCH);
+        let index = Index::new(IndexParts {
+            root: folder.read_models(),
+            models: models.clone(),
+            assembly: assembly.clone(),
+            handle: handle.clone(),
+            cut_over: declared.map(|declared| declared.cut_over).unwrap_or_default(),
+            configured: entry.model.clone(),
+            embeds: roles.has(Role::Embedder),
+        });
+        let (status, keeper) = Keeper::start(index, generations.clone(), &assembly.supervisor);
+        self.keepers.insert(SEARCH.to_owned(), status);
+        self.closers.push(Box::pin(async move { keeper.lock().await.close().await }));
+        handle
+    }
+}
+
+/// Starts what notifies webhooks. All processes share one group: nothing is delivered twice.
+async fn deliver(
+    assembly: &Assembly,
+    folder: &DataFolder,
+    registry: Arc<Serving<Rows>>,
+    webhooks: Webhooks,
+) -> Result<BoxFuture<'static, ()>, CliError> {
+    let options = assembly.options("webhooks", Group::new("webhooks", "deliveries"), None);
+    let options = options.map_err(|error| failed(&error))?;
+    let (log, group, topics) = (assembly.log.clone(), options.group.clone(), options.topics.clone());
+    let parts = WebhookParts { log, group, topics, registry };
+    let sink = WebhookSink::open(&folder.webhooks_file(), parts).await.map_err(|error| failed(&error))?;
+    let deliveries = Arc::new(sink.deliveries(webhooks, Pace::default()));
+    let handle = spawn_shared_sink(sink, options);
+    assembly.processors.add(handle.view());
+    let shutdown = assembly.shutdown().clone();
+    assembly.supervisor.spawn("webhook deliveries", Policy::Restart, move || {
+        let (deliveries, shutdown) = (deliveries.clone(), shutdown.clone());
+        async move {
+            deliveries.run(shutdown).await;
+            Ok::<(), Infallible>(())
+        }
+    });
+    let assembly = assembly.clone();
+    Ok(Box::pin(async move { assembly.stop(handle).await }))
+}
+
 /// Where this process has the relational read models, if it has them.
-async fn rows<'a>(
-    config: &Config,
-    roles: &Roles,
-    folder: Option<&'a DataFolder>,
-) -> Result<Option<Rows<'a>>, CliError> {
+async fn place(config: &Config, roles: &Roles, folder: Option<&DataFolder>) -> Result<Option<Place>, CliError> {
     match (roles.read_rows(), folder) {
         (true, _) if config.shares_rows() => {
             let database = Postgres::open(config.backend_dsn.expose()).await;
             let database = database.map_err(|error| CliError::Failed(format!("ML_MLFLOW_BACKEND_DSN: {error}")))?;
-            Ok(Some(Rows::Postgres { database, folds: roles.has(Role::Projections), shared: config.on_kafka() }))
+            let (folds, shared) = (roles.has(Role::Projections), config.on_kafka());
+            Ok(Some(Place::Postgres { database, folds, shared }))
         }
-        (true, Some(folder)) => Ok(Some(Rows::Files(folder))),
+        (true, Some(folder)) => Ok(Some(Place::Files(folder.read_models()))),
         _ => Ok(None),
     }
 }
@@ -344,35 +315,9 @@ fn webhooks(config: &Config) -> Result<Webhooks, CliError> {
     Webhooks::new(config.secret_key.expose(), config.webhooks_may_be_private(), TIMEOUT).map_err(|error| failed(&error))
 }
 
-fn embed(parts: &mut Parts, encoder: &Arc<EncodeQueue>, group: Group) -> Result<ProcessorView, CliError> {
-    parts.stage("embedder", Embedder::new(encoder.lane(Lane::Bulk), group.clone()), group)
-}
-
-fn serve(listener: TcpListener, router: axum::Router, shutdown: Shutdown) -> JoinHandle<()> {
-    tokio::spawn(carbon_http::serve(listener, router, shutdown))
-}
-
 /// The model that the configuration names, or else the topology.
 fn model_entry(config: &Config, topology: &Topology) -> Result<&'static ModelEntry, CliError> {
     let declared = topology.read_models.get("search").and_then(|search| search.model.as_deref());
     let name = if config.embedding_model.is_empty() { declared.unwrap_or_default() } else { &config.embedding_model };
     Catalogue::builtin().find(name).map_err(|error| failed(&error))
-}
-
-async fn load_model(
-    entry: &ModelEntry,
-    store: ModelStore,
-    pull: Option<&dyn Progress>,
-    health: &Health,
-) -> Result<Arc<EncodeQueue>, CliError> {
-    if let (false, Some(progress)) = (store.missing(entry).is_empty(), pull) {
-        health.set("model", false, format!("pulling {}", entry.model));
-        store.pull(entry, progress).await.map_err(|error| failed(&error))?;
-    }
-    health.set("model", false, format!("loading {}", entry.model));
-    let encoder = load_encoder(entry, &store, EncoderOptions::default()).await.map_err(|error| failed(&error))?;
-    health.set("model", true, entry.model.to_string());
-    let labels = [("model", entry.model.name().to_owned()), ("version", entry.model.version().to_owned())];
-    metrics::gauge!("model_version_loaded", &labels).set(1.0);
-    Ok(encoder)
 }

@@ -381,3 +381,29 @@ impl Random {
         self.next() % end
     }
 }
+
+/// `GET /status`.
+pub async fn status(server: &Server) -> Value {
+    let answer = server.http.get(format!("{}/status", server.tracking)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.json().await.unwrap()
+}
+
+/// POSTs to tracking-api; the status and the answer.
+pub async fn post_tracking(server: &Server, path: &str, body: &Value) -> (u16, Value) {
+    let answer = server.http.post(format!("{}{path}", server.tracking)).json(body).send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
+}
+
+/// Waits until `/status` says so.
+pub async fn until(server: &Server, what: &str, so: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = status(server).await;
+        if so(&now) {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "not {what}: {now}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use carbon_runtime::{Health, Metrics};
+use carbon_runtime::{Health, Metrics, is_ready};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -22,8 +22,11 @@ pub(crate) struct Common {
 /// The state of one part.
 #[derive(Serialize, ToSchema)]
 struct Check {
+    /// Whether it runs as it should.
     ready: bool,
-    /// What it waits for, or what it is.
+    /// Whether the routes can be answered without it.
+    optional: bool,
+    /// What it waits for, why it does not run, or what it is.
     detail: String,
 }
 
@@ -35,16 +38,21 @@ struct Live {
 
 #[derive(Serialize, ToSchema)]
 struct Ready {
+    /// Whether this process can answer its routes.
     ready: bool,
+    /// The parts that do not run as they should.
+    not_running: Vec<String>,
     checks: BTreeMap<String, Check>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct HealthReport {
-    /// `ready` or `starting`.
+    /// `ready`, `degraded` (ready, but some part does not run), or `unavailable`.
     status: &'static str,
     live: bool,
     ready: bool,
+    /// The parts that do not run as they should.
+    not_running: Vec<String>,
     checks: BTreeMap<String, Check>,
 }
 
@@ -57,11 +65,15 @@ pub(crate) fn routes(common: Common) -> OpenApiRouter {
         .with_state(common)
 }
 
-fn checks(health: &Health) -> (bool, BTreeMap<String, Check>) {
+fn report(health: &Health) -> Ready {
     let checks = health.checks();
-    let ready = checks.values().all(|check| check.ready);
-    let shown = checks.into_iter().map(|(part, check)| (part, Check { ready: check.ready, detail: check.detail }));
-    (ready, shown.collect())
+    let ready = is_ready(&checks);
+    let not_running = checks.iter().filter(|(_, check)| !check.ready).map(|(part, _)| part.clone()).collect();
+    let shown = checks.into_iter().map(|(part, check)| {
+        let carbon_runtime::Check { ready, optional, detail } = check;
+        (part, Check { ready, optional, detail })
+    });
+    Ready { ready, not_running, checks: shown.collect() }
 }
 
 /// Whether the process runs
@@ -70,20 +82,25 @@ async fn live() -> Json<Live> {
     Json(Live { status: "live" })
 }
 
-/// Whether every part is there, each named with its state
+/// Whether this process can answer its routes; every part is named with its state
 #[utoipa::path(get, path = "/ready", tag = "health",
-    responses((status = 200, body = Ready), (status = 503, description = "Not yet", body = Ready)))]
+    responses((status = 200, body = Ready), (status = 503, description = "It cannot answer its routes", body = Ready)))]
 async fn ready(State(common): State<Common>) -> (StatusCode, Json<Ready>) {
-    let (ready, checks) = checks(&common.health);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready, checks }))
+    let report = report(&common.health);
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report))
 }
 
 /// Liveness and readiness; always 200 from a live process
 #[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = HealthReport)))]
 async fn health(State(common): State<Common>) -> Json<HealthReport> {
-    let (ready, checks) = checks(&common.health);
-    Json(HealthReport { status: if ready { "ready" } else { "starting" }, live: true, ready, checks })
+    let Ready { ready, not_running, checks } = report(&common.health);
+    let status = match (ready, not_running.is_empty()) {
+        (true, true) => "ready",
+        (true, false) => "degraded",
+        (false, _) => "unavailable",
+    };
+    Json(HealthReport { status, live: true, ready, not_running, checks })
 }
 
 /// Metrics, as Prometheus text

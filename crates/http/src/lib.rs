@@ -16,4 +16,4 @@ pub use extract::{
 };
 pub use observe::Context;
 pub use problem::{Code, Problem, shorten};
-pub use server::{ServeError, bind, serve};
+pub use server::{Heartbeat, ServeError, bind, serve};

@@ -1,11 +1,13 @@
 //! Listening and serving.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use carbon_core::{Classify, Fault, Retry};
-use carbon_runtime::Shutdown;
+use carbon_runtime::{Shutdown, failpoint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -50,16 +52,40 @@ pub async fn bind(host: &str, port: u16, variable: &str) -> Result<TcpListener, 
     })
 }
 
+/// Shows that a server's loop runs: it beats at least once a second.
+#[derive(Clone, Debug, Default)]
+pub struct Heartbeat(Arc<AtomicU64>);
+
+impl Heartbeat {
+    /// Beats so far.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The longest time between two beats.
+const BEAT: Duration = Duration::from_secs(1);
+
 /// Serves until the shutdown; then answers what is under way, for at most 10 s.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
+pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, heartbeat: Heartbeat) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
     let connections = GracefulShutdown::new();
     loop {
+        heartbeat.beat();
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
+            () = tokio::time::sleep(BEAT) => continue,
             accepted = listener.accept() => accepted,
         };
+        if let Err(error) = failpoint("http::accept").await {
+            tracing::error!(%error, "connection was not accepted");
+            continue;
+        }
         let connection = match accepted {
             Ok((connection, _)) => connection,
             // A peer that left at once, or too many open files: neither ends the service.
@@ -102,7 +128,7 @@ mod tests {
     #[tokio::test]
     async fn a_shutdown_ends_the_server() {
         let (listener, shutdown) = (bind("127.0.0.1", 0, "X").await.unwrap(), Shutdown::new());
-        let serving = tokio::spawn(serve(listener, Router::new(), shutdown.clone()));
+        let serving = tokio::spawn(serve(listener, Router::new(), shutdown.clone(), Heartbeat::default()));
         shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap();
     }
@@ -119,7 +145,7 @@ mod tests {
             stop.cancelled().await;
             "answered"
         });
-        let serving = tokio::spawn(serve(listener, Router::new().route("/", slow), shutdown));
+        let serving = tokio::spawn(serve(listener, Router::new().route("/", slow), shutdown, Heartbeat::default()));
         let mut half = tokio::net::TcpStream::connect(address).await.unwrap();
         half.write_all(b"GET / HT").await.unwrap();
         let mut whole = tokio::net::TcpStream::connect(address).await.unwrap();

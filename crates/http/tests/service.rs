@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use carbon_core::Positions;
 use carbon_http::{Context, JsonBody, LogPosition, Problem, Service, Tenant, assemble};
-use carbon_runtime::{Health, Metrics};
+use carbon_runtime::{Check, Health, Metrics};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use utoipa_axum::router::OpenApiRouter;
@@ -63,7 +63,7 @@ impl Answer {
 
 async fn send(request: Request<Body>) -> Answer {
     let health = Arc::new(Health::new(&["log"]));
-    health.set("log", true, "open");
+    health.set("log", Check::ready("open"));
     to(router(health), request).await
 }
 
@@ -169,14 +169,18 @@ async fn a_panic_is_a_problem_without_its_message() {
 #[tokio::test]
 async fn readiness_names_what_is_missing() {
     let health = Arc::new(Health::new(&["log", "model"]));
-    health.set("log", true, "open");
+    health.set("log", Check::ready("open"));
     let router = router(health.clone());
     let answer = to(router.clone(), get("/ready")).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(answer.json()["checks"]["model"], json!({"ready": false, "detail": "starting"}));
-    assert_eq!(to(router.clone(), get("/health")).await.json()["status"], "starting");
-    health.set("model", true, "m");
-    assert_eq!(to(router.clone(), get("/ready")).await.status, StatusCode::OK);
+    assert_eq!(answer.json()["checks"]["model"], json!({"ready": false, "optional": false, "detail": "starting"}));
+    assert_eq!(answer.json()["not_running"], json!(["model"]));
+    assert_eq!(to(router.clone(), get("/health")).await.json()["status"], "unavailable");
+    health.set("model", Check::ready("m"));
+    health.set("embedder", Check::failing("halted at t:0:3").optional());
+    let answer = to(router.clone(), get("/ready")).await;
+    assert_eq!((answer.status, &answer.json()["not_running"]), (StatusCode::OK, &json!(["embedder"])));
+    assert_eq!(to(router.clone(), get("/health")).await.json()["status"], "degraded");
     let metrics = to(router, get("/metrics")).await;
     assert!(metrics.header("content-type").starts_with("text/plain"));
     assert!(metrics.body.contains("http_requests_total{"), "{}", metrics.body);

@@ -27,7 +27,8 @@ pub struct RecordStream {
 }
 
 impl RecordStream {
-    pub(crate) fn new(deliveries: mpsc::Receiver<Result<Delivery, LogError>>) -> Self {
+    /// Makes a stream of these deliveries, for implementations of [`EventLog`](crate::EventLog) outside this crate.
+    pub fn new(deliveries: mpsc::Receiver<Result<Delivery, LogError>>) -> Self {
         Self { deliveries }
     }
 

@@ -1,6 +1,6 @@
 //! The digest of a read model: the proof that two generations are the same.
 
-use carbon_store::{Namespace, Row, StoreError};
+use carbon_store::{Namespace, Row, Snapshot, StoreError};
 use sha2::{Digest as _, Sha256};
 
 use crate::projection::Projection;
@@ -12,20 +12,41 @@ pub struct Digest {
     pub sha256: String,
 }
 
-/// Computes the digest of a projection's rows.
-pub async fn digest<P: Projection>(namespace: &Namespace) -> Result<Digest, StoreError> {
-    let mut hash = Sha256::new();
-    let mut count = 0;
-    for part in P::CANONICAL {
-        let canonical = |row: &Row| {
-            let row = row.canonical()?;
-            hash.update((row.len() as u64).to_le_bytes());
-            hash.update(&row);
-            count += 1;
-            Ok(())
-        };
-        namespace.each(carbon_store::query(*part), canonical).await?;
+#[derive(Default)]
+struct Hash {
+    sha256: Sha256,
+    rows: u64,
+}
+
+impl Hash {
+    fn add(&mut self, row: &Row) -> Result<(), StoreError> {
+        let row = row.canonical()?;
+        self.sha256.update((row.len() as u64).to_le_bytes());
+        self.sha256.update(&row);
+        self.rows += 1;
+        Ok(())
     }
-    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Digest { rows: count, sha256 })
+
+    fn finish(self) -> Digest {
+        let sha256 = self.sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Digest { rows: self.rows, sha256 }
+    }
+}
+
+/// Computes the digest of a projection's rows, which nobody may change meanwhile.
+pub async fn digest<P: Projection>(namespace: &Namespace) -> Result<Digest, StoreError> {
+    let mut hash = Hash::default();
+    for part in P::CANONICAL {
+        namespace.each(carbon_store::query(*part), |row| hash.add(row)).await?;
+    }
+    Ok(hash.finish())
+}
+
+/// Computes the digest of a projection's rows at the moment of a snapshot.
+pub async fn digest_of<P: Projection>(snapshot: &mut Snapshot) -> Result<Digest, StoreError> {
+    let mut hash = Hash::default();
+    for part in P::CANONICAL {
+        snapshot.each(carbon_store::query(*part), |row| hash.add(row)).await?;
+    }
+    Ok(hash.finish())
 }

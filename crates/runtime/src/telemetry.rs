@@ -13,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::LogFormat;
 use crate::config::{Config, ConfigError};
+use crate::panics::log_panics;
 
 /// Sets up logs on standard error. Called once, by the binary.
 pub fn init_logs(config: &Config) -> Result<(), ConfigError> {
@@ -34,6 +35,7 @@ pub fn init_logs(config: &Config) -> Result<(), ConfigError> {
         LogFormat::Auto | LogFormat::Json => builder.event_format(JsonLines).finish().try_init(),
         LogFormat::Text => builder.with_ansi(terminal).finish().try_init(),
     };
+    log_panics();
     Ok(())
 }
 

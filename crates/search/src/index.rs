@@ -149,7 +149,12 @@ pub trait HybridIndex: Send + Sync {
         deadline: Instant,
     ) -> Result<bool, IndexError>;
 
-    /// Throws the rows and the checkpoint away: they came from another log.
+    /// Whether the generation was filled once, since it was made or reset.
+    async fn is_filled(&self, generation: &GenerationId) -> Result<bool, IndexError>;
+
+    async fn set_filled(&self, generation: &GenerationId) -> Result<(), IndexError>;
+
+    /// Throws the rows and the checkpoint away, and with them the mark that it was filled: they came from another log.
     async fn reset(&self, generation: &GenerationId) -> Result<(), IndexError>;
 
     async fn drop_generation(&self, generation: &GenerationId) -> Result<(), IndexError>;

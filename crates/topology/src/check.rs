@@ -151,11 +151,6 @@ fn check_read_models(file: &File, mistakes: &mut Mistakes) {
             (ReadModelKind::Relational, Some(_)) => mistakes.add(&at, "only an index has a model"),
             _ => {}
         }
-        if read_model.kind == ReadModelKind::Relational
-            && (read_model.distance.is_some() || read_model.backend.is_some())
-        {
-            mistakes.add(&at, "only an index has a distance and a backend");
-        }
     }
 }
 

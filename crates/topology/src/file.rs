@@ -75,12 +75,11 @@ pub(crate) struct FileBatch {
     pub records: usize,
     #[serde(deserialize_with = "duration")]
     pub linger: Option<Duration>,
-    pub retries: u32,
 }
 
 impl Default for FileBatch {
     fn default() -> Self {
-        Self { records: 500, linger: None, retries: 8 }
+        Self { records: 500, linger: None }
     }
 }
 
@@ -108,26 +107,10 @@ pub(crate) struct FileReadModel {
     #[serde(default)]
     pub model: Option<String>,
     #[serde(default)]
-    pub distance: Option<Distance>,
-    #[serde(default)]
-    pub backend: Option<Backend>,
-    #[serde(default)]
     pub cut_over: CutOver,
     /// What is kept for a time only says so (law 1).
     #[serde(default, deserialize_with = "duration")]
     pub horizon: Option<Duration>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Distance {
-    Cosine,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Backend {
-    Embedded,
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

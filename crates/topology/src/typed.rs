@@ -44,7 +44,6 @@ pub struct Topic {
 pub struct Batch {
     pub records: usize,
     pub linger: Duration,
-    pub retries: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -105,7 +104,6 @@ impl Topology {
             let batch = Batch {
                 records: declared.batch.records,
                 linger: declared.batch.linger.unwrap_or(Duration::from_millis(20)),
-                retries: declared.batch.retries,
             };
             let typed = Processor {
                 name: processor.clone(),

@@ -8,9 +8,10 @@ use std::time::Duration;
 use carbon_core::{Classify as _, Retry, TenantScope};
 use carbon_read_models::registry::queries::{Webhook, webhook};
 use carbon_runtime::Shutdown;
+use carbon_runtime::consume::ProcessorError;
 use carbon_schemas::Event as _;
 use carbon_schemas::events::WebhookChanged;
-use carbon_store::{SqliteNamespace, StoreError};
+use carbon_store::SqliteNamespace;
 use carbon_webhooks::{Delivery, Webhooks};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -94,7 +95,7 @@ impl Deliveries {
     }
 
     /// Delivers until the shutdown.
-    pub async fn run(self, shutdown: Shutdown) {
+    pub async fn run(&self, shutdown: Shutdown) {
         // A registry that is being rebuilt knows no webhook yet, and would have what waits forgotten.
         let mut there = false;
         while !there {
@@ -142,14 +143,30 @@ impl Deliveries {
 impl Worker {
     /// Whether the registry has folded what the log held of webhooks when it was asked.
     async fn registry_is_there(&self) -> bool {
-        match self.parts.ends(&[WebhookChanged::NAME]).await {
-            Ok(ends) => self.parts.fold.reached(&ends, REGISTRY).await,
+        let Ok(registry) = self.parts.registry.get() else {
+            tokio::time::sleep(AGAIN).await;
+            return false;
+        };
+        match self.parts.ends(&registry, &[WebhookChanged::NAME]).await {
+            Ok(ends) => registry.view.reached(&ends, REGISTRY).await,
             Err(error) => {
-                tracing::warn!(%error, "the log's ends cannot be told yet");
+                tracing::warn!(%error, "end offsets unavailable; retrying");
                 tokio::time::sleep(AGAIN).await;
                 false
             }
         }
+    }
+
+    /// The webhook that a delivery is for; `None` where it is deleted. A registry that is being filled knows no webhook yet,
+    /// and would have the delivery dropped: it is waited for.
+    async fn webhook(&self, target: &Target, scope: &TenantScope) -> Result<Option<Webhook>, ProcessorError> {
+        let registry = self.parts.registry.get().map_err(|error| ProcessorError::of(&error))?;
+        let known = webhook(&registry.namespace, scope, &target.webhook).await?;
+        // A reset empties the rows and marks them as unfilled in one transaction.
+        if known.is_none() && !(self.parts.registry.is_current(&registry) && registry.namespace.is_filled().await?) {
+            return Err(ProcessorError::unavailable("the registry is being filled"));
+        }
+        Ok(known)
     }
 
     /// Tells one webhook all that waits for it.
@@ -159,7 +176,7 @@ impl Worker {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
-                    tracing::error!(%error, webhook = %target.webhook, "a delivery cannot be read; trying again");
+                    tracing::warn!(%error, webhook = %target.webhook, "delivery postponed; retrying");
                     sleep(AGAIN, shutdown).await;
                 }
             }
@@ -167,10 +184,10 @@ impl Worker {
     }
 
     /// Makes one attempt at the next; false when nothing waits any more.
-    async fn tell_next(&self, target: &Target, shutdown: &Shutdown) -> Result<bool, StoreError> {
+    async fn tell_next(&self, target: &Target, shutdown: &Shutdown) -> Result<bool, ProcessorError> {
         let Some(next) = outbox::next(&self.outbox, target).await? else { return Ok(false) };
         let scope = TenantScope::authorised(target.tenant.clone());
-        let known = webhook(&self.parts.registry, &scope, &target.webhook).await?;
+        let known = self.webhook(target, &scope).await?;
         let Some(known) = known.filter(Webhook::is_active) else {
             outbox::forget(&self.outbox, target).await?;
             return Ok(false);

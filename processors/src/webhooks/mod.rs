@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use carbon_core::{Classify, Fault, Positions, Retry, derived_id};
+use carbon_core::{Positions, derived_id};
 use carbon_log::{EventLog, Group, LogError, NewRecord};
 use carbon_read_models::registry::queries::webhooks_told_of;
-use carbon_runtime::consume::{ProcessorError, ProcessorView, Sink, SinkError};
+use carbon_runtime::consume::{ProcessorError, Sink, SinkError, end_offsets};
+use carbon_runtime::{Rows, Serving, failpoint};
 use carbon_schemas::events::{ModelPromoted, ModelRegistered, WebhookChanged};
 use carbon_schemas::{Event as _, Feed as _};
 use carbon_store::{Checkpoint, CheckpointError, Namespace, SqliteNamespace, StoreError};
@@ -38,19 +39,15 @@ pub struct WebhookParts {
     pub group: Group,
     /// The topics that are followed.
     pub topics: Vec<Topic>,
-    /// The registry of this process, and its fold.
-    pub registry: Namespace,
-    pub fold: ProcessorView,
+    /// The registry of this process.
+    pub registry: Arc<Serving<Rows>>,
 }
 
 impl WebhookParts {
-    /// Where topics of the registry end at present.
-    async fn ends(&self, of: &[&str]) -> Result<Positions, LogError> {
-        let mut ends = Positions::new();
-        for topic in self.fold.topics.iter().filter(|topic| of.contains(&topic.as_str())) {
-            ends.merge(&self.log.ends(topic).await?);
-        }
-        Ok(ends)
+    /// The end offsets of some topics of the registry.
+    async fn ends(&self, registry: &Rows, of: &[&str]) -> Result<Positions, LogError> {
+        let topics = registry.view.topics.iter().filter(|topic| of.contains(&topic.as_str()));
+        end_offsets(&*self.log, &topics.cloned().collect::<Vec<_>>()).await
     }
 }
 
@@ -59,21 +56,6 @@ pub struct WebhookSink {
     parts: WebhookParts,
     outbox: SqliteNamespace,
     wake: Arc<Notify>,
-}
-
-/// The registry is not as far as the record that asks for its verdict.
-#[derive(Debug, thiserror::Error)]
-#[error("the registry has not folded {0} yet")]
-struct Behind(String);
-
-impl Classify for Behind {
-    fn fault(&self) -> Fault {
-        Fault::External
-    }
-
-    fn retry(&self) -> Retry {
-        Retry::Later
-    }
 }
 
 impl WebhookSink {
@@ -89,18 +71,18 @@ impl WebhookSink {
 
     /// The deliveries that a batch asks for. Records are taken in the order of their time: topics follow each other then
     /// as they did for who wrote them.
-    async fn pending(&self, batch: &[WebhookRecord]) -> Result<Vec<Pending>, ProcessorError> {
+    async fn pending(&self, registry: &Namespace, batch: &[WebhookRecord]) -> Result<Vec<Pending>, ProcessorError> {
         let mut records: Vec<&WebhookRecord> = batch.iter().collect();
         records.sort_by_key(|record| record.time());
         let mut pending = Vec::new();
         for record in records {
             let Some(scope) = record.scope() else { continue };
             let position = record.position().to_string();
-            let told = told::told(&self.parts.registry, &scope, record).await?;
+            let told = told::told(registry, &scope, record).await?;
             for (ordinal, (event, data)) in told.iter().enumerate() {
                 let body = body(*event, record.time(), data);
-                let (rows, event, at) = (&self.parts.registry, event.to_string(), record.happened());
-                for webhook in webhooks_told_of(rows, &scope, &event, at).await? {
+                let (event, at) = (event.to_string(), record.happened());
+                for webhook in webhooks_told_of(registry, &scope, &event, at).await? {
                     let delivery = derived_id(&["webhooks", &webhook, &position, &ordinal.to_string()]);
                     let tenant = scope.tenant().clone();
                     pending.push(Pending { tenant, webhook, delivery, body: body.clone() });
@@ -163,15 +145,17 @@ impl Sink for WebhookSink {
         from: &Positions,
         upto: &Positions,
     ) -> Result<Vec<NewRecord>, SinkError> {
-        // Whom to tell, and what a promotion amounts to, other topics say: a registry that is being rebuilt has to have come
-        // as far in those.
+        failpoint("webhooks::apply").await.map_err(|error| ProcessorError::of(&error))?;
+        let registry = self.parts.registry.get().map_err(|error| ProcessorError::of(&error))?;
+        // Whom to notify, and what a promotion amounts to, other topics say: the registry must have folded those too.
         let asked = [WebhookChanged::NAME, ModelRegistered::NAME, ModelPromoted::NAME];
-        let mut ends = self.parts.ends(&asked).await.map_err(ProcessorError::from)?;
+        let mut ends = self.parts.ends(&registry, &asked).await.map_err(ProcessorError::from)?;
         ends.merge(upto);
-        if !self.parts.fold.reached(&ends, PATIENCE).await {
-            return Err(ProcessorError::of(&Behind(ends.to_string())).into());
+        if !registry.view.reached(&ends, PATIENCE).await {
+            let behind = format!("the registry has not folded {ends} yet");
+            return Err(ProcessorError::unavailable(behind).into());
         }
-        let pending = self.pending(batch).await?;
+        let pending = self.pending(&registry.namespace, batch).await?;
         let mut tables = self.outbox.begin_at(log, from, upto).await?;
         outbox::put(&mut tables, &pending).await.map_err(ProcessorError::from)?;
         tables.commit().await.map_err(ProcessorError::from)?;

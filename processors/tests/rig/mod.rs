@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use carbon_core::{
@@ -31,11 +31,13 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct CountingEncoder {
     model: ModelRef,
     pub texts: AtomicUsize,
+    /// Whether it fails whatever it is given, as with bad weights.
+    pub broken: AtomicBool,
 }
 
 impl CountingEncoder {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { model: model(), texts: AtomicUsize::new(0) })
+        Arc::new(Self { model: model(), texts: AtomicUsize::new(0), broken: AtomicBool::new(false) })
     }
 }
 
@@ -55,6 +57,9 @@ impl Encoder for CountingEncoder {
 
     async fn encode(&self, texts: &[String]) -> Result<Vec<Embedding>, InferenceError> {
         self.texts.fetch_add(texts.len(), Ordering::SeqCst);
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(InferenceError::Broken("bad weights".into()));
+        }
         if let Some(index) = texts.iter().position(|text| text.contains("not embeddable")) {
             return Err(InferenceError::NotEmbeddable { index, reason: "it says so" });
         }
@@ -137,14 +142,8 @@ pub fn search_generation() -> GenerationId {
 pub fn options(name: &str, group: &str, log: Arc<dyn EventLog>, shutdown: &Shutdown) -> Options {
     let topology = topology();
     let processor = &topology.processors[name];
-    Options {
-        name: name.into(),
-        group: Group::new(name, group),
-        topics: processor.consumes.iter().map(|topic| topology.topics[topic.as_str()].clone()).collect(),
-        batch: processor.batch,
-        log,
-        shutdown: shutdown.clone(),
-    }
+    let topics = processor.consumes.iter().map(|topic| topology.topics[topic.as_str()].clone()).collect();
+    Options::new(name, Group::new(name, group), topics, processor.batch, log, shutdown.clone())
 }
 
 /// A projection's rows in a folder; where `CARBON_TEST_POSTGRES` names a Postgres, in a schema of it that the folder names.

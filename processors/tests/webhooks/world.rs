@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use carbon_core::{Clock as _, Position, SystemClock, TenantId, TenantScope};
+use carbon_core::{Clock as _, GenerationId, Position, SystemClock, TenantId, TenantScope, TopicName};
 use carbon_log::{DataFolder, EmbeddedLog, EventLog, Group, NewRecord};
 use carbon_processors::{Pace, ProjectionSink, WebhookParts, WebhookSink};
-use carbon_read_models::registry::Registry;
-use carbon_runtime::Shutdown;
+use carbon_read_models::Projection as _;
+use carbon_read_models::registry::{Registry, RegistryRecord};
 use carbon_runtime::consume::{Options, ProcessorHandle, spawn_shared_sink, spawn_sink};
-use carbon_schemas::Event;
+use carbon_runtime::{Rows, Serving, Shutdown};
 use carbon_schemas::events::{KeyValue, ModelKind, ModelPromoted, ModelRegistered, WebhookChanged, WebhookKind};
+use carbon_schemas::{Decoded, Event, Recorded};
 use carbon_topology::Topology;
 use carbon_webhooks::Webhooks;
 use tokio::task::JoinHandle;
@@ -28,6 +29,7 @@ pub struct World {
 struct Running {
     log: Arc<EmbeddedLog>,
     handles: Vec<ProcessorHandle>,
+    registry: Arc<Serving<Rows>>,
     deliveries: JoinHandle<()>,
     outbox: PathBuf,
     shutdown: Shutdown,
@@ -62,31 +64,29 @@ impl World {
         let shutdown = Shutdown::new();
         let options = |name: &str, of: &str| {
             let processor = &topology.processors[name];
-            Options {
-                name: name.into(),
-                group: Group::new(name, of),
-                topics: processor.consumes.iter().map(|topic| topology.topics[topic.as_str()].clone()).collect(),
-                batch: processor.batch,
-                log: log.clone(),
-                shutdown: shutdown.clone(),
-            }
+            let topics = processor.consumes.iter().map(|topic| topology.topics[topic.as_str()].clone()).collect();
+            Options::new(name, Group::new(name, of), topics, processor.batch, log.clone(), shutdown.clone())
         };
         let registry = ProjectionSink::open(Registry, folder.read_models().join("registry")).await.unwrap();
         let rows = registry.namespace().clone();
+        rows.set_filled().await.unwrap();
         let fold = spawn_sink(registry, options("registry", "test"));
         let options = options("webhooks", "deliveries");
+        let handle = Arc::new(Serving::new("registry"));
+        let generation = GenerationId::parse("registry-test").unwrap();
+        handle.set(Arc::new(Rows::new(generation, rows, fold.view())));
         let parts = WebhookParts {
             log: log.clone(),
             group: options.group.clone(),
             topics: options.topics.clone(),
-            registry: rows,
-            fold: fold.view(),
+            registry: handle.clone(),
         };
         let sink = WebhookSink::open(&folder.webhooks_file(), parts).await.unwrap();
-        let deliveries = tokio::spawn(sink.deliveries(webhooks(key), pace()).run(shutdown.clone()));
+        let (running, stop) = (sink.deliveries(webhooks(key), pace()), shutdown.clone());
+        let deliveries = tokio::spawn(async move { running.run(stop).await });
         let handles = vec![fold, spawn_shared_sink(sink, options)];
         let outbox = folder.webhooks_file();
-        self.running = Some(Running { log, handles, deliveries, outbox, shutdown, _folder: folder });
+        self.running = Some(Running { log, handles, registry: handle, deliveries, outbox, shutdown, _folder: folder });
         // Its place is taken before anything is appended.
         let view = self.running().handles[1].view();
         let mut progress = view.progress.clone();
@@ -131,6 +131,27 @@ impl World {
         self.append(&WebhookChanged { sealed_secret: sealed, ..hooked(id, url, events) }).await;
         self.settle().await;
         id
+    }
+
+    /// Empties the registry as a reset does: its rows go, and with them the mark that they were filled.
+    pub async fn empty_registry(&self) {
+        self.running().registry.get().unwrap().namespace.clear().await.unwrap();
+    }
+
+    /// The registry is filled again, as far as a webhook is concerned.
+    pub async fn fill_registry(&self, webhook: &WebhookChanged) {
+        let rows = self.running().registry.get().unwrap();
+        let topic = TopicName::parse(WebhookChanged::NAME).unwrap();
+        let record = Recorded {
+            position: Position::new(topic, 0, 0),
+            timestamp: SystemClock.now(),
+            traceparent: None,
+            body: Decoded::Event { key: webhook.key().unwrap(), event: webhook.clone() },
+        };
+        let mut tables = rows.namespace.begin().await.unwrap();
+        Registry.apply(&mut tables, &[RegistryRecord::Webhook(record)]).await.unwrap();
+        tables.commit().await.unwrap();
+        rows.namespace.set_filled().await.unwrap();
     }
 
     /// A model that is registered now.

@@ -9,11 +9,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request};
 use carbon_core::{GenerationId, ModelRef, Position, Positions, TenantId, Timestamp, TopicName, TopicPartition};
 use carbon_inference::{Catalogue, Embedding, Encoder, EncoderOptions, InferenceError, Lane, ModelStore, load_encoder};
 use carbon_log::{DataFolder, EmbeddedLog, EventLog, Group, NewRecord};
-use carbon_query_api::{Parts, SearchParts, router};
+use carbon_query_api::{Parts, SearchIndex, router};
 use carbon_read_models::Projection as _;
 use carbon_read_models::catalog::Catalog;
 use carbon_runtime::consume::{ProcessorView, Progress};
-use carbon_runtime::{Config, Health, Metrics, Shutdown};
+use carbon_runtime::{Config, Health, Metrics, ReadModels, Rows, Serving, Shutdown};
 use carbon_schemas::events::EntityChanged;
 use carbon_schemas::{DecodeError, Decoded, Decoder, Event as _, Recorded};
 use carbon_search::{Document, EmbeddedIndex, GenerationSpec, HybridIndex, IndexOp};
@@ -100,13 +100,14 @@ impl Service {
         let spec = GenerationSpec { id: generation.clone(), model, dimension: encoder.dimension() };
         index.create(&spec).await.unwrap();
         let (config, _) = Config::load(None).unwrap();
+        let mut read_models = ReadModels::default();
+        read_models.add("catalog");
+        read_models.add("registry");
         let parts = Arc::new(Parts {
             log: log.clone(),
             topology,
-            search: Arc::new(OnceLock::new()),
-            catalog: Arc::new(OnceLock::new()),
-            registry: Arc::new(OnceLock::new()),
-            indexer: Arc::new(OnceLock::new()),
+            search: Some(Arc::new(Serving::new("search"))),
+            read_models,
             health: Arc::new(Health::new(&["log"])),
             metrics: METRICS.get_or_init(Metrics::install).clone(),
             config: Arc::new(config),
@@ -120,16 +121,18 @@ impl Service {
     fn set(&self, queries: Arc<dyn Encoder>) {
         let index: Arc<dyn HybridIndex> = self.index.clone();
         let (generation, model) = (self.generation.clone(), self.encoder.model().clone());
-        assert!(self.parts.search.set(SearchParts { index, generation, model, encoder: queries }).is_ok());
-        let view = |name: &str, topic: &str| ProcessorView {
-            name: name.into(),
-            group: Group::new(name, "test"),
-            topics: vec![TopicName::parse(topic).unwrap()],
-            shared: false,
-            progress: self.folded.subscribe(),
-        };
-        assert!(self.parts.catalog.set((self.catalog.clone(), view("catalog", EntityChanged::NAME))).is_ok());
-        assert!(self.parts.indexer.set(view("indexer", "ml.embedding.generated.v1")).is_ok());
+        let indexer = view("indexer", "ml.embedding.generated.v1", &self.folded);
+        let embedder = Group::new("embedder", &model);
+        let search = SearchIndex::new(index, (generation, model), queries, indexer, embedder);
+        self.parts.search.as_ref().unwrap().set(Arc::new(search));
+        self.serve("catalog", &self.catalog, EntityChanged::NAME);
+    }
+
+    /// Serves a relational read model whose fold is where the test says.
+    pub fn serve(&self, read_model: &str, namespace: &Namespace, topic: &str) {
+        let generation = GenerationId::derive(read_model, 1, None, 1).unwrap();
+        let rows = Rows::new(generation, namespace.clone(), view(read_model, topic, &self.folded));
+        self.parts.read_models.get(read_model).unwrap().set(Arc::new(rows));
     }
 
     pub async fn append(&self, events: &[EntityChanged]) -> Positions {
@@ -223,6 +226,11 @@ impl Service {
     pub async fn get_with(&self, uri: &str, headers: &[(&str, &str)]) -> Answer {
         self.send(request(Request::get(uri), headers, Body::empty())).await
     }
+}
+
+fn view(name: &str, topic: &str, folded: &watch::Sender<Progress>) -> ProcessorView {
+    let topics = vec![TopicName::parse(topic).unwrap()];
+    ProcessorView::new(name.into(), Group::new(name, "test"), topics, folded.subscribe())
 }
 
 pub fn json_request(uri: &str, body: String, headers: &[(&str, &str)]) -> Request<Body> {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::args::Args;
 use super::error::MlflowError;
-use crate::{Parts, RegistryParts};
+use crate::{Parts, Registry};
 
 /// The largest body: a batch's limits lie far below.
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
@@ -29,6 +29,8 @@ pub(crate) struct Call {
     pub traceparent: Option<String>,
     /// Who asks, as far as is known.
     pub user: Option<String>,
+    /// The generation of the registry that this call reads.
+    registry: Result<Registry, MlflowError>,
 }
 
 impl Call {
@@ -37,20 +39,28 @@ impl Call {
         let tenant = <Tenant as axum::extract::FromRequestParts<_>>::from_request_parts(head, parts).await?;
         let traceparent = head.extensions.get::<Context>().map(|context| context.traceparent.clone());
         let user = user(&head.headers);
-        Ok(Self { parts: parts.clone(), scope: tenant.scope(), args: Args::default(), traceparent, user })
+        let registry = Self::snapshot(parts);
+        Ok(Self { parts: parts.clone(), scope: tenant.scope(), args: Args::default(), traceparent, user, registry })
     }
 
-    /// The read model that answers; an error where this process has none.
-    pub fn registry(&self) -> Result<&RegistryParts, MlflowError> {
-        self.parts.registry.as_ref().ok_or_else(|| {
+    /// The generation of the registry that is served now.
+    fn snapshot(parts: &Parts) -> Result<Registry, MlflowError> {
+        let handle = parts.read_models.get("registry").ok_or_else(|| {
             MlflowError::unavailable(
                 "this process does not hold the registry: serve tracking-api together with query-api, indexer and projections",
             )
-        })
+        })?;
+        let rows = handle.get().map_err(|error| MlflowError::of(&error))?;
+        Ok(Registry { active: rows.cache(), rows })
+    }
+
+    /// The read model that answers; an error where this process has none, or serves none yet.
+    pub fn registry(&self) -> Result<&Registry, MlflowError> {
+        self.registry.as_ref().map_err(Clone::clone)
     }
 
     pub fn rows(&self) -> Result<&Namespace, MlflowError> {
-        Ok(&self.registry()?.namespace)
+        Ok(&self.registry()?.rows.namespace)
     }
 
     pub fn now(&self) -> Timestamp {
@@ -91,7 +101,8 @@ impl FromRequest<Arc<Parts>> for Call {
             let bytes = read_body(&head.headers, body, BODY_LIMIT).await?;
             Args::from_body(&bytes)
         };
-        super::experiments::ensure_default(&call).await?;
+        // Before anything else: a caller's mistake is told from a registry that is being filled by the next attempt.
+        call.registry()?;
         Ok(call)
     }
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use carbon_read_models::registry::ConflictCode;
 use carbon_read_models::registry::filter::{Target, parse_filter};
 use carbon_read_models::registry::queries::{
-    Experiment, SearchExperiments, View, experiment, experiment_by_name, next_experiment_id, search_experiments,
+    DEFAULT_EXPERIMENT, Experiment, SearchExperiments, View, experiment, experiment_by_name, next_experiment_id,
+    search_experiments, stored_experiment,
 };
 use carbon_schemas::events::{ExperimentChanged, ExperimentKind, KeyValue};
 use serde_json::{Map, json};
+use tokio::sync::OwnedMutexGuard;
 
 use super::args::Args;
 use super::call::{Answer, Answered, Call, nothing};
@@ -16,9 +18,6 @@ use super::check;
 use super::error::MlflowError;
 use super::page::{Paging, order_by};
 use super::shapes;
-
-/// The experiment that every tenant has from the start.
-const DEFAULT_NAME: &str = "Default";
 
 fn missing(id: &str) -> MlflowError {
     MlflowError::does_not_exist(format!("No Experiment with id={id} exists"))
@@ -36,14 +35,27 @@ impl Call {
         experiment(self.rows()?, &self.scope, id).await?.ok_or_else(|| missing(text))
     }
 
+    /// The id of the experiment that a write refers to, which has a row from then on if it is the default one.
+    async fn written_experiment(&self) -> Result<i64, MlflowError> {
+        let id = check::experiment_id(self.args.required("experiment_id")?)?;
+        ensure_default(self, id).await?;
+        Ok(id)
+    }
+
+    /// Waits for the tenant's other claims of this process.
+    pub(super) async fn claim(&self) -> OwnedMutexGuard<()> {
+        self.parts.claims.enter(self.scope.tenant()).await
+    }
+
     /// Where the artifacts of an experiment that takes runs and models lie; `text` is its id as the caller wrote it.
     pub(super) async fn artifact_location(&self, id: i64, text: &str) -> Result<Arc<str>, MlflowError> {
         let registry = self.registry()?;
-        let (era, tenant) = (registry.namespace.era(), self.scope.tenant());
+        let (era, tenant) = (registry.rows.namespace.era(), self.scope.tenant());
         if let Some(known) = registry.active.artifact_location(era, tenant, id) {
             return Ok(known);
         }
-        let found = experiment(&registry.namespace, &self.scope, id).await?.ok_or_else(|| missing(text))?;
+        ensure_default(self, id).await?;
+        let found = experiment(self.rows()?, &self.scope, id).await?.ok_or_else(|| missing(text))?;
         if found.deleted {
             return Err(MlflowError::invalid(format!(
                 "The experiment {id} must be in the 'active' state. Current state is deleted."
@@ -55,22 +67,29 @@ impl Call {
     }
 }
 
-/// Makes the default experiment of a tenant that has none. Of several who do so at once one wins, and all are content.
-pub(super) async fn ensure_default(call: &Call) -> Result<(), MlflowError> {
-    let registry = call.registry()?;
-    if registry.has_default(call.scope.tenant()) {
+/// Makes the row of the default experiment, where a write refers to it for the first time. Of several who do so at once
+/// one wins, and all are content.
+async fn ensure_default(call: &Call, id: i64) -> Result<(), MlflowError> {
+    if id != DEFAULT_EXPERIMENT || stored_experiment(call.rows()?, &call.scope, id).await?.is_some() {
         return Ok(());
     }
-    if experiment(&registry.namespace, &call.scope, 0).await?.is_none() {
-        let event = ExperimentChanged {
-            name: Some(DEFAULT_NAME.into()),
-            artifact_location: Some(artifact_location(0)),
-            ..call.experiment_event(0, ExperimentKind::Created)
-        };
-        call.append(&event).await?;
+    let Experiment { name, artifact_location, .. } = Experiment::implicit();
+    let event = ExperimentChanged {
+        name: Some(name),
+        artifact_location: Some(artifact_location),
+        ..call.experiment_event(id, ExperimentKind::Created)
+    };
+    match call.append(&event).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_callers() => Err(error),
+        // What its error says of a durable write is not of the write that was asked for.
+        Err(error) => {
+            tracing::warn!(error = error.message(), "the default experiment was not made");
+            Err(MlflowError::unavailable(
+                "nothing of this request was written: the registry has not folded the tenant's default experiment yet; try again",
+            ))
+        }
     }
-    registry.set_has_default(call.scope.tenant());
-    Ok(())
 }
 
 fn artifact_location(id: i64) -> String {
@@ -104,14 +123,13 @@ pub(super) async fn create(call: Call) -> Answered {
     check::experiment_name(name)?;
     let location = call.args.text("artifact_location")?.filter(|text| !text.is_empty());
     let tags = tags_with(&call.args, tag_value)?;
-    let registry = call.registry()?;
     // Claims queue within a process, so that races are between replicas alone.
-    let _claim = registry.claims.lock().await;
-    if experiment_by_name(&registry.namespace, &call.scope, name).await?.is_some() {
+    let _claim = call.claim().await;
+    if experiment_by_name(call.rows()?, &call.scope, name).await?.is_some() {
         return Err(MlflowError::already_exists(format!("Experiment(name={name}) already exists.")));
     }
     loop {
-        let id = next_experiment_id(&registry.namespace, &call.scope).await?;
+        let id = next_experiment_id(call.rows()?, &call.scope).await?;
         let event = ExperimentChanged {
             name: Some(name.to_owned()),
             artifact_location: Some(location.map_or_else(|| artifact_location(id), str::to_owned)),
@@ -140,8 +158,8 @@ pub(super) async fn get_by_name(call: Call) -> Answered {
 }
 
 async fn change(call: &Call, kind: ExperimentKind) -> Answered {
-    let text = call.args.required("experiment_id")?;
-    call.write(&call.experiment_event(check::experiment_id(text)?, kind)).await?;
+    let id = call.written_experiment().await?;
+    call.write(&call.experiment_event(id, kind)).await?;
     nothing()
 }
 
@@ -157,7 +175,12 @@ pub(super) async fn update(call: Call) -> Answered {
     let id = check::experiment_id(call.args.required("experiment_id")?)?;
     let name = call.args.required("new_name")?;
     check::experiment_name(name)?;
-    let _claim = call.registry()?.claims.lock().await;
+    let _claim = call.claim().await;
+    ensure_default(&call, id).await?;
+    if name == Experiment::implicit().name {
+        // So that the fold sees that the name is taken.
+        ensure_default(&call, DEFAULT_EXPERIMENT).await?;
+    }
     let event = ExperimentChanged { name: Some(name.to_owned()), ..call.experiment_event(id, ExperimentKind::Renamed) };
     call.write(&event).await?;
     nothing()
@@ -167,8 +190,10 @@ pub(super) async fn set_tag(call: Call) -> Answered {
     let id = check::experiment_id(call.args.required("experiment_id")?)?;
     let key = call.args.required("key")?;
     check::key(key, "key", "key")?;
+    let value = tag_value(&call.args)?;
+    ensure_default(&call, id).await?;
     let event = ExperimentChanged {
-        tags: vec![KeyValue::new(key, tag_value(&call.args)?)],
+        tags: vec![KeyValue::new(key, value)],
         ..call.experiment_event(id, ExperimentKind::Tagged)
     };
     call.write(&event).await?;
@@ -179,6 +204,7 @@ pub(super) async fn delete_tag(call: Call) -> Answered {
     let id = check::experiment_id(call.args.required("experiment_id")?)?;
     let key = call.args.required("key")?;
     check::too_long(key, "Tag name", 250)?;
+    ensure_default(&call, id).await?;
     let event =
         ExperimentChanged { removed_tags: vec![key.to_owned()], ..call.experiment_event(id, ExperimentKind::Tagged) };
     call.write(&event).await?;

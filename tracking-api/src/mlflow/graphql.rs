@@ -27,7 +27,6 @@ pub(super) async fn post(State(parts): State<Arc<Parts>>, request: Request) -> A
     let (mut head, body) = request.into_parts();
     let mut call = Call::of(&parts, &mut head).await?;
     call.args = Args::from_body(&read_body(&head.headers, body, BODY_LIMIT).await?);
-    super::experiments::ensure_default(&call).await?;
     let (field, kind, answered) = match call.args.text("operationName")? {
         Some("MlflowGetExperimentQuery") => {
             ("mlflowGetExperiment", "MlflowGetExperimentResponse", get_experiment(&call).await)

@@ -129,10 +129,9 @@ pub(super) async fn create(call: Call) -> Answered {
         ..call.model_event(&model, ModelKind::VersionCreated)
     };
     // Claims queue within a process, so that races are between replicas alone.
-    let registry = call.registry()?;
-    let _claim = registry.claims.lock().await;
+    let _claim = call.claim().await;
     loop {
-        let version = next_version(&registry.namespace, &call.scope, &model.registration_id).await?;
+        let version = next_version(call.rows()?, &call.scope, &model.registration_id).await?;
         let event = ModelRegistered {
             event_id: call.event_id(),
             version: Some(version),

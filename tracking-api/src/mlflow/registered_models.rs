@@ -85,7 +85,7 @@ pub(super) async fn create(call: Call) -> Answered {
         ..ModelRegistered::of(call.event_id(), call.now(), call.scope.tenant(), name, ModelKind::Created)
     };
     // Claims queue within a process, so that races are between replicas alone.
-    let _claim = call.registry()?.claims.lock().await;
+    let _claim = call.claim().await;
     call.write(&event).await?;
     answered(&call, name).await
 }
@@ -101,7 +101,7 @@ pub(super) async fn get(call: Call) -> Answered {
 pub(super) async fn rename(call: Call) -> Answered {
     let model = call.registered_model().await?;
     let name = call.args.required("new_name")?;
-    let _claim = call.registry()?.claims.lock().await;
+    let _claim = call.claim().await;
     call.write(&ModelRegistered { new_name: Some(name.to_owned()), ..call.model_event(&model, ModelKind::Renamed) })
         .await?;
     answered(&call, name).await

@@ -35,8 +35,11 @@ pub(super) fn experiment(experiment: &Experiment) -> Value {
     put(&mut object, "name", experiment.name.as_str());
     put(&mut object, "artifact_location", experiment.artifact_location.as_str());
     put(&mut object, "lifecycle_stage", stage(experiment.deleted));
-    put(&mut object, "last_update_time", experiment.updated_at.0);
-    put(&mut object, "creation_time", experiment.created_at.0);
+    // The default experiment has no times until something is written to it.
+    if experiment.created_at.0 > 0 {
+        put(&mut object, "last_update_time", experiment.updated_at.0);
+        put(&mut object, "creation_time", experiment.created_at.0);
+    }
     put_list(&mut object, "tags", pairs(&experiment.tags));
     put(&mut object, "workspace", "default");
     object.into()

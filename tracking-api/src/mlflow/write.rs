@@ -1,5 +1,6 @@
 //! Writes: an event is appended, folded, and answered with the fold's verdict at its position (law 9).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use carbon_core::{Position, Positions};
@@ -7,15 +8,19 @@ use carbon_log::NewRecord;
 use carbon_read_models::registry::queries::promotion_effect;
 use carbon_read_models::registry::standing::Effect;
 use carbon_read_models::registry::{Conflict, verdict};
-use carbon_runtime::consume::Phase;
+use carbon_runtime::Rows;
 use carbon_schemas::Event;
 use carbon_schemas::events::ModelPromoted;
+use carbon_store::Dialect;
+use tokio::time::Instant;
 
 use super::call::Call;
 use super::error::MlflowError;
 
 /// How long an answer may wait for the fold.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it waits for a generation that is not served.
+const SIBLING_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Call {
     /// Appends; the conflict, where the event changed nothing.
@@ -25,17 +30,14 @@ impl Call {
 
     /// Appends, and says where.
     async fn append_at<E: Event>(&self, event: &E) -> Result<(Position, Option<Conflict>), MlflowError> {
-        let registry = self.registry()?;
+        let rows = &self.registry()?.rows;
         // What the decoder would call poison is the caller's mistake.
         event.check().map_err(MlflowError::invalid)?;
         event.key().map_err(MlflowError::invalid)?;
-        // A fold that stands still would refuse after the append what it can refuse before.
-        let (stands, halted) = {
-            let progress = registry.view.progress.borrow();
-            (matches!(progress.phase, Phase::Retrying { .. } | Phase::Stopped), !progress.halted.is_empty())
-        };
-        if stands || halted {
-            return Err(MlflowError::unavailable("the registry does not follow the log at present; try again later"));
+        // A fold that does not move would reject after the append what can be rejected before.
+        let state = rows.view.state();
+        if !state.moves() {
+            return Err(MlflowError::unavailable(format!("nothing was written: the registry's fold is {state}")));
         }
         let mut record = NewRecord::event(event).map_err(|error| MlflowError::of(&error))?;
         if let Some(trace) = &self.traceparent {
@@ -47,13 +49,39 @@ impl Call {
         };
         let mut done = Positions::new();
         done.advance_past(&position);
-        if !registry.view.reached(&done, PATIENCE).await {
+        if !self.folded(rows, &done).await {
             return Err(MlflowError::unavailable(
                 "the write is durable, but the registry has not folded it yet; look whether it took effect before trying again",
             ));
         }
-        let verdict = verdict(&registry.namespace, &position).await?;
+        let verdict = verdict(&rows.namespace, &position).await?;
         Ok((position, verdict))
+    }
+
+    /// Waits until a write is folded by the generation of this call, and by whichever the next call may read: the
+    /// generations may be switched meanwhile. False when the time is over.
+    async fn folded(&self, rows: &Arc<Rows>, done: &Positions) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        if !rows.view.reached(done, left()).await {
+            return false;
+        }
+        let Some(handle) = self.parts.read_models.get("registry") else { return true };
+        // Other processes notice a switch of the shared rows a moment earlier or later than this one.
+        if rows.namespace.dialect() == Dialect::Postgres {
+            for sibling in handle.siblings().iter().filter(|sibling| sibling.state().moves()) {
+                sibling.reached(done, SIBLING_PATIENCE.min(left())).await;
+            }
+        }
+        let mut seen = rows.clone();
+        while !handle.is_current(&seen) {
+            let Ok(current) = handle.get() else { return false };
+            if !current.view.reached(done, left()).await {
+                return false;
+            }
+            seen = current;
+        }
+        true
     }
 
     /// Appends; a conflict is an error.

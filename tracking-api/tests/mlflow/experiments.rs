@@ -161,6 +161,14 @@ async fn what_is_not_served_is_404_and_a_wrong_method_405() {
 #[tokio::test]
 async fn an_experiment_is_shown_with_what_is_set_and_no_more() {
     let client = Client::new().await;
+    // Until something is written to it, it is computed.
+    let implicit = client.get("experiments/get?experiment_id=0").await["experiment"].clone();
+    let expected = json!({
+        "experiment_id": "0", "name": "Default", "artifact_location": "mlflow-artifacts:/0", "lifecycle_stage": "active",
+        "workspace": "default",
+    });
+    assert_eq!(implicit, expected);
+    client.ok("runs/create", json!({"experiment_id": "0", "start_time": 1})).await;
     let default = client.get("experiments/get?experiment_id=0").await["experiment"].clone();
     let times = json!([default["creation_time"], default["last_update_time"]]);
     assert!(times[0].as_i64().unwrap() > 1_600_000_000_000 && times[0] == times[1], "{times}");

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use carbon_core::Positions;
+use carbon_core::{GenerationId, Positions};
 use carbon_log::{Group, NewRecord};
 use carbon_read_models::Projection as _;
 use carbon_read_models::registry::{Registry, RegistryRecord};
+use carbon_runtime::Rows;
 use carbon_runtime::consume::{Options, ProcessorError, ProcessorHandle, Sink, SinkError, spawn_sink};
 use carbon_store::{Checkpoint, Namespace, Postgres, Site};
-use carbon_tracking_api::{Parts, RegistryParts};
+use carbon_tracking_api::Parts;
 
 struct Fold(Namespace);
 
@@ -49,18 +50,13 @@ async fn site(path: &Path) -> Site {
 }
 
 /// Opens a registry at `path` and folds the log of `parts` into it.
-pub async fn registry(parts: &Parts, path: &Path, group: &str) -> (RegistryParts, ProcessorHandle) {
+pub async fn registry(parts: &Parts, path: &Path, group: &str) -> (Rows, ProcessorHandle) {
     let namespace = carbon_read_models::open::<Registry>(&site(path).await).await.unwrap();
     let processor = &parts.topology.processors["registry"];
-    let topics = processor.consumes.iter().map(|topic| parts.topology.topics[topic.as_str()].clone());
-    let options = Options {
-        name: "registry".into(),
-        group: Group::new("registry", group),
-        topics: topics.collect(),
-        batch: processor.batch,
-        log: parts.log.clone(),
-        shutdown: parts.shutdown.clone(),
-    };
+    let topics = processor.consumes.iter().map(|topic| parts.topology.topics[topic.as_str()].clone()).collect();
+    let (group, log) = (Group::new("registry", group), parts.log.clone());
+    let options = Options::new("registry", group, topics, processor.batch, log, parts.shutdown.clone());
     let handle = spawn_sink(Fold(namespace.clone()), options);
-    (RegistryParts::new(namespace, handle.view()), handle)
+    let generation = GenerationId::derive("registry", Registry::VERSION, None, 1).unwrap();
+    (Rows::new(generation, namespace, handle.view()), handle)
 }

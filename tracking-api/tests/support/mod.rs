@@ -5,20 +5,22 @@ mod fold;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use carbon_core::{Clock, Position, Positions, SystemClock, Timestamp, TopicName, TopicPartition, TopicSpec};
+use carbon_core::{
+    Clock, GenerationId, Position, Positions, SystemClock, Timestamp, TopicName, TopicPartition, TopicSpec,
+};
 use carbon_log::{
     DataFolder, EmbeddedLog, EventLog, Foreign, Group, GroupDescription, LogError, NewRecord, Record, RecordStream,
     TopicDescription,
 };
 use carbon_read_models::deadletters::DeadLetters;
-use carbon_runtime::consume::ProcessorHandle;
-use carbon_runtime::{Config, GenerationLog, Health, Metrics, Shutdown};
+use carbon_runtime::consume::{ProcessorHandle, ProcessorView};
+use carbon_runtime::{Config, GenerationLog, Health, Metrics, ReadModels, Rows, Shutdown, Supervisor};
 use carbon_schemas::events::EntityChanged;
 use carbon_schemas::{Decoded, Decoder, Event as _, SchemaId};
 use carbon_store::Site;
@@ -85,7 +87,8 @@ impl Service {
     /// Another process on the same log, with a registry of its own.
     pub async fn replica(&self) -> axum::Router {
         let mut parts = assemble(self.parts.log.clone(), self.dir.path(), "replica", self.clock.clone()).await;
-        parts.registry = Some(fold::registry(&parts, &self.dir.path().join("replica.db"), "replica").await.0);
+        let rows = fold::registry(&parts, &self.dir.path().join("replica.db"), "replica").await.0;
+        parts.read_models.add("registry").set(Arc::new(rows));
         router(Arc::new(parts))
     }
 
@@ -99,8 +102,8 @@ impl Service {
         parts.webhooks = webhooks;
         let mut handle = None;
         if with_registry {
-            let (registry, running) = fold::registry(&parts, &dir.path().join("registry.db"), "own").await;
-            parts.registry = Some(registry);
+            let (rows, running) = fold::registry(&parts, &dir.path().join("registry.db"), "own").await;
+            parts.read_models.add("registry").set(Arc::new(rows));
             handle = Some(running);
         }
         let parts = Arc::new(parts);
@@ -151,9 +154,16 @@ async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str, clock: Arc<
     let topology = Arc::new(Topology::builtin().unwrap());
     log.ensure_topics(&topology.specs()).await.unwrap();
     let shutdown = Shutdown::new();
-    let generations = GenerationLog::open(log.clone(), &topology, shutdown.clone()).await.unwrap();
+    let supervisor = Supervisor::new(shutdown.clone());
+    let generations = GenerationLog::start(log.clone(), &topology, &supervisor).unwrap();
+    generations.caught_up().await;
     let site = Site::File(dir.join(process).join("deadletters.db"));
     let deadletters = carbon_read_models::open::<DeadLetters>(&site).await.unwrap();
+    let mut read_models = ReadModels::default();
+    let generation = GenerationId::derive("deadletters", 1, None, 1).unwrap();
+    let (_, progress) = tokio::sync::watch::channel(Default::default());
+    let view = ProcessorView::new("deadletters".into(), Group::new("deadletters", "test"), Vec::new(), progress);
+    read_models.add("deadletters").set(Arc::new(Rows::new(generation, deadletters, view)));
     let (mut config, _) = Config::load(None).unwrap();
     let ui = dir.join("ui");
     std::fs::create_dir_all(ui.join("static")).unwrap();
@@ -164,16 +174,18 @@ async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str, clock: Arc<
         log,
         topology,
         generations,
-        processors: Arc::new(Mutex::new(Vec::new())),
-        deadletters: Some(deadletters),
+        keepers: Arc::default(),
+        processors: Default::default(),
+        supervisor,
+        read_models,
         artifacts: carbon_artifacts::ArtifactStore::local(dir.join("artifacts")).unwrap(),
         webhooks: webhooks(),
-        registry: None,
         health: Arc::new(Health::new(&["log"])),
         metrics: METRICS.get_or_init(Metrics::install).clone(),
         config: Arc::new(config),
         clock,
         shutdown,
+        claims: Default::default(),
     }
 }
 

@@ -72,7 +72,11 @@ fn work(shared: &Shared, label: &str, wide: Option<&rayon::ThreadPool>, interact
 
 fn run(shared: &Shared, mut batch: Vec<Item>) {
     let ids: Vec<&[u32]> = batch.iter().map(|item| item.prepared.ids.as_slice()).collect();
-    let result = guarded(|| shared.model.run(&ids)).unwrap_or_else(|panic| Err(InferenceError::Broken(panic)));
+    let result = guarded(|| {
+        fail::fail_point!("encoder::run", |what| Err(InferenceError::Broken(what.unwrap_or_default())));
+        shared.model.run(&ids)
+    });
+    let result = result.unwrap_or_else(|panic| Err(InferenceError::Broken(panic)));
     match result {
         Ok(vectors) if vectors.len() == batch.len() => {
             for (item, vector) in batch.into_iter().zip(vectors) {

@@ -167,18 +167,18 @@ async fn experiments_are_searched_by_view_filter_and_order_page_by_page() {
         limit: 100,
         offset: 0,
     };
-    let cases: [(View, &str, &[&str], &[i64]); 24] = [
-        // The newest first.
-        (View::Active, "", &[], &[2, 1, 10]),
+    let cases: [(View, &str, &[&str], &[i64]); 25] = [
+        // The newest first, the default one last: it is computed until something is written to it.
+        (View::Active, "", &[], &[2, 1, 10, 0]),
         (View::Deleted, "", &[], &[3]),
-        (View::All, "", &[], &[2, 3, 1, 10]),
-        (View::All, "", &["name"], &[1, 3, 10, 2]),
-        (View::All, "", &["name DESC"], &[2, 10, 3, 1]),
-        (View::All, "", &["experiment_id ASC"], &[1, 2, 3, 10]),
-        (View::All, "", &["last_update_time DESC"], &[3, 2, 1, 10]),
-        (View::All, "", &["creation_time"], &[10, 1, 3, 2]),
+        (View::All, "", &[], &[2, 3, 1, 10, 0]),
+        (View::All, "", &["name"], &[1, 3, 10, 0, 2]),
+        (View::All, "", &["name DESC"], &[2, 0, 10, 3, 1]),
+        (View::All, "", &["experiment_id ASC"], &[0, 1, 2, 3, 10]),
+        (View::All, "", &["last_update_time DESC"], &[3, 2, 1, 10, 0]),
+        (View::All, "", &["creation_time"], &[0, 10, 1, 3, 2]),
         (View::All, "name = 'Alpha'", &[], &[1]),
-        (View::All, "name != 'Alpha'", &["experiment_id"], &[2, 3, 10]),
+        (View::All, "name != 'Alpha'", &["experiment_id"], &[0, 2, 3, 10]),
         (View::All, "name LIKE 'Alpha%'", &[], &[1]),
         (View::All, "name ILIKE 'alpha%'", &["experiment_id"], &[1, 2]),
         (View::All, "name LIKE '_eta'", &[], &[3]),
@@ -186,11 +186,12 @@ async fn experiments_are_searched_by_view_filter_and_order_page_by_page() {
         (View::All, "last_update_time > 20", &["experiment_id"], &[2, 3]),
         (View::All, "experiment_id = '10'", &[], &[10]),
         (View::All, "experiment_id IN ('1', '10')", &["experiment_id"], &[1, 10]),
-        (View::All, "experiment_id NOT IN ('1', '10')", &["experiment_id"], &[2, 3]),
+        (View::All, "experiment_id NOT IN ('1', '10')", &["experiment_id"], &[0, 2, 3]),
+        (View::All, "name = 'Default'", &[], &[0]),
         (View::All, "tags.t = 'x'", &["experiment_id"], &[1, 3]),
         // It must have the tag.
         (View::All, "tags.t != 'x'", &[], &[2]),
-        (View::All, "tags.t IS NULL", &[], &[10]),
+        (View::All, "tags.t IS NULL", &[], &[10, 0]),
         (View::All, "tags.t IS NOT NULL", &["experiment_id"], &[1, 2, 3]),
         (View::Active, "tags.t LIKE '%' AND name ILIKE 'a%'", &["experiment_id"], &[1, 2]),
         (View::All, "tags.absent = 'x'", &[], &[]),
@@ -201,11 +202,11 @@ async fn experiments_are_searched_by_view_filter_and_order_page_by_page() {
         assert_eq!((ids.as_slice(), page.more), (expected, false), "{view:?} {filter:?} {order:?}");
     }
     let mut found = Vec::new();
-    for offset in 0..5 {
+    for offset in 0..6 {
         let paged = SearchExperiments { limit: 1, offset, ..search(View::All, "", &["name"]) };
         let page = search_experiments(world.namespace(), &scope("acme"), &paged).await.unwrap();
-        assert_eq!(page.more, offset < 3, "at {offset}");
+        assert_eq!(page.more, offset < 4, "at {offset}");
         found.extend(page.items.iter().map(|experiment| experiment.id));
     }
-    assert_eq!(found, [1, 3, 10, 2]);
+    assert_eq!(found, [1, 3, 10, 0, 2]);
 }

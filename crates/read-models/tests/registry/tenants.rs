@@ -56,7 +56,7 @@ async fn law_12_a_tenant_sees_and_changes_its_own_alone() {
     );
     let all = SearchExperiments { view: View::All, limit: 100, ..SearchExperiments::default() };
     let found = search_experiments(rows, &globex, &all).await.unwrap();
-    assert_eq!(found.items.iter().map(|experiment| experiment.id).collect::<Vec<_>>(), [1]);
+    assert_eq!(found.items.iter().map(|experiment| experiment.id).collect::<Vec<_>>(), [1, 0]);
 
     for filter in ["", "tags.secret = 'acme'", "tags.secret IS NULL", "metrics.m > 0", "run_id = 'acme-run'"] {
         for order in [&[][..], &["metrics.m DESC"], &["tags.secret"]] {

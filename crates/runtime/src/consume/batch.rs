@@ -9,15 +9,10 @@ use carbon_schemas::Feed;
 
 use super::error::ProcessorError;
 
-/// What is left to do after a commit.
-pub(super) struct Committed {
-    pub notices: Vec<NewRecord>,
-}
-
 /// Why a batch did not land.
 #[derive(Debug)]
 pub(super) enum WorkerError {
-    /// The partitions are somebody else's now.
+    /// Another member has the partitions now, and moved the checkpoint.
     Lost {
         actual: Positions,
     },
@@ -30,21 +25,21 @@ impl From<ProcessorError> for WorkerError {
     }
 }
 
-/// The loop makes the next batch ready while the last one lands, so that both run on one worker.
+/// A sink or a stage. The loop prepares the next batch while the last one lands, so both run on one worker at once.
 #[async_trait]
 pub(super) trait Worker: Send + Sync + 'static {
     /// The records that it takes.
     type In: Feed;
     /// A batch that is ready to land.
     type Ready: Send + Sync + 'static;
-    /// Whether it takes time to make a batch ready. Where it takes none, records are held until the batch before has
-    /// landed, so that a batch holds as many as it may.
+    /// Whether preparing a batch takes time. If not, records are held until the batch before has landed, so that a batch
+    /// holds as many as it may.
     const PREPARES: bool;
 
     /// Where to start each assigned partition; and why the read model is rebuilt, if it is.
     async fn start(&self, assigned: &[TopicPartition]) -> Result<(Positions, Option<String>), ProcessorError>;
 
-    /// What can be opened before the first batch comes, once an assignment is taken. It may fail: the batch tries again.
+    /// Opens what the first batch needs, once an assignment is taken. A failure is harmless: the batch tries again.
     async fn open(&self) -> Result<(), ProcessorError> {
         Ok(())
     }
@@ -57,29 +52,33 @@ pub(super) trait Worker: Send + Sync + 'static {
     /// Whether a dead letter at this position is this worker's to report.
     fn reports(&self, position: &Position) -> bool;
 
+    /// A batch that needs no preparing; `None` where it does.
+    fn ready(&self, _batch: &Arc<Vec<Self::In>>) -> Option<Self::Ready> {
+        None
+    }
+
     /// What can be done before the batch before has landed.
     async fn prepare(&self, batch: &Arc<Vec<Self::In>>) -> Result<Self::Ready, ProcessorError>;
 
+    /// Commits a batch; answers the notifications to append after it. Their derived ids make a repeat harmless. Dead letters
+    /// that are durable are taken out, also when the commit fails: its next attempt does not append them again.
     async fn commit(
         &self,
         batch: &Self::Ready,
-        dead_letters: &[NewRecord],
+        dead_letters: &mut Vec<NewRecord>,
         from: &Positions,
         upto: &Positions,
-    ) -> Result<Committed, WorkerError>;
+    ) -> Result<Vec<NewRecord>, WorkerError>;
 
     /// The end was seen at `upto`, with no record between. Moves the position where it lies in the log itself or is shared,
-    /// and says so; a checkpoint of this process alone stays at the last record, which the end does not change.
+    /// and answers true; a checkpoint of this process alone stays at the last record, which the end does not change.
     async fn pass(&self, from: &Positions, upto: &Positions) -> Result<bool, WorkerError>;
 
-    /// What goes out after the commit; derived ids make a repeat harmless.
-    async fn after_commit(&self, committed: Committed) -> Result<(), ProcessorError>;
-
-    /// Whether the log knows less than where an assignment starts: who came before was gone before it had told.
+    /// True if the committed offset is behind our checkpoint: the previous owner died before it committed the offset.
     fn owes_advice(&self, _start: &Positions) -> bool {
         false
     }
 
-    /// Tells the log how far this worker is, where that is only advice.
+    /// Commits the offsets of the group, where they are only advice.
     async fn advise(&self, positions: &Positions) -> Result<(), ProcessorError>;
 }

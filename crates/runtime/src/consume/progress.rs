@@ -1,27 +1,39 @@
 //! What a processor shows of itself.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use carbon_core::{Positions, Timestamp, TopicName, TopicPartition};
+use carbon_core::{GenerationId, Positions, Timestamp, TopicName, TopicPartition};
 use carbon_log::{EventLog, Group, LogError};
+use tokio::sync::OwnedRwLockWriteGuard;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::run::Gate;
+use super::state::State;
+use crate::Shutdown;
 
 /// What a processor is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     Starting,
     Running,
-    /// An attempt failed and will be made again.
+    /// An attempt failed and is made again.
     Retrying {
         error: String,
         attempt: u32,
     },
+    /// Five attempts failed at one position.
+    Halted {
+        at: String,
+        error: String,
+    },
     Stopped,
 }
 
-/// A processor's state, as of its last commit.
+/// A processor's progress, as of its last commit.
 #[derive(Clone, Debug)]
 pub struct Progress {
     pub phase: Phase,
@@ -34,6 +46,8 @@ pub struct Progress {
     pub dead_letters: BTreeMap<&'static str, u64>,
     /// Why the read model was thrown away and is rebuilt, if it was (law 4).
     pub rebuilt: Option<String>,
+    /// Since when records have been under way without a commit; `None` when none are.
+    pub busy_since: Option<Instant>,
 }
 
 impl Default for Progress {
@@ -46,6 +60,7 @@ impl Default for Progress {
             batches: 0,
             dead_letters: BTreeMap::new(),
             rebuilt: None,
+            busy_since: None,
         }
     }
 }
@@ -64,16 +79,33 @@ impl Progress {
     }
 }
 
+/// Where a generation is filled to, while it is.
+#[derive(Clone, Debug, Default)]
+pub struct FillTarget(Arc<Mutex<Option<Positions>>>);
+
+impl FillTarget {
+    pub fn set(&self, target: Option<Positions>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = target;
+    }
+
+    pub fn get(&self) -> Option<Positions> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// What others may see of a running processor.
 #[derive(Clone, Debug)]
 pub struct ProcessorView {
     pub name: String,
+    /// The generation that it fills, where it fills one.
+    pub generation: Option<GenerationId>,
     pub group: Group,
     /// The topics that it consumes.
     pub topics: Vec<TopicName>,
-    /// Whether others may hold a part of the group's partitions: how far it is, the log knows then.
+    /// Whether others may hold a part of the group's partitions: the log knows its position then.
     pub shared: bool,
     pub progress: watch::Receiver<Progress>,
+    pub fill: FillTarget,
 }
 
 /// How far a processor is behind.
@@ -85,7 +117,7 @@ pub struct Lag {
 }
 
 impl Lag {
-    /// The lag of who stands at `positions`.
+    /// The lag of a reader at `positions`.
     pub async fn of(
         log: &dyn EventLog,
         topics: &[TopicName],
@@ -93,7 +125,7 @@ impl Lag {
         now: Timestamp,
     ) -> Result<Self, LogError> {
         let (mut records, mut oldest) = (0, None);
-        for (at, end) in ends(log, topics).await?.iter() {
+        for (at, end) in end_offsets(log, topics).await?.iter() {
             let next = positions.next(at);
             let behind = end.saturating_sub(next);
             records += behind;
@@ -107,7 +139,8 @@ impl Lag {
     }
 }
 
-async fn ends(log: &dyn EventLog, topics: &[TopicName]) -> Result<Positions, LogError> {
+/// The end offsets of topics.
+pub async fn end_offsets(log: &dyn EventLog, topics: &[TopicName]) -> Result<Positions, LogError> {
     let mut ends = Positions::new();
     for topic in topics {
         ends.merge(&log.ends(topic).await?);
@@ -116,39 +149,30 @@ async fn ends(log: &dyn EventLog, topics: &[TopicName]) -> Result<Positions, Log
 }
 
 impl ProcessorView {
-    /// The ends of the topics that it consumes.
-    pub async fn ends(&self, log: &dyn EventLog) -> Result<Positions, LogError> {
-        ends(log, &self.topics).await
+    pub fn new(name: String, group: Group, topics: Vec<TopicName>, progress: watch::Receiver<Progress>) -> Self {
+        Self { name, generation: None, group, topics, shared: false, progress, fill: FillTarget::default() }
     }
 
-    /// Compares the positions with the log's ends.
+    /// What the processor is doing right now.
+    pub fn state(&self) -> State {
+        State::of(&self.progress.borrow(), self.fill.get().as_ref())
+    }
+
+    /// The end offsets of the topics that it consumes.
+    pub async fn ends(&self, log: &dyn EventLog) -> Result<Positions, LogError> {
+        end_offsets(log, &self.topics).await
+    }
+
+    /// Compares the positions with the end offsets.
     pub async fn lag(&self, log: &dyn EventLog, now: Timestamp) -> Result<Lag, LogError> {
         Lag::of(log, &self.topics, &self.positions(log).await?, now).await
     }
 
-    /// How far the group is.
-    async fn positions(&self, log: &dyn EventLog) -> Result<Positions, LogError> {
+    /// The positions of the group.
+    pub async fn positions(&self, log: &dyn EventLog) -> Result<Positions, LogError> {
         match self.shared {
             true => log.committed(&self.group).await,
             false => Ok(self.progress.borrow().positions.clone()),
-        }
-    }
-
-    /// How many offsets below `ends` are not processed; where there are some, it looks again within this time. `None`
-    /// before the first assignment.
-    pub async fn left(&self, log: &dyn EventLog, ends: &Positions, within: Duration) -> Result<Option<u64>, LogError> {
-        let mut progress = self.progress.clone();
-        let deadline = tokio::time::Instant::now() + within;
-        loop {
-            progress.mark_unchanged();
-            let positions = self.positions(log).await?;
-            let left = ends.iter().map(|(at, end)| end.saturating_sub(positions.next(at))).sum();
-            let assigned = self.shared || ends.iter().all(|(at, _)| positions.get(at).is_some());
-            if (left == 0 && assigned) || tokio::time::Instant::now() >= deadline {
-                return Ok(assigned.then_some(left));
-            }
-            // Others' progress is not seen here: the deadline ends the wait for it.
-            let _ = tokio::time::timeout_at(deadline, progress.changed()).await;
         }
     }
 
@@ -165,6 +189,8 @@ impl ProcessorView {
 pub struct ProcessorHandle {
     pub(super) view: ProcessorView,
     pub(super) task: JoinHandle<()>,
+    pub(super) stop: Shutdown,
+    pub(super) gate: Gate,
 }
 
 impl ProcessorHandle {
@@ -172,7 +198,17 @@ impl ProcessorHandle {
         self.view.clone()
     }
 
-    /// Waits for the end of the task, after the shutdown was asked for.
+    /// Waits for the commit under way, and holds up the next until the guard is dropped.
+    pub async fn hold(&self) -> OwnedRwLockWriteGuard<()> {
+        self.gate.close().await
+    }
+
+    /// Stops this processor alone.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits for the end of the task, after [`Self::stop`] or the shutdown of the process.
     pub async fn join(self) -> Result<(), LogError> {
         let ended = self.task.await;
         ended.map_err(|error| LogError::Unavailable(format!("processor {} ended badly: {error}", self.view.name)))

@@ -8,7 +8,7 @@ use carbon_log::{EventLog, Group, NewRecord};
 use carbon_schemas::Feed;
 use carbon_store::{Checkpoint, CheckpointError};
 
-use super::batch::{Committed, Worker, WorkerError};
+use super::batch::{Worker, WorkerError};
 use super::error::ProcessorError;
 
 /// Folds events into a read model whose rows and checkpoint commit together.
@@ -111,6 +111,10 @@ impl<S: Sink> Worker for SinkWorker<S> {
         position.offset >= reported.next(&position.topic_partition())
     }
 
+    fn ready(&self, batch: &Arc<Vec<S::In>>) -> Option<Self::Ready> {
+        Some(batch.clone())
+    }
+
     async fn prepare(&self, batch: &Arc<Vec<S::In>>) -> Result<Self::Ready, ProcessorError> {
         Ok(batch.clone())
     }
@@ -118,17 +122,17 @@ impl<S: Sink> Worker for SinkWorker<S> {
     async fn commit(
         &self,
         batch: &Self::Ready,
-        dead_letters: &[NewRecord],
+        dead_letters: &mut Vec<NewRecord>,
         from: &Positions,
         upto: &Positions,
-    ) -> Result<Committed, WorkerError> {
-        self.log.append(dead_letters.to_vec()).await.map_err(ProcessorError::from)?;
-        let notices = match self.sink.apply(self.log.identity(), batch, from, upto).await {
-            Ok(notices) => notices,
-            Err(SinkError::Moved { actual }) => return Err(WorkerError::Lost { actual }),
-            Err(SinkError::Failed(error)) => return Err(error.into()),
-        };
-        Ok(Committed { notices })
+    ) -> Result<Vec<NewRecord>, WorkerError> {
+        self.log.append(dead_letters.clone()).await.map_err(ProcessorError::from)?;
+        dead_letters.clear();
+        match self.sink.apply(self.log.identity(), batch, from, upto).await {
+            Ok(notices) => Ok(notices),
+            Err(SinkError::Moved { actual }) => Err(WorkerError::Lost { actual }),
+            Err(SinkError::Failed(error)) => Err(error.into()),
+        }
     }
 
     async fn pass(&self, from: &Positions, upto: &Positions) -> Result<bool, WorkerError> {
@@ -137,10 +141,6 @@ impl<S: Sink> Worker for SinkWorker<S> {
             Err(SinkError::Moved { actual }) => Err(WorkerError::Lost { actual }),
             Err(SinkError::Failed(error)) => Err(error.into()),
         }
-    }
-
-    async fn after_commit(&self, committed: Committed) -> Result<(), ProcessorError> {
-        Ok(self.log.append(committed.notices).await.map(drop)?)
     }
 
     fn owes_advice(&self, start: &Positions) -> bool {

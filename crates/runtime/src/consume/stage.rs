@@ -7,7 +7,7 @@ use carbon_core::{Position, Positions, TopicName, TopicPartition};
 use carbon_log::{EventLog, Group, LogError, NewRecord};
 use carbon_schemas::{Decoded, Event, Recorded};
 
-use super::batch::{Committed, Worker, WorkerError};
+use super::batch::{Worker, WorkerError};
 use super::error::ProcessorError;
 
 /// The header that says which record an output was made from.
@@ -134,14 +134,14 @@ impl<S: Stage> Worker for StageWorker<S> {
     async fn commit(
         &self,
         batch: &Self::Ready,
-        dead_letters: &[NewRecord],
+        dead_letters: &mut Vec<NewRecord>,
         from: &Positions,
         upto: &Positions,
-    ) -> Result<Committed, WorkerError> {
+    ) -> Result<Vec<NewRecord>, WorkerError> {
         let mut records = batch.clone();
         records.extend_from_slice(dead_letters);
         match self.log.append_and_advance(&self.group, records, from, upto).await {
-            Ok(_) => Ok(Committed { notices: Vec::new() }),
+            Ok(_) => Ok(Vec::new()),
             Err(LogError::Fenced { actual, .. }) => Err(WorkerError::Lost { actual }),
             Err(error) => Err(ProcessorError::from(error).into()),
         }
@@ -153,10 +153,6 @@ impl<S: Stage> Worker for StageWorker<S> {
             Err(LogError::Fenced { actual, .. }) => Err(WorkerError::Lost { actual }),
             Err(error) => Err(ProcessorError::from(error).into()),
         }
-    }
-
-    async fn after_commit(&self, _: Committed) -> Result<(), ProcessorError> {
-        Ok(())
     }
 
     // A stage's position moves with its outputs; there is nothing to advise.

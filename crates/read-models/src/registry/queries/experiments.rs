@@ -17,6 +17,26 @@ pub struct Experiment {
     pub tags: Vec<KeyValue>,
 }
 
+/// The experiment that every tenant has from the start. Its row is made by the first write to it; until then it is
+/// computed, so that a read appends nothing.
+pub const DEFAULT_EXPERIMENT: i64 = 0;
+const DEFAULT_NAME: &str = "Default";
+
+impl Experiment {
+    /// The default experiment of a tenant that has not written to it.
+    pub fn implicit() -> Self {
+        Self {
+            id: DEFAULT_EXPERIMENT,
+            name: DEFAULT_NAME.to_owned(),
+            artifact_location: format!("mlflow-artifacts:/{DEFAULT_EXPERIMENT}"),
+            deleted: false,
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+            tags: Vec::new(),
+        }
+    }
+}
+
 /// Tags come as one text: a list of pairs.
 fn columns(dialect: Dialect) -> String {
     let tags = match dialect {
@@ -45,8 +65,18 @@ fn read(row: &Row) -> Result<Experiment, StoreError> {
     })
 }
 
-/// The experiment of an id, deleted ones too.
+/// The experiment of an id, deleted ones too; the default one also before it has a row.
 pub async fn experiment(namespace: &Namespace, scope: &TenantScope, id: i64) -> Result<Option<Experiment>, StoreError> {
+    let stored = stored_experiment(namespace, scope, id).await?;
+    Ok(stored.or_else(|| (id == DEFAULT_EXPERIMENT).then(Experiment::implicit)))
+}
+
+/// The experiment of an id that has a row.
+pub async fn stored_experiment(
+    namespace: &Namespace,
+    scope: &TenantScope,
+    id: i64,
+) -> Result<Option<Experiment>, StoreError> {
     let sql = format!(
         "SELECT {} FROM experiments e WHERE e.tenant_id = $1 AND e.experiment_id = $2",
         columns(namespace.dialect())
@@ -55,7 +85,7 @@ pub async fn experiment(namespace: &Namespace, scope: &TenantScope, id: i64) -> 
     query.fetch_optional(namespace.readers()).await?.as_ref().map(read).transpose()
 }
 
-/// The experiment of a name, deleted ones too.
+/// The experiment of a name, deleted ones too; the default one also before it has a row.
 pub async fn experiment_by_name(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -64,7 +94,15 @@ pub async fn experiment_by_name(
     let sql =
         format!("SELECT {} FROM experiments e WHERE e.tenant_id = $1 AND e.name = $2", columns(namespace.dialect()));
     let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(scope.tenant().as_str()).bind(name);
-    query.fetch_optional(namespace.readers()).await?.as_ref().map(read).transpose()
+    let stored = query.fetch_optional(namespace.readers()).await?.as_ref().map(read).transpose()?;
+    match stored {
+        None if name == DEFAULT_NAME => {
+            // One that was renamed has a row.
+            let own = stored_experiment(namespace, scope, DEFAULT_EXPERIMENT).await?;
+            Ok(own.is_none().then(Experiment::implicit))
+        }
+        stored => Ok(stored),
+    }
 }
 
 /// The id that nobody has claimed yet, as far as this copy knows.
@@ -95,6 +133,21 @@ fn column(key: &str) -> &'static str {
     }
 }
 
+/// The experiments of a tenant, and the default one also before it has a row.
+fn push_experiments(query: &mut QueryBuilder, scope: &TenantScope) {
+    let (implicit, tenant) = (Experiment::implicit(), scope.tenant().as_str());
+    query.push(
+        "SELECT tenant_id, experiment_id, name, artifact_location, deleted, created_at, updated_at \
+         FROM experiments WHERE tenant_id = ",
+    );
+    query.push_bind(tenant).push(" UNION ALL SELECT CAST(");
+    query.push_bind(tenant).push(format_args!(
+        " AS TEXT), {}, '{}', '{}', 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM experiments WHERE tenant_id = ",
+        implicit.id, implicit.name, implicit.artifact_location
+    ));
+    query.push_bind(tenant).push(format_args!(" AND experiment_id = {})", implicit.id));
+}
+
 /// A page of experiments; the newest first, where nothing else is asked for.
 pub async fn search_experiments(
     namespace: &Namespace,
@@ -102,8 +155,9 @@ pub async fn search_experiments(
     search: &SearchExperiments,
 ) -> Result<Page<Experiment>, StoreError> {
     let mut query: QueryBuilder =
-        QueryBuilder::new(namespace.dialect(), format!("SELECT {} FROM experiments e", columns(namespace.dialect())));
-    query.push(" WHERE e.tenant_id = ").push_bind(scope.tenant().as_str());
+        QueryBuilder::new(namespace.dialect(), format!("SELECT {} FROM (", columns(namespace.dialect())));
+    push_experiments(&mut query, scope);
+    query.push(") e WHERE 1 = 1");
     match search.view {
         View::Active => drop(query.push(" AND e.deleted = 0")),
         View::Deleted => drop(query.push(" AND e.deleted = 1")),

@@ -19,7 +19,8 @@ use carbon_store::StoreError;
 pub use artifacts::{ArtifactFile, artifact, artifacts_below};
 pub use datasets::{DatasetSummary, dataset_summaries};
 pub use experiments::{
-    Experiment, SearchExperiments, experiment, experiment_by_name, next_experiment_id, search_experiments,
+    DEFAULT_EXPERIMENT, Experiment, SearchExperiments, experiment, experiment_by_name, next_experiment_id,
+    search_experiments, stored_experiment,
 };
 pub use logged_models::{
     LoggedMetric, LoggedModel, MetricOrder, SearchLoggedModels, logged_model, search_logged_models,

@@ -53,6 +53,21 @@ impl EmbeddedIndex {
         Ok(self.generation(generation)?.repairs.clone())
     }
 
+    /// Whether the generation's file is still the one that was opened.
+    pub fn check(&self, generation: &GenerationId) -> Result<(), IndexError> {
+        Ok(self.generation(generation)?.space.check()?)
+    }
+
+    /// Commits what is under way in one generation and lets go of its files.
+    pub async fn close_generation(&self, generation: &GenerationId) -> Result<(), IndexError> {
+        let _changing = self.changing.lock().await;
+        let closed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(generation);
+        match closed {
+            Some(generation) => generation.close().await,
+            None => Ok(()),
+        }
+    }
+
     /// Commits what is under way and lets go of all files.
     pub async fn close(&self) -> Result<(), IndexError> {
         let _changing = self.changing.lock().await;
@@ -240,6 +255,14 @@ impl HybridIndex for EmbeddedIndex {
         let mut watched = generation.shared.reached.subscribe();
         let reached = watched.wait_for(|seen| seen.covers(sources));
         Ok(matches!(tokio::time::timeout_at(deadline, reached).await, Ok(Ok(_))))
+    }
+
+    async fn is_filled(&self, generation: &GenerationId) -> Result<bool, IndexError> {
+        Ok(self.generation(generation)?.space.is_filled().await?)
+    }
+
+    async fn set_filled(&self, generation: &GenerationId) -> Result<(), IndexError> {
+        Ok(self.generation(generation)?.space.set_filled().await?)
     }
 
     async fn reset(&self, generation: &GenerationId) -> Result<(), IndexError> {

@@ -1,0 +1,230 @@
+//! The search index, as its keeper sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use carbon_core::{GenerationId, ModelRef, Positions};
+use carbon_inference::Lane;
+use carbon_processors::Indexer;
+use carbon_query_api::SearchIndex;
+use carbon_runtime::consume::{ProcessorError, ProcessorHandle, ProcessorView, end_offsets, spawn_sink};
+use carbon_runtime::generations::{FileCheck, Fill, Kept, Summary};
+use carbon_runtime::{Filling, Generation, Serving};
+use carbon_search::{EmbeddedIndex, GenerationSpec, HybridIndex};
+use carbon_topology::CutOver;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use super::guard::{Guarded, Withdraw};
+use super::relational::{fill_of, remove_folder, unshared};
+use super::{INDEX_VERSION, SEARCH};
+use crate::up::assembly::Assembly;
+use crate::up::embedders;
+use crate::up::models::Models;
+
+/// How long a switch waits for the new generation before it lets the old one go on.
+const SWITCH_WITHIN: Duration = Duration::from_secs(2);
+
+pub struct IndexParts {
+    pub root: std::path::PathBuf,
+    pub models: Models,
+    pub assembly: Assembly,
+    pub handle: Arc<Serving<SearchIndex>>,
+    pub cut_over: CutOver,
+    /// The model of a first generation.
+    pub configured: ModelRef,
+    /// Whether the embedder runs in this process.
+    pub embeds: bool,
+}
+
+pub struct Index {
+    parts: IndexParts,
+    engine: Arc<EmbeddedIndex>,
+}
+
+pub struct OpenIndex {
+    search: Arc<SearchIndex>,
+    fold: ProcessorHandle,
+    /// The ends of the entities when the fill was first looked at, and those of the embeddings when the entities were
+    /// embedded.
+    entities: OnceCell<Positions>,
+    embeddings: OnceCell<Positions>,
+}
+
+impl Index {
+    pub fn new(parts: IndexParts) -> Self {
+        let engine = Arc::new(EmbeddedIndex::new(&parts.root));
+        Self { parts, engine }
+    }
+
+    fn withdraw_of(&self, id: &GenerationId) -> Withdraw {
+        let (handle, id) = (self.parts.handle.clone(), id.clone());
+        Arc::new(move || {
+            handle.withdraw_if(|search| search.generation == id, "its rows are of another log; it is rebuilt")
+        })
+    }
+
+    async fn is_foreign(&self, id: &GenerationId) -> Result<bool, ProcessorError> {
+        let checkpoint = self.engine.checkpoint(id).await.map_err(|error| ProcessorError::of(&error))?;
+        let Some(log) = &checkpoint.log else { return Ok(false) };
+        Ok(self.parts.assembly.log.recognise(log, &checkpoint.positions).await?.is_some())
+    }
+
+    /// How far the embedder of the generation's model is, whichever process runs it; `None` when it is done.
+    async fn embedded(&self, open: &OpenIndex) -> Result<Option<Filling>, ProcessorError> {
+        let log = &*self.parts.assembly.log;
+        let Some(embedder) = self.parts.assembly.topology.processors.get("embedder") else { return Ok(None) };
+        let ends = open.entities.get_or_try_init(|| end_offsets(log, &embedder.consumes)).await?;
+        let positions = log.committed(&open.search.embedder).await?;
+        let folded: u64 = ends.iter().map(|(at, end)| positions.next(at).min(end)).sum();
+        let of = ends.iter().map(|(_, end)| end).sum();
+        Ok((folded < of).then_some(Filling::Records { folded, of }))
+    }
+}
+
+#[async_trait]
+impl Kept for Index {
+    type Open = OpenIndex;
+
+    fn name(&self) -> &str {
+        SEARCH
+    }
+
+    fn version(&self) -> u32 {
+        INDEX_VERSION
+    }
+
+    fn cut_over(&self) -> CutOver {
+        self.parts.cut_over
+    }
+
+    fn fills(&self) -> bool {
+        true
+    }
+
+    fn model(&self) -> Option<ModelRef> {
+        Some(self.parts.configured.clone())
+    }
+
+    async fn open(&self, generation: &Generation) -> Result<OpenIndex, ProcessorError> {
+        let id = generation.id.clone();
+        let model = generation.model.clone();
+        let model = model.ok_or_else(|| ProcessorError::internal(format!("generation {id} names no model")))?;
+        let spec = GenerationSpec { id: id.clone(), model: model.clone(), dimension: Models::entry(&model)?.dimension };
+        // Reading the weights and opening the index each keep one core busy.
+        let (encoder, opened) = tokio::join!(self.parts.models.encoder(&model), self.engine.create(&spec));
+        let encoder = encoder?;
+        opened.map_err(|error| ProcessorError::of(&error))?;
+        let assembly = &self.parts.assembly;
+        let owner = assembly.owner(SEARCH)?;
+        let options = assembly.options(&owner, assembly.group(&owner, &id), Some(&id))?;
+        let index: Arc<dyn HybridIndex> = self.engine.clone();
+        let sink = Guarded { sink: Indexer::new(index.clone(), spec), withdraw: self.withdraw_of(&id) };
+        let fold = spawn_sink(sink, options);
+        assembly.processors.add(fold.view());
+        let (encoder, group) = (encoder.lane(Lane::Interactive), embedders::group(&model));
+        let search = Arc::new(SearchIndex::new(index, (id, model), encoder, fold.view(), group));
+        Ok(OpenIndex { search, fold, entities: OnceCell::new(), embeddings: OnceCell::new() })
+    }
+
+    fn view(&self, open: &OpenIndex) -> ProcessorView {
+        open.fold.view()
+    }
+
+    fn check(&self, open: &OpenIndex) -> FileCheck {
+        let (engine, id) = (self.engine.clone(), open.search.generation.clone());
+        Arc::new(move || engine.check(&id).map_err(|error| error.to_string()))
+    }
+
+    async fn is_filled(&self, open: &OpenIndex) -> Result<bool, ProcessorError> {
+        let id = &open.search.generation;
+        let filled = self.engine.is_filled(id).await.map_err(|error| ProcessorError::of(&error))?;
+        Ok(filled && !self.is_foreign(id).await?)
+    }
+
+    async fn set_filled(&self, open: &OpenIndex) -> Result<(), ProcessorError> {
+        self.engine.set_filled(&open.search.generation).await.map_err(|error| ProcessorError::of(&error))
+    }
+
+    async fn fill(&self, open: &OpenIndex) -> Result<Fill, ProcessorError> {
+        let (log, view) = (&*self.parts.assembly.log, open.fold.view());
+        let waits = self.parts.embeds || !self.is_filled(open).await?;
+        if open.embeddings.get().is_none()
+            && waits
+            && let Some(progress) = self.embedded(open).await?
+        {
+            return Ok(Fill::Filling(progress));
+        }
+        let ends = open.embeddings.get_or_try_init(|| view.ends(log)).await?;
+        if let Fill::Filling(progress) = fill_of(&view, ends) {
+            return Ok(Fill::Filling(progress));
+        }
+        // What is committed is seen a moment later, with the next view.
+        let id = &open.search.generation;
+        let seen = async {
+            let sources = self.engine.source_positions(id).await?;
+            self.engine.reached(id, &sources, Instant::now()).await
+        };
+        match seen.await.map_err(|error| ProcessorError::of(&error))? {
+            true => Ok(Fill::Done),
+            false => Ok(Fill::Filling(Filling::Waiting("its last records become searchable".into()))),
+        }
+    }
+
+    async fn summary(&self, open: &OpenIndex) -> Result<Summary, ProcessorError> {
+        // Nothing is committed between the count and the positions.
+        let _held = open.fold.hold().await;
+        let id = &open.search.generation;
+        let counted = async {
+            let stats = self.engine.stats(id, None).await?;
+            Ok::<_, carbon_search::IndexError>((stats.total, self.engine.checkpoint(id).await?.positions))
+        };
+        let (rows, positions) = counted.await.map_err(|error| ProcessorError::of(&error))?;
+        Ok(Summary { positions, rows: i64::try_from(rows).ok(), digest: None })
+    }
+
+    async fn switch(&self, to: &OpenIndex, from: Option<&OpenIndex>) -> Result<bool, ProcessorError> {
+        let Some(from) = from else {
+            self.parts.handle.set(to.search.clone());
+            return Ok(true);
+        };
+        // Nothing is committed to the old one while the new one's view catches up with it.
+        let _held = from.fold.hold().await;
+        let caught_up = async {
+            let sources = self.engine.source_positions(&from.search.generation).await?;
+            self.engine.reached(&to.search.generation, &sources, Instant::now() + SWITCH_WITHIN).await
+        };
+        if !caught_up.await.map_err(|error| ProcessorError::of(&error))? {
+            return Ok(false);
+        }
+        self.parts.handle.set(to.search.clone());
+        Ok(true)
+    }
+
+    fn withdraw(&self, why: &str) {
+        self.parts.handle.withdraw(why);
+    }
+
+    fn show(&self, progress: Filling) {
+        self.parts.handle.set_filling(progress);
+    }
+
+    fn set_siblings(&self, siblings: Vec<ProcessorView>) {
+        self.parts.handle.set_siblings(siblings);
+    }
+
+    async fn close(&self, open: OpenIndex) {
+        self.parts.assembly.stop(open.fold).await;
+        self.parts.handle.withdraw_if(|served| std::ptr::eq(served, &*open.search), "the process stops");
+        unshared(&open.search).await;
+        if let Err(error) = self.engine.close_generation(&open.search.generation).await {
+            tracing::error!(%error, generation = %open.search.generation, "index was not closed cleanly");
+        }
+    }
+
+    async fn drop_namespace(&self, id: &GenerationId) -> Result<(), ProcessorError> {
+        self.engine.drop_generation(id).await.map_err(|error| ProcessorError::of(&error))?;
+        remove_folder(&self.parts.root.join(id.as_str()))
+    }
+}
