@@ -142,10 +142,8 @@ impl Platform {
         if let Some(place) = place(&config, &roles, folder.as_ref()).await? {
             kept.relational(&assembly, place, &generations);
         }
-        let search = match folder.as_ref().filter(|_| roles.hold_index()) {
-            Some(folder) => Some(kept.index(&assembly, folder, &models, &generations, (entry, &roles))),
-            None => None,
-        };
+        let search = folder.as_ref().filter(|_| roles.hold_index());
+        let search = search.map(|folder| kept.index(&assembly, folder, &models, &generations, (entry, &roles)));
         if roles.has(Role::Embedder) {
             let embedders = Embedders::start(assembly.clone(), models, generations.clone(), entry.model.clone());
             kept.closers.push(Box::pin(async move { embedders.close().await }));

@@ -137,6 +137,7 @@ fn supervise(name: &'static str, assembly: &Assembly, listener: TcpListener, rou
 }
 
 /// Ends the process when a server hangs. A thread of its own: when the runtime hangs, its tasks do too.
+#[allow(clippy::disallowed_methods)] // It sleeps on its own thread.
 fn watch(name: &'static str, heartbeat: Heartbeat, shutdown: carbon_runtime::Shutdown) {
     let watching = move || {
         let (mut seen, mut at) = (heartbeat.count(), std::time::Instant::now());

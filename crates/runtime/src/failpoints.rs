@@ -48,7 +48,8 @@ pub async fn failpoint(name: &str) -> Result<(), Injected> {
 /// and one whose line goes is removed. So a test injects a fault into a running process, and takes it back.
 pub fn follow_failpoints() {
     let Some(path) = std::env::var_os("CARBON_FAILPOINTS").filter(|_| fail::has_failpoints()) else { return };
-    std::thread::spawn(move || {
+    #[allow(clippy::disallowed_methods)] // On a thread of its own, which nobody waits for.
+    let follow = move || {
         let mut configured: Vec<(String, String)> = Vec::new();
         loop {
             let text = std::fs::read_to_string(&path).unwrap_or_default();
@@ -68,5 +69,6 @@ pub fn follow_failpoints() {
             configured = wanted;
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-    });
+    };
+    std::thread::spawn(follow);
 }

@@ -127,6 +127,7 @@ impl<W: Worker> Loop<W> {
                 for at in &partitions {
                     self.committed.remove(at);
                     self.ended.remove(at);
+                    self.at_end.remove(at);
                 }
                 self.faults.keep_only(&self.committed);
                 self.forget_halted(&partitions);
