@@ -1,8 +1,9 @@
 //! Which internal errors repeat at one position. The fifth halts the processor there.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use carbon_core::Positions;
+use carbon_core::{Positions, TopicPartition};
 
 /// Internal errors and panics at one position after which the processor halts.
 const HALT_AFTER: u32 = 5;
@@ -10,11 +11,13 @@ const HALT_AFTER: u32 = 5;
 /// How long a halted processor waits before it tries again, in case the cause is gone.
 pub(super) const HALTED_RETRY: Duration = Duration::from_secs(30);
 
-/// The internal errors since the last batch that landed.
+/// The internal errors that no commit has passed yet.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    at: Positions,
-    count: u32,
+    /// By partition: the position of the batch that failed, and how often.
+    counts: BTreeMap<TopicPartition, (u64, u32)>,
+    /// Errors whose position is not known, since something was committed.
+    elsewhere: u32,
     /// Where the batch that failed first ended; until then records are taken one by one, so that those before the culprit
     /// land and its position is known.
     careful_until: Positions,
@@ -23,32 +26,37 @@ pub(super) struct Faults {
 impl Faults {
     /// Counts an error of a batch; true if the processor halts.
     pub fn count(&mut self, from: &Positions, upto: Option<&Positions>) -> bool {
-        if self.at == *from {
-            self.count += 1;
-        } else {
-            (self.at, self.count) = (from.clone(), 1);
-        }
         if let Some(upto) = upto {
             self.careful_until.merge(upto);
         }
-        self.count >= HALT_AFTER
+        if from.is_empty() {
+            self.elsewhere += 1;
+            return self.elsewhere >= HALT_AFTER;
+        }
+        let mut most = 0;
+        for (at, position) in from.iter() {
+            let known = self.counts.entry(at.clone()).or_insert((position, 0));
+            *known = if known.0 == position { (position, known.1 + 1) } else { (position, 1) };
+            most = most.max(known.1);
+        }
+        most >= HALT_AFTER
     }
 
-    /// A batch landed, up to these positions.
+    /// A batch landed, up to these positions. A partition that it has not passed keeps its count, whatever lands in others.
     pub fn landed(&mut self, committed: &Positions) {
-        self.count = 0;
-        self.at = Positions::new();
-        let passed: Vec<_> = self
+        self.elsewhere = 0;
+        self.counts.retain(|at, (position, _)| committed.next(at) <= *position);
+        self.careful_until = self
             .careful_until
             .iter()
-            .filter(|(at, upto)| committed.next(at) >= *upto)
-            .map(|(at, _)| at.clone())
+            .filter(|(at, upto)| committed.next(at) < *upto)
+            .map(|(at, upto)| (at.clone(), upto))
             .collect();
-        passed.iter().for_each(|at| self.careful_until.remove(at));
     }
 
     /// Forgets partitions that this member does not have: nothing of them lands here.
     pub fn keep_only(&mut self, own: &Positions) {
+        self.counts.retain(|at, _| own.get(at).is_some());
         self.careful_until = self
             .careful_until
             .iter()
@@ -57,9 +65,9 @@ impl Faults {
             .collect();
     }
 
-    /// Whether nothing failed since the last batch that landed.
+    /// Whether every batch that failed has landed since.
     pub fn is_clean(&self) -> bool {
-        self.count == 0
+        self.counts.is_empty() && self.elsewhere == 0
     }
 
     /// Whether records are taken one by one.
@@ -71,7 +79,7 @@ impl Faults {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use carbon_core::{TopicName, TopicPartition};
+    use carbon_core::TopicName;
 
     use super::*;
 
@@ -87,12 +95,23 @@ mod tests {
         }
         assert!(faults.is_careful());
         faults.landed(&at(3));
-        assert!(faults.is_careful());
+        assert!(faults.is_careful() && faults.is_clean());
         for n in 0..5 {
             assert_eq!(faults.count(&at(3), Some(&at(4))), n == 4);
         }
         faults.landed(&at(10));
         assert!(!faults.is_careful());
         assert!(!faults.count(&at(3), None));
+    }
+
+    #[test]
+    fn what_lands_in_another_partition_does_not_start_it_over() {
+        let other = Positions::from_iter([(TopicPartition::new(TopicName::parse("t").unwrap(), 1), 7)]);
+        let mut faults = Faults::default();
+        for n in 0..5 {
+            assert_eq!(faults.count(&at(3), Some(&at(4))), n == 4);
+            faults.landed(&other);
+            assert!(!faults.is_clean());
+        }
     }
 }
