@@ -129,7 +129,7 @@ entity_faults! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn law_09_a_write_is_rejected_before_the_append_while_the_registrys_fold_does_not_move() {
+async fn law_09_a_write_is_rejected_before_the_append_while_the_fold_of_the_registry_does_not_move() {
     for (action, within) in [("panic", SECOND), ("return(internal)", SECOND), ("return(hang)", HANG)] {
         let faulty = Faulty::start().await;
         let server = &faulty.server;

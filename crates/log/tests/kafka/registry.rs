@@ -92,7 +92,7 @@ async fn law_13_a_registry_that_cannot_be_reached_is_waited_for() {
 /// A proxy's answer, a route that is not there: none of it says that a schema is unknown.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_13_a_404_that_is_not_the_registrys_own_is_no_answer() {
+async fn law_13_a_404_that_another_server_answers_is_no_answer() {
     for body in ["<html>404 page not found</html>", r#"{"error_code":404,"message":"HTTP 404 Not Found"}"#, ""] {
         let stub = Stub::start(|_| (404, body.to_owned())).await;
         waits_for_the_registry(&stub.address).await;

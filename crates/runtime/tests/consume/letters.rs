@@ -1,5 +1,7 @@
 //! Dead letters before a commit, notifications after it.
 
+use std::time::Duration;
+
 use carbon_log::NewRecord;
 use carbon_schemas::Event as _;
 use carbon_schemas::events::{DeadLetter, IndexUpdated};
@@ -100,6 +102,7 @@ async fn notifications_that_cannot_be_appended_stay_owed_and_come_once() {
     session.deliver_all(&at(0)).await;
     run.rows.has(0, 5).await;
     run.log.until("all notifications", |held| held.records(IndexUpdated::NAME).len() >= 4).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     let held = run.log.held();
     let mut keys: Vec<_> = held.records(IndexUpdated::NAME).iter().map(|record| record.key.clone().unwrap()).collect();
     drop(held);
@@ -124,5 +127,7 @@ async fn notifications_stay_owed_over_a_rejoin() {
     assert_eq!(session.assign(&all(&[0])).await, upto(0, 2));
     run.log.script(|_| Answer::Accept);
     run.log.until("the notification", |held| held.records(IndexUpdated::NAME).len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(run.log.held().records(IndexUpdated::NAME).len(), 1);
     run.stop().await;
 }
