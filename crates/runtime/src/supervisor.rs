@@ -248,7 +248,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_task_that_hangs_does_not_hold_up_the_shutdown() {
         let supervisor = Supervisor::new(Shutdown::new());
-        supervisor.spawn("hung", Policy::Restart, || std::future::pending::<Result<(), Infallible>>());
+        supervisor.spawn("hung", Policy::Restart, std::future::pending::<Result<(), Infallible>>);
         supervisor.shutdown().cancel();
         supervisor.join(Duration::from_secs(10)).await;
     }

@@ -13,7 +13,7 @@ use carbon_runtime::generations::{FileCheck, Fill, Kept, Summary};
 use carbon_runtime::{Filling, Generation, Serving};
 use carbon_search::{EmbeddedIndex, GenerationSpec, HybridIndex};
 use carbon_topology::CutOver;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::guard::{Guarded, Withdraw};
@@ -46,10 +46,16 @@ pub struct Index {
 pub struct OpenIndex {
     search: Arc<SearchIndex>,
     fold: ProcessorHandle,
-    /// The ends of the entities when the fill was first looked at, and those of the embeddings when the entities were
-    /// embedded.
-    entities: OnceCell<Positions>,
-    embeddings: OnceCell<Positions>,
+    target: Mutex<Target>,
+}
+
+/// What a generation is filled to.
+#[derive(Default)]
+struct Target {
+    /// The ends of the entities when the fill began.
+    entities: Positions,
+    /// The ends of the embeddings, when those entities were embedded.
+    embeddings: Option<Positions>,
 }
 
 impl Index {
@@ -72,11 +78,8 @@ impl Index {
     }
 
     /// How far the embedder of the generation's model is, whichever process runs it; `None` when it is done.
-    async fn embedded(&self, open: &OpenIndex) -> Result<Option<Filling>, ProcessorError> {
-        let log = &*self.parts.assembly.log;
-        let Some(embedder) = self.parts.assembly.topology.processors.get("embedder") else { return Ok(None) };
-        let ends = open.entities.get_or_try_init(|| end_offsets(log, &embedder.consumes)).await?;
-        let positions = log.committed(&open.search.embedder).await?;
+    async fn embedded(&self, open: &OpenIndex, ends: &Positions) -> Result<Option<Filling>, ProcessorError> {
+        let positions = self.parts.assembly.log.committed(&open.search.embedder).await?;
         let folded: u64 = ends.iter().map(|(at, end)| positions.next(at).min(end)).sum();
         let of = ends.iter().map(|(_, end)| end).sum();
         Ok((folded < of).then_some(Filling::Records { folded, of }))
@@ -125,7 +128,7 @@ impl Kept for Index {
         assembly.processors.add(fold.view());
         let (encoder, group) = (encoder.lane(Lane::Interactive), embedders::group(&model));
         let search = Arc::new(SearchIndex::new(index, (id, model), encoder, fold.view(), group));
-        Ok(OpenIndex { search, fold, entities: OnceCell::new(), embeddings: OnceCell::new() })
+        Ok(OpenIndex { search, fold, target: Mutex::default() })
     }
 
     fn view(&self, open: &OpenIndex) -> ProcessorView {
@@ -147,16 +150,23 @@ impl Kept for Index {
         self.engine.set_filled(&open.search.generation).await.map_err(|error| ProcessorError::of(&error))
     }
 
-    async fn fill(&self, open: &OpenIndex) -> Result<Fill, ProcessorError> {
-        let (log, view) = (&*self.parts.assembly.log, open.fold.view());
-        let waits = self.parts.embeds || !self.is_filled(open).await?;
-        if open.embeddings.get().is_none()
-            && waits
-            && let Some(progress) = self.embedded(open).await?
-        {
-            return Ok(Fill::Filling(progress));
+    async fn fill(&self, open: &OpenIndex, begin: bool) -> Result<Fill, ProcessorError> {
+        let (log, view, mut target) = (&*self.parts.assembly.log, open.fold.view(), open.target.lock().await);
+        if begin {
+            let embedder = self.parts.assembly.topology.processors.get("embedder");
+            let entities = embedder.map(|embedder| embedder.consumes.as_slice()).unwrap_or_default();
+            *target = Target { entities: end_offsets(log, entities).await?, embeddings: None };
         }
-        let ends = open.embeddings.get_or_try_init(|| view.ends(log)).await?;
+        let ends = match &target.embeddings {
+            Some(ends) => ends,
+            None => {
+                let waits = self.parts.embeds || !self.is_filled(open).await?;
+                if waits && let Some(progress) = self.embedded(open, &target.entities).await? {
+                    return Ok(Fill::Filling(progress));
+                }
+                target.embeddings.insert(view.ends(log).await?)
+            }
+        };
         if let Fill::Filling(progress) = fill_of(&view, ends) {
             return Ok(Fill::Filling(progress));
         }

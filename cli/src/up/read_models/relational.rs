@@ -15,7 +15,7 @@ use carbon_runtime::generations::{FileCheck, Fill, Kept, Summary};
 use carbon_runtime::{Filling, Generation, Rows, Serving, Shutdown};
 use carbon_store::{Namespace, Postgres, Site};
 use carbon_topology::CutOver;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use super::guard::{Guarded, Withdraw};
 use crate::up::assembly::Assembly;
@@ -52,8 +52,8 @@ pub struct OpenRows {
     rows: Arc<Rows>,
     /// This process's own fold, where it has one.
     fold: Option<ProcessorHandle>,
-    /// The end offsets when the fill was first looked at.
-    ends: OnceCell<Positions>,
+    /// The end offsets when the fill began.
+    ends: Mutex<Positions>,
     /// Stops what follows the checkpoint of shared rows.
     stop: Shutdown,
 }
@@ -162,7 +162,7 @@ impl<P: Projection> Kept for Relational<P> {
         let stop = self.assembly.shutdown().child_token();
         let (fold, view) = self.fold(&generation.id, sink, &stop)?;
         let rows = Arc::new(Rows::new(generation.id.clone(), namespace, view));
-        Ok(OpenRows { rows, fold, ends: OnceCell::new(), stop })
+        Ok(OpenRows { rows, fold, ends: Mutex::default(), stop })
     }
 
     fn view(&self, open: &OpenRows) -> ProcessorView {
@@ -183,10 +183,12 @@ impl<P: Projection> Kept for Relational<P> {
         Ok(open.rows.namespace.set_filled().await?)
     }
 
-    async fn fill(&self, open: &OpenRows) -> Result<Fill, ProcessorError> {
-        let (log, view) = (&self.assembly.log, &open.rows.view);
-        let ends = open.ends.get_or_try_init(|| async { view.ends(&**log).await }).await?;
-        Ok(fill_of(view, ends))
+    async fn fill(&self, open: &OpenRows, begin: bool) -> Result<Fill, ProcessorError> {
+        let (log, view, mut ends) = (&self.assembly.log, &open.rows.view, open.ends.lock().await);
+        if begin {
+            *ends = view.ends(&**log).await?;
+        }
+        Ok(fill_of(view, &ends))
     }
 
     async fn summary(&self, open: &OpenRows) -> Result<Summary, ProcessorError> {

@@ -19,6 +19,9 @@ use crate::panics::caught;
 /// How often a sink commits its group's offsets.
 const ADVICE: Duration = Duration::from_secs(1);
 
+/// How long a processor keeps its partitions while nothing lands and it can take no more records.
+const LONGEST_FULL: Duration = Duration::from_secs(30);
+
 /// How long what is under way may take to land before a revocation is acknowledged, or a shutdown goes on. What does not
 /// land in this time is read again from the checkpoint.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -26,12 +29,22 @@ const DRAIN: Duration = Duration::from_secs(10);
 impl<W: Worker> Loop<W> {
     pub(super) async fn consume(&mut self, mut stream: RecordStream) -> Result<Left, ProcessorError> {
         let shutdown = self.options.shutdown.clone();
+        let mut full_since = None;
         loop {
             if !self.pump().await? {
                 return Ok(Left::Rejoin);
             }
             let room = self.flight.pending() < self.options.batch.records;
-            let due = [self.advice_due, self.flight.due()].into_iter().flatten().min();
+            // While there is no room a revocation is not seen, since it comes after records.
+            let full_until = (!room).then(|| *full_since.get_or_insert_with(Instant::now) + LONGEST_FULL);
+            if room {
+                full_since = None;
+            } else if full_until.is_some_and(|until| until <= Instant::now()) {
+                return Err(ProcessorError::unavailable(
+                    "no batch has landed for 30 s; leaving the group to join again",
+                ));
+            }
+            let due = [self.advice_due, self.flight.due(), full_until].into_iter().flatten().min();
             let delivery = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {
@@ -146,6 +159,8 @@ impl<W: Worker> Loop<W> {
         if !self.drain().await? {
             return Ok(false);
         }
+        // The checkpoint may be thrown away: nobody may take the old positions for what the rows hold.
+        self.progress.send_modify(|now| partitions.iter().for_each(|at| now.positions.remove(at)));
         let (positions, rebuilt) = self.worker.start(partitions).await?;
         // A cooperative rebalance adds to what is here already.
         positions.iter().for_each(|(at, next)| self.committed.set(at.clone(), next));

@@ -61,11 +61,6 @@ impl Generations {
         self.live(read_model, version).into_iter().nth(1).filter(|g| g.activated.is_some())
     }
 
-    /// Whether any generation of a fold version was ever activated.
-    pub fn had_active(&self, read_model: &str, version: u32) -> bool {
-        self.0.values().any(|g| g.read_model == read_model && g.version == version && g.activated.is_some())
-    }
-
     /// Folds one record.
     pub(super) fn fold(&mut self, event: GenerationChanged, position: &Position, time: Timestamp) {
         let claim = Generation {

@@ -74,6 +74,8 @@ struct Held<O> {
     /// Whether the rows may be served.
     filled: bool,
     caught_up: bool,
+    /// Whether the ends that it is filled to were read.
+    begun: bool,
 }
 
 /// Keeps the generations of one read model.
@@ -211,7 +213,7 @@ impl<R: Kept> Keeper<R> {
             let opened = async {
                 let open = self.read_model.open(&generation).await?;
                 let filled = self.read_model.is_filled(&open).await?;
-                Ok::<_, ProcessorError>(Held { open, filled, caught_up: false })
+                Ok::<_, ProcessorError>(Held { open, filled, caught_up: false, begun: false })
             };
             match opened.await {
                 Ok(held) => {
@@ -259,9 +261,9 @@ impl<R: Kept> Keeper<R> {
     async fn fill_one(&mut self, id: &GenerationId) -> Result<Duration, ProcessorError> {
         let Some(held) = self.held.get_mut(id) else { return Ok(POLL) };
         // A reset while running empties the rows again.
-        if held.filled && held.caught_up && !self.read_model.is_filled(&held.open).await? {
+        if held.filled && !self.read_model.is_filled(&held.open).await? {
             tracing::warn!(generation = %id, "the rows were thrown away; the generation is filled again");
-            (held.filled, held.caught_up) = (false, false);
+            (held.filled, held.caught_up, held.begun) = (false, false, false);
             if self.served.as_ref() == Some(id) {
                 self.read_model.withdraw("it is rebuilt");
                 self.served = None;
@@ -271,7 +273,9 @@ impl<R: Kept> Keeper<R> {
         if held.caught_up {
             return Ok(POLL);
         }
-        match self.read_model.fill(&held.open).await? {
+        let fill = self.read_model.fill(&held.open, !held.begun).await?;
+        held.begun = true;
+        match fill {
             Fill::Done => {
                 if !held.filled {
                     self.read_model.set_filled(&held.open).await?;
@@ -316,7 +320,7 @@ impl<R: Kept> Keeper<R> {
         }
         let now = self.log.now();
         let is_ready = now.get(id).is_some_and(|own| own.state == GenerationState::Ready);
-        let first = !now.had_active(name, version);
+        let first = now.active(name, version).is_none();
         if is_ready && (first || self.read_model.cut_over() == CutOver::Auto) {
             let mut event = changed(name, id, version, GenerationState::Active);
             event.event_id = derived_id(&["generation", id.as_str(), "active", &generation.claimed.to_string()]);

@@ -63,8 +63,8 @@ pub trait Kept: Send + Sync + 'static {
 
     async fn set_filled(&self, open: &Self::Open) -> Result<(), ProcessorError>;
 
-    /// Compares a generation with the ends that its topics had when this was first asked.
-    async fn fill(&self, open: &Self::Open) -> Result<Fill, ProcessorError>;
+    /// Compares a generation with the ends that its topics had when it was last asked to `begin`.
+    async fn fill(&self, open: &Self::Open, begin: bool) -> Result<Fill, ProcessorError>;
 
     /// Counts a filled generation.
     async fn summary(&self, open: &Self::Open) -> Result<Summary, ProcessorError>;

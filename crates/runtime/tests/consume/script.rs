@@ -31,7 +31,7 @@ pub enum Answer {
     /// Accepts after this time.
     After(Duration),
     /// Accepts, and says that it failed.
-    LoseAnswer,
+    LoseIt,
 }
 
 type Script = Box<dyn FnMut(&[NewRecord]) -> Answer + Send>;
@@ -222,7 +222,7 @@ impl ScriptedLog {
                 tokio::time::sleep(wait).await;
                 self.store(records, advance)
             }
-            Answer::LoseAnswer => {
+            Answer::LoseIt => {
                 self.store(records, advance)?;
                 Err(LogError::Unavailable("the answer is lost".into()))
             }

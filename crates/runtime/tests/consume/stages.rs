@@ -182,7 +182,7 @@ async fn an_advance_whose_answer_is_lost_happened_once() {
     let stage = RunningStage::start(10, |_| Act::Commit);
     let mut lost = false;
     stage.log.script_advances(move |_| match std::mem::replace(&mut lost, true) {
-        false => Answer::LoseAnswer,
+        false => Answer::LoseIt,
         true => Answer::Accept,
     });
     produce(&stage.log, 0, 4);

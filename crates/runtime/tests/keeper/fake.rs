@@ -1,7 +1,8 @@
 //! A read model whose generations are numbers in memory, and a process that keeps it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -127,7 +128,7 @@ pub struct Fake {
 pub struct Open {
     id: GenerationId,
     /// The end when the fill was first looked at.
-    target: OnceLock<u64>,
+    target: AtomicU64,
 }
 
 impl Fake {
@@ -179,7 +180,7 @@ impl Kept for Fake {
             }
             disk.note("open", id);
         });
-        Ok(Open { id: id.clone(), target: OnceLock::new() })
+        Ok(Open { id: id.clone(), target: AtomicU64::new(0) })
     }
 
     fn view(&self, open: &Open) -> ProcessorView {
@@ -205,7 +206,7 @@ impl Kept for Fake {
         Ok(())
     }
 
-    async fn fill(&self, open: &Open) -> Result<Fill, ProcessorError> {
+    async fn fill(&self, open: &Open, begin: bool) -> Result<Fill, ProcessorError> {
         let panics = self.disk.now().panics;
         if panics > 0 {
             self.disk.change(|disk| disk.panics -= 1);
@@ -216,7 +217,10 @@ impl Kept for Fake {
             self.disk.fold(&open.id, end);
         }
         let (next, end) = (self.namespace(&open.id).next, self.disk.now().end);
-        let of = *open.target.get_or_init(|| end);
+        if begin {
+            open.target.store(end, Ordering::SeqCst);
+        }
+        let of = open.target.load(Ordering::SeqCst);
         let progress = Filling::Records { folded: next, of };
         Ok(if next >= of { Fill::Done } else { Fill::Filling(progress) })
     }

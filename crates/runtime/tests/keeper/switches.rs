@@ -149,7 +149,7 @@ async fn a_retired_generation_is_closed_and_dropped() {
     assert_eq!(disk.served(), Some(b.to_string()));
     process.stop().await;
     // A restart of a process that still holds another one of another version drops that one, too.
-    disk.change(|disk| drop(disk.namespaces.insert(generation(2, 1), Default::default())));
+    disk.change(|disk| disk.namespaces.extend([(generation(2, 1), Default::default())]));
     put(&log, &record(&generation(2, 1), 2, Retired));
     let process = Process::start(&log, &disk, 1);
     disk.until("the other is dropped", |disk| !disk.namespaces.contains_key(&generation(2, 1))).await;
