@@ -27,11 +27,16 @@ impl Faulty {
         Self { server, file, data }
     }
 
-    /// Replaces all failpoints; the process sees them within milliseconds.
-    fn inject(&self, lines: &str) {
+    /// Replaces all failpoints, and waits until they are in force in the process.
+    async fn inject(&self, lines: &str) {
         let aside = self.data.path().join("aside");
         std::fs::write(&aside, lines).unwrap();
         std::fs::rename(aside, &self.file).unwrap();
+        let (seen, began) = (self.file.with_extension("seen"), Instant::now());
+        while std::fs::read_to_string(&seen).ok().as_deref() != Some(lines) {
+            assert!(began.elapsed() < Duration::from_secs(10), "the process does not see {lines:?}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     async fn ready(&self) -> (u16, Value) {
@@ -89,14 +94,13 @@ fn entities(from: usize, count: usize) -> Value {
 async fn entities_survive(failpoint: &str, part: &str, action: &str, within: Duration) {
     let faulty = Faulty::start().await;
     faulty.server.produce("default", &entities(0, 20)).await;
-    faulty.inject(&format!("{failpoint}={action}\n"));
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    faulty.inject(&format!("{failpoint}={action}\n")).await;
     let position = faulty.server.produce("default", &entities(20, 20)).await;
     let took = faulty.names(part, within).await;
     // Routes that do not need it are answered meanwhile.
     assert_eq!(faulty.ready().await.0, 200, "{failpoint}={action}");
     println!("{failpoint}={action}: named after {took:?}");
-    faulty.inject("");
+    faulty.inject("").await;
     faulty.recovers().await;
     faulty.holds(40, &position).await;
     assert!(faulty.server.interrupt().await.success());
@@ -134,10 +138,9 @@ async fn law_09_a_write_is_rejected_before_the_append_while_the_fold_of_the_regi
         let faulty = Faulty::start().await;
         let server = &faulty.server;
         let run = runs::started(server, "0").await;
-        faulty.inject(&format!("registry::apply={action}\n"));
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        faulty.inject(&format!("registry::apply={action}\n")).await;
         let metric = |step: i64| json!({"run_id": run, "key": "m", "value": step, "timestamp": 1, "step": step});
-        // The first one may be appended before anybody knows; it says so.
+        // The first write may be appended before the fault is detected: its answer tells.
         let first = tokio::spawn({
             let (http, url) = (server.http.clone(), format!("{}/api/2.0/mlflow/runs/log-metric", server.tracking));
             let body = metric(0);
@@ -163,7 +166,7 @@ async fn law_09_a_write_is_rejected_before_the_append_while_the_fold_of_the_regi
         // Reads are answered from what is folded.
         let read = runs::ask(server, &format!("runs/get?run_id={run}")).await;
         assert_eq!(read["run"]["info"]["run_id"], json!(run));
-        faulty.inject("");
+        faulty.inject("").await;
         faulty.recovers().await;
         let first = first.await.unwrap();
         assert!(first == 200 || first == 503, "{first}");
@@ -176,13 +179,12 @@ async fn law_09_a_write_is_rejected_before_the_append_while_the_fold_of_the_regi
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_follower_of_generations_panics_and_is_restarted() {
     let faulty = Faulty::start().await;
-    faulty.inject("generations::follow=panic\n");
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    faulty.inject("generations::follow=panic\n").await;
     let replay = format!("{}/read-models/catalog/replay", faulty.server.tracking);
     let asked = tokio::spawn(faulty.server.http.post(replay).json(&json!({})).send());
     faulty.names("generations", SECOND).await;
     assert_eq!(faulty.ready().await.0, 200);
-    faulty.inject("");
+    faulty.inject("").await;
     faulty.recovers().await;
     assert_eq!(asked.await.unwrap().unwrap().status(), 200);
     assert!(faulty.server.interrupt().await.success());
@@ -194,13 +196,12 @@ async fn the_logs_writer_fails_and_nothing_acknowledged_is_lost() {
     faulty.server.produce("default", &entities(0, 20)).await;
     for action in ["return", "panic"] {
         // The connection of a failed append is closed, and cannot be opened again for now.
-        faulty.inject(&format!("log::append={action}\nlog::reopen=return\n"));
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        faulty.inject(&format!("log::append={action}\nlog::reopen=return\n")).await;
         let url = format!("{}/entities", faulty.server.tracking);
         let answer = faulty.server.http.post(url).json(&entities(100, 1)).send().await.unwrap();
         assert_eq!(answer.status(), 503, "{action}");
         faulty.names("log", SECOND).await;
-        faulty.inject("");
+        faulty.inject("").await;
         if action == "return" {
             let url = format!("{}/entities", faulty.server.tracking);
             let answer = faulty.server.http.post(url).json(&entities(20, 20)).send().await.unwrap();

@@ -45,12 +45,14 @@ pub async fn failpoint(name: &str) -> Result<(), Injected> {
 }
 
 /// Follows the file that `CARBON_FAILPOINTS` names, where failpoints are compiled in: a line `name=actions` configures one,
-/// and one whose line goes is removed. So a test injects a fault into a running process, and takes it back.
+/// and one whose line goes is removed. So a test injects a fault into a running process, and takes it back. The text that is
+/// in force is written beside the file, with the extension `seen`: a test waits for it.
 pub fn follow_failpoints() {
     let Some(path) = std::env::var_os("CARBON_FAILPOINTS").filter(|_| fail::has_failpoints()) else { return };
     #[allow(clippy::disallowed_methods)] // On a thread of its own, which nobody waits for.
     let follow = move || {
-        let mut configured: Vec<(String, String)> = Vec::new();
+        let seen = std::path::Path::new(&path).with_extension("seen");
+        let (mut configured, mut in_force): (Vec<(String, String)>, Option<String>) = (Vec::new(), None);
         loop {
             let text = std::fs::read_to_string(&path).unwrap_or_default();
             let wanted: Vec<(String, String)> = text
@@ -67,6 +69,12 @@ pub fn follow_failpoints() {
                 }
             }
             configured = wanted;
+            if in_force.as_ref() != Some(&text) {
+                if let Err(error) = std::fs::write(&seen, &text) {
+                    tracing::error!(%error, "failpoints not confirmed");
+                }
+                in_force = Some(text);
+            }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     };
