@@ -7,7 +7,7 @@ use axum::extract::State;
 use carbon_core::GenerationId;
 use carbon_http::{Code, JsonBody, Path, Problem};
 use carbon_runtime::Generation;
-use carbon_runtime::generations::{changed, claim};
+use carbon_runtime::generations::{change_of, claim};
 use carbon_schemas::events::{GenerationChanged, GenerationState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -103,13 +103,6 @@ pub(crate) async fn get_generation(
     Ok(Json(status(&parts, &find(&parts, &id)?)))
 }
 
-/// A record that changes the state of a generation.
-fn change(generation: &Generation, state: GenerationState) -> GenerationChanged {
-    let mut event = changed(&generation.read_model, &generation.id, generation.version, state);
-    event.model = generation.model.as_ref().map(ToString::to_string);
-    event
-}
-
 async fn append(parts: &Parts, event: &GenerationChanged) -> Result<Json<GenerationStatus>, Problem> {
     parts.generations.append(event).await?;
     Ok(Json(status(parts, &find(parts, event.generation.as_str())?)))
@@ -135,7 +128,7 @@ pub(crate) async fn post_promote(
     match generation.state {
         GenerationState::Active => Ok(Json(status(&parts, &generation))),
         GenerationState::Ready | GenerationState::Standby => {
-            append(&parts, &change(&generation, GenerationState::Active)).await
+            append(&parts, &change_of(&generation, GenerationState::Active)).await
         }
         state => Err(Problem::new(Code::Conflict, format!("generation {id} is {}, not ready", name(state)))),
     }
@@ -166,7 +159,7 @@ pub(crate) async fn post_retire(
                 generation.read_model, generation.version
             ),
         )),
-        _ => append(&parts, &change(&generation, GenerationState::Retired)).await,
+        _ => append(&parts, &change_of(&generation, GenerationState::Retired)).await,
     }
 }
 

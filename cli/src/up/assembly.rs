@@ -6,6 +6,7 @@ use carbon_core::GenerationId;
 use carbon_log::{EventLog, Group};
 use carbon_runtime::consume::{Options, ProcessorError, ProcessorHandle, Processors};
 use carbon_runtime::{Health, Shutdown, Supervisor};
+use carbon_store::Checkpoint;
 use carbon_topology::Topology;
 
 #[derive(Clone)]
@@ -52,6 +53,12 @@ impl Assembly {
     pub fn owner(&self, read_model: &str) -> Result<String, ProcessorError> {
         let owner = self.topology.owner(read_model).map(|processor| processor.name.clone());
         owner.ok_or_else(|| ProcessorError::internal(format!("the topology has no processor for {read_model}")))
+    }
+
+    /// Whether a checkpoint is of another log. Its rows are thrown away when the fold has its partitions.
+    pub async fn is_foreign(&self, checkpoint: &Checkpoint) -> Result<bool, ProcessorError> {
+        let Some(log) = &checkpoint.log else { return Ok(false) };
+        Ok(self.log.recognise(log, &checkpoint.positions).await?.is_some())
     }
 
     /// Stops a processor, and waits until its batches have landed.

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 #[derive(Clone)]
 pub struct Models {
     store: ModelStore,
-    /// Shows how the pull of weights goes on; `None` to fail where they are missing.
+    /// Shows the progress of a pull of weights; `None`: missing weights are an error.
     pull: Option<Arc<dyn Progress>>,
     health: Arc<Health>,
     loaded: Arc<Mutex<BTreeMap<ModelRef, Arc<EncodeQueue>>>>,
@@ -47,7 +47,7 @@ impl Models {
                 Ok(encoder)
             }
             Err(error) => {
-                // What needs it says so itself.
+                // Optional: a generation that needs the model reports the error itself.
                 self.health.set(&part, Check::failing(error.to_string()).optional());
                 Err(ProcessorError::of(&error))
             }

@@ -57,7 +57,7 @@ pub struct Start {
     pub roles: Roles,
     pub metrics: Metrics,
     pub shutdown: Shutdown,
-    /// Shows how the pull of the weights goes on; `None` to fail where they are missing.
+    /// Shows the progress of a pull of weights; `None`: missing weights are an error.
     pub pull: Option<Arc<dyn Progress>>,
 }
 

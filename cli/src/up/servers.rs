@@ -68,7 +68,7 @@ pub struct Services<'a> {
 }
 
 impl Services<'_> {
-    /// Serves from here on: what needs a read model that is not filled yet says so.
+    /// Starts the servers. Until a read model is filled, a route that needs it answers with an error that names it.
     pub async fn serve(self, listeners: Listeners) -> Result<(), CliError> {
         let Services { start, assembly, .. } = &self;
         let (config, topology) = (start.config.clone(), start.topology.clone());

@@ -1,7 +1,6 @@
 //! The search index, as its keeper sees it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use carbon_core::{GenerationId, ModelRef, Positions};
@@ -18,13 +17,10 @@ use tokio::time::Instant;
 
 use super::guard::{Guarded, Withdraw};
 use super::relational::{fill_of, remove_folder, unshared};
-use super::{INDEX_VERSION, SEARCH};
+use super::{INDEX_VERSION, SEARCH, SWITCH_WITHIN};
 use crate::up::assembly::Assembly;
 use crate::up::embedders;
 use crate::up::models::Models;
-
-/// How long a switch waits for the new generation before it lets the old one go on.
-const SWITCH_WITHIN: Duration = Duration::from_secs(2);
 
 pub struct IndexParts {
     pub root: std::path::PathBuf,
@@ -71,13 +67,7 @@ impl Index {
         })
     }
 
-    async fn is_foreign(&self, id: &GenerationId) -> Result<bool, ProcessorError> {
-        let checkpoint = self.engine.checkpoint(id).await.map_err(|error| ProcessorError::of(&error))?;
-        let Some(log) = &checkpoint.log else { return Ok(false) };
-        Ok(self.parts.assembly.log.recognise(log, &checkpoint.positions).await?.is_some())
-    }
-
-    /// How far the embedder of the generation's model is, whichever process runs it; `None` when it is done.
+    /// The progress of the embedder of the generation's model, in any process; `None` when it has reached the ends.
     async fn embedded(&self, open: &OpenIndex, ends: &Positions) -> Result<Option<Filling>, ProcessorError> {
         let positions = self.parts.assembly.log.committed(&open.search.embedder).await?;
         let folded: u64 = ends.iter().map(|(at, end)| positions.next(at).min(end)).sum();
@@ -143,7 +133,8 @@ impl Kept for Index {
     async fn is_filled(&self, open: &OpenIndex) -> Result<bool, ProcessorError> {
         let id = &open.search.generation;
         let filled = self.engine.is_filled(id).await.map_err(|error| ProcessorError::of(&error))?;
-        Ok(filled && !self.is_foreign(id).await?)
+        let checkpoint = self.engine.checkpoint(id).await.map_err(|error| ProcessorError::of(&error))?;
+        Ok(filled && !self.parts.assembly.is_foreign(&checkpoint).await?)
     }
 
     async fn set_filled(&self, open: &OpenIndex) -> Result<(), ProcessorError> {

@@ -5,6 +5,7 @@ mod index;
 mod relational;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use carbon_read_models::{Projection, Visitor};
 use carbon_topology::{ReadModelKind, Topology};
@@ -16,6 +17,9 @@ use crate::error::CliError;
 
 /// The one read model that is an index.
 pub const SEARCH: &str = "search";
+
+/// How long a switch waits for the new generation before it lets the old one go on.
+const SWITCH_WITHIN: Duration = Duration::from_secs(2);
 
 /// The version of the index's fold: another one is another generation.
 pub const INDEX_VERSION: u32 = 1;

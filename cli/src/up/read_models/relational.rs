@@ -17,6 +17,7 @@ use carbon_store::{Namespace, Postgres, Site};
 use carbon_topology::CutOver;
 use tokio::sync::Mutex;
 
+use super::SWITCH_WITHIN;
 use super::guard::{Guarded, Withdraw};
 use crate::up::assembly::Assembly;
 
@@ -35,8 +36,6 @@ pub enum Place {
     },
 }
 
-/// How long a switch waits for the new generation before it lets the old one go on.
-const SWITCH_WITHIN: Duration = Duration::from_secs(2);
 /// How long the namespace of a closed generation stays open for requests under way.
 const REQUESTS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -59,13 +58,6 @@ pub struct OpenRows {
 }
 
 impl<P: Projection> Relational<P> {
-    fn folder(&self, id: &GenerationId) -> Option<PathBuf> {
-        match &self.place {
-            Place::Files(root) => Some(root.join(id.as_str())),
-            Place::Postgres { .. } => None,
-        }
-    }
-
     fn withdraw_of(&self, id: &GenerationId) -> Withdraw {
         let (handle, id) = (self.handle.clone(), id.clone());
         Arc::new(move || handle.withdraw_if(|rows| rows.generation == id, "its rows are of another log; it is rebuilt"))
@@ -120,13 +112,6 @@ impl<P: Projection> Relational<P> {
         };
         Ok((own, rows.follow(&self.assembly.supervisor)))
     }
-
-    /// Whether the rows are of another log: they are thrown away when the fold has its partitions.
-    async fn is_foreign(&self, namespace: &Namespace) -> Result<bool, ProcessorError> {
-        let checkpoint = namespace.checkpoint().await?;
-        let Some(log) = &checkpoint.log else { return Ok(false) };
-        Ok(self.assembly.log.recognise(log, &checkpoint.positions).await?.is_some())
-    }
 }
 
 #[async_trait]
@@ -176,7 +161,7 @@ impl<P: Projection> Kept for Relational<P> {
 
     async fn is_filled(&self, open: &OpenRows) -> Result<bool, ProcessorError> {
         let namespace = &open.rows.namespace;
-        Ok(namespace.is_filled().await? && !self.is_foreign(namespace).await?)
+        Ok(namespace.is_filled().await? && !self.assembly.is_foreign(&namespace.checkpoint().await?).await?)
     }
 
     async fn set_filled(&self, open: &OpenRows) -> Result<(), ProcessorError> {
@@ -260,10 +245,7 @@ impl<P: Projection> Kept for Relational<P> {
 
     async fn drop_namespace(&self, id: &GenerationId) -> Result<(), ProcessorError> {
         match &self.place {
-            Place::Files(_) => {
-                let Some(folder) = self.folder(id) else { return Ok(()) };
-                remove_folder(&folder)
-            }
+            Place::Files(root) => remove_folder(&root.join(id.as_str())),
             Place::Postgres { database, .. } => {
                 Ok(Namespace::drop_site(&Site::Schema(database.clone(), id.as_str().to_owned())).await?)
             }
@@ -279,8 +261,8 @@ pub(super) async fn unshared<T>(snapshot: &Arc<T>) {
     }
 }
 
-/// How far a fold is from the ends that were read when its generation was opened. Shows the target beside the processor,
-/// until it is reached.
+/// Compares the positions of a fold with the ends that its generation is filled to. The processor's view names those ends
+/// until they are reached.
 pub(super) fn fill_of(view: &ProcessorView, ends: &Positions) -> Fill {
     let progress = view.progress.borrow();
     if progress.has_reached(ends) {

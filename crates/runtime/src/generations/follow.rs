@@ -16,7 +16,7 @@ use crate::failpoints::{Injected, failpoint};
 use crate::supervisor::{Policy, Supervisor, TaskState};
 
 /// The name of the task that follows the topic.
-pub const TASK: &str = "generations";
+const TASK: &str = "generations";
 
 /// How often a schema that is not there yet is asked for.
 const SCHEMA_RETRY: Duration = Duration::from_millis(500);

@@ -12,7 +12,7 @@ use carbon_topology::CutOver;
 use super::fold::{Generation, Generations};
 use super::follow::GenerationLog;
 use super::kept::{FileCheck, Fill, Kept, Summary};
-use super::records::{changed, claim};
+use super::records::{change_of, claim};
 use crate::Shutdown;
 use crate::consume::{ProcessorError, ProcessorView};
 use crate::serving::Filling;
@@ -312,9 +312,8 @@ impl<R: Kept> Keeper<R> {
         let (name, version, id) = (self.read_model.name(), self.read_model.version(), &generation.id);
         if generation.state == GenerationState::Building {
             let Summary { positions, rows, digest } = self.read_model.summary(&held.open).await?;
-            let mut event = changed(name, id, version, GenerationState::Ready);
+            let mut event = change_of(generation, GenerationState::Ready);
             event.event_id = derived_id(&["generation", id.as_str(), "ready"]);
-            event.model = generation.model.as_ref().map(ToString::to_string);
             (event.positions, event.rows, event.digest) = (Reached::list(&positions), rows, digest);
             self.log.append(&event).await?;
         }
@@ -322,9 +321,8 @@ impl<R: Kept> Keeper<R> {
         let is_ready = now.get(id).is_some_and(|own| own.state == GenerationState::Ready);
         let first = now.active(name, version).is_none();
         if is_ready && (first || self.read_model.cut_over() == CutOver::Auto) {
-            let mut event = changed(name, id, version, GenerationState::Active);
+            let mut event = change_of(generation, GenerationState::Active);
             event.event_id = derived_id(&["generation", id.as_str(), "active", &generation.claimed.to_string()]);
-            event.model = generation.model.as_ref().map(ToString::to_string);
             self.log.append(&event).await?;
             tracing::info!(generation = %id, "generation activated");
         }

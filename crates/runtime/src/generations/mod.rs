@@ -10,4 +10,4 @@ pub use fold::{Generation, Generations};
 pub use follow::{Changes, GenerationLog};
 pub use keeper::{Keeper, KeeperStatus, Keepers, SharedStatus};
 pub use kept::{FileCheck, Fill, Kept, Summary};
-pub use records::{changed, claim};
+pub use records::{change_of, changed, claim};

@@ -3,7 +3,7 @@
 use carbon_core::{Clock, GenerationId, ModelRef, SystemClock, derived_id};
 use carbon_schemas::events::{GenerationChanged, GenerationState};
 
-use super::fold::Generations;
+use super::fold::{Generation, Generations};
 use crate::consume::ProcessorError;
 
 /// The record that claims the next number of a fold version and a model. Two processes that claim it at once agree: the
@@ -27,6 +27,13 @@ pub fn claim(
     event.model = model.map(ToString::to_string);
     event.event_id = derived_id(&["generation", id.as_str(), "building"]);
     Ok(event)
+}
+
+/// A record that changes the state of a known generation.
+pub fn change_of(generation: &Generation, state: GenerationState) -> GenerationChanged {
+    let mut event = changed(&generation.read_model, &generation.id, generation.version, state);
+    event.model = generation.model.as_ref().map(ToString::to_string);
+    event
 }
 
 /// A record of a generation, with an id of its own.
