@@ -12,6 +12,8 @@ own server on SQLite or Postgres (--mlflow). Each is seeded by the API with the 
 finds exactly what it should before anything is measured; what log calls acknowledged must be there after them.
 Started ones are also timed until they answer, empty and again with all data, and their memory and CPU are read.
 
+With --rounds, the targets take turns at each operation, so that a machine whose speed drifts slows them alike.
+
 Workers are processes with one kept connection each. First their ceiling is measured against servers that do nothing, on
 the same machine: a result near it says more of the generator than of the server. At --rate, latency counts from
 when a request was due.
@@ -23,6 +25,7 @@ import os
 import platform
 import shutil
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -40,6 +43,7 @@ examples:
   python="$(scripts/python_env.sh -r scripts/foreign/mlflow.txt)"   # for MLflow's own server; else any Python 3.9 does
   $python load/mlflow_compare.py --mlflow sqlite --mlflow postgres --target carbon=http://127.0.0.1:5000 --json out.json
   load/mlflow_compare.py --target carbon=http://127.0.0.1:5000 --op search_runs --rate 100 --duration 60
+  load/mlflow_compare.py --target before=http://127.0.0.1:5001 --target after=http://127.0.0.1:5002 --rounds 6 --duration 4
 
 exit: 0 done, 1 a request failed or an answer was wrong, 2 wrong usage
 """
@@ -101,36 +105,66 @@ def seeded(url, plan, reuse):
     return context, facts
 
 
-def one_target(name, url, server, operations, plan, reuse):
-    facts = {"name": name, "url": url, "results": []}
-    if server:
-        facts["ready_seconds_first"] = server.start()
-    facts["version"] = version(url)
-    print(f"{name}: {url}, version {facts['version']}"
-          + (f", ready {facts['ready_seconds_first']:.2f} s after its start" if server else ""), flush=True)
-    context, seeding = seeded(url, plan, reuse)
-    facts |= seeding
-    if seeding:
-        print(f"{name}: {plan['seed_runs']} runs seeded in {seeding['seed_seconds']:.1f} s, "
-              f"{seeding['seed_runs_per_second']:.1f} a second", flush=True)
-    for operation in operations:
-        before = server.cpu_seconds() if server else 0
-        result = drive.measure(url, operation, context, plan)
-        if server and result["requests"]:
+class Target:
+    """A server that is measured, and what was found of it."""
+
+    def __init__(self, name, url, server, packages):
+        self.name, self.url, self.server = name, url, server
+        self.facts = {"name": name, "url": url, "results": [], "packages": packages}
+        self.context = None
+
+    def start(self, plan, reuse):
+        facts, server = self.facts, self.server
+        if server:
+            facts["ready_seconds_first"] = server.start()
+        facts["version"] = version(self.url)
+        print(f"{self.name}: {self.url}, version {facts['version']}"
+              + (f", ready {facts['ready_seconds_first']:.2f} s after its start" if server else ""), flush=True)
+        self.context, seeding = seeded(self.url, plan, reuse)
+        facts |= seeding
+        if seeding:
+            print(f"{self.name}: {plan['seed_runs']} runs seeded in {seeding['seed_seconds']:.1f} s, "
+                  f"{seeding['seed_runs_per_second']:.1f} a second", flush=True)
+
+    def measure(self, operation, plan):
+        before = self.server.cpu_seconds() if self.server else 0
+        result = drive.measure(self.url, operation, self.context, plan)
+        if self.server and result["requests"]:
             # Also what the warm-up cost: the share that is counted.
             share = plan["duration"] / (plan["duration"] + plan["warmup"])
-            result["server_cpu_ms"] = 1000 * (server.cpu_seconds() - before) * share / result["requests"]
-        facts["results"].append(result)
-        result_row(name, result)
-    if server:
-        facts["memory_mib"] = server.memory_mib()
-        server.stop()
-        facts["ready_seconds_again"] = server.start()
-        workload.check_seed(Connection(url), context["experiment"], plan["seed_runs"])
-        server.stop()
-        print(f"{name}: {facts['memory_mib']:.0f} MiB; started again, with all data, it is ready after "
-              f"{facts['ready_seconds_again']:.2f} s", flush=True)
-    return facts
+            result["server_cpu_ms"] = 1000 * (self.server.cpu_seconds() - before) * share / result["requests"]
+        self.facts["results"].append(result)
+        result_row(self.name, result)
+
+    def stop(self, plan):
+        """Reads its memory, and how soon it is ready again with all data."""
+        facts, server = self.facts, self.server
+        if server:
+            facts["memory_mib"] = server.memory_mib()
+            server.stop()
+            facts["ready_seconds_again"] = server.start()
+            workload.check_seed(Connection(self.url), self.context["experiment"], plan["seed_runs"])
+            server.stop()
+            print(f"{self.name}: {facts['memory_mib']:.0f} MiB; started again, with all data, it is ready after "
+                  f"{facts['ready_seconds_again']:.2f} s", flush=True)
+
+    def rates(self, operation):
+        return [each["per_second"] for each in self.facts["results"] if each["operation"] == operation]
+
+
+def measure_in_turn(targets, operations, plan, rounds):
+    """All targets run; each operation is measured on each in turn, and the order is reversed every other round."""
+    for operation in operations:
+        for number in range(rounds):
+            for target in targets if number % 2 == 0 else reversed(targets):
+                target.measure(operation, plan)
+
+
+def compared(first, target, operation):
+    """The rates of a target as a share of the first one's, round by round."""
+    ratios = [ours / theirs for ours, theirs in zip(target.rates(operation), first.rates(operation))]
+    return {"operation": operation, "target": target.name, "of": first.name, "median": statistics.median(ratios),
+            "lowest": min(ratios), "highest": max(ratios), "rounds": len(ratios)}
 
 
 def pairs(parser, texts, option):
@@ -162,6 +196,8 @@ def main():
     parser.add_argument("--concurrency", type=int, default=8, help="workers; 8")
     parser.add_argument("--duration", type=float, default=15, help="seconds an operation that count; 15")
     parser.add_argument("--warmup", type=float, default=3, help="seconds before them; 3")
+    parser.add_argument("--rounds", type=int, default=1,
+                        help="measure each operation so often, the targets in turn while all run; 1: one after the other")
     parser.add_argument("--rate", type=float, help="requests a second of all workers together; unless said, as fast as "
                                                    "answers come")
     parser.add_argument("--search-results", type=int, default=100, help="max_results of search_runs; 100")
@@ -175,11 +211,11 @@ def main():
         parser.error("no --target and no --mlflow: nothing to measure")
     for name in commands.keys() - targets.keys():
         parser.error(f"--command {name}: there is no such --target")
-    for name in ("seed_runs", "concurrency", "duration"):
+    for name in ("seed_runs", "concurrency", "duration", "rounds"):
         if getattr(arguments, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} must be more than 0")
     plan = {key: getattr(arguments, key) for key in
-            ("seed_runs", "concurrency", "duration", "warmup", "rate", "search_results")} | {"check": True}
+            ("seed_runs", "concurrency", "duration", "warmup", "rate", "search_results", "rounds")} | {"check": True}
     operations = [name for name in workload.OPERATIONS if not arguments.op or name in arguments.op]
     # What was started must be stopped also where this is.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -201,13 +237,28 @@ def main():
             server = None
             if name in commands:
                 server = servers.command_server(name, url, commands[name], folder, stack)
-            chosen.append((name, url, server, {}))
+            chosen.append(Target(name, url, server, {}))
         for kind in kinds:
             server, details = servers.mlflow_server(kind, folder, stack, arguments.mlflow_workers)
-            chosen.append((server.name, server.url, server, details))
-        for name, url, server, details in chosen:
-            facts = one_target(name, url, server, operations, plan, arguments.reuse)
-            report["targets"].append({**facts, "packages": details})
+            chosen.append(Target(server.name, server.url, server, details))
+        if arguments.rounds == 1:
+            for target in chosen:
+                target.start(plan, arguments.reuse)
+                for operation in operations:
+                    target.measure(operation, plan)
+                target.stop(plan)
+        else:
+            for target in chosen:
+                target.start(plan, arguments.reuse)
+            measure_in_turn(chosen, operations, plan, arguments.rounds)
+            for target in chosen:
+                target.stop(plan)
+        report["targets"] = [target.facts for target in chosen]
+        report["compared"] = [compared(chosen[0], target, operation)
+                              for operation in operations for target in chosen[1:]]
+        for each in report["compared"]:
+            print(f"{each['operation']}: {each['target']} at {each['median']:.3f} of {each['of']} (median of "
+                  f"{each['rounds']}, {each['lowest']:.3f} to {each['highest']:.3f})", flush=True)
     report["machine"]["load_after"] = os.getloadavg()
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
