@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
 # Search quality on the real model: the samples, and Cranfield where CARBON_TEST_DATA names the folder that holds it.
 # Starts a platform of its own on free ports, and fails where a goal is not met.
+#
+#   scripts/quality.sh            builds the release program and measures it
+#   scripts/quality.sh PROGRAM    measures that one; the answers do not depend on how it was optimised
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-target="${CARGO_TARGET_DIR:-target}"
-cargo build --release --locked --bin carbon-ml
-bin="$target/release/carbon-ml"
+if [ $# -gt 0 ]; then
+    bin="$1"
+else
+    cargo build --release --locked --bin carbon-ml
+    bin="${CARGO_TARGET_DIR:-target}/release/carbon-ml"
+fi
 
 work="$(mktemp -d)"
 pid=""
