@@ -1,4 +1,4 @@
-//! Lists every `<event>/NNN.avsc`, so that adding a version is adding a file.
+//! Generates the list of all `<event>/NNN.avsc` files, so that a new version needs a new file and no code.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -18,7 +18,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let file = file?.path();
             if file.extension().is_some_and(|extension| extension == "avsc") {
                 let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-                let number: u32 = stem.parse().map_err(|_| format!("{}: not NNN.avsc", file.display()))?;
+                let number: u32 =
+                    stem.parse().map_err(|_| format!("{}: the file name is not NNN.avsc", file.display()))?;
                 versions.push((event.to_owned(), number, file.display().to_string()));
             }
         }
@@ -30,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     code.push_str("];\n");
     fs::write(Path::new(&env::var("OUT_DIR")?).join("files.rs"), code)?;
-    // The folder itself too: a new event is a new folder.
+    // A new event is a new folder, so the root is watched as well.
     println!("cargo::rerun-if-changed={root}");
     Ok(())
 }

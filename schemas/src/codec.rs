@@ -1,5 +1,5 @@
-//! Avro binary, and its two frames: single-object encoding (embedded log) and the Confluent wire
-//! format (Kafka). A reader tells them apart by the first byte.
+//! Avro binary encoding and its two frames: single-object encoding (embedded log) and the Confluent wire format
+//! (Kafka). The first byte distinguishes the frames.
 
 use std::fmt;
 
@@ -8,18 +8,21 @@ use carbon_core::{Classify, Fault, Retry};
 use crate::event::Event;
 use crate::versions::Fingerprint;
 
-/// The largest record, framed: topics, producers, the embedded log and HTTP agree on it.
+/// Maximum size of a framed record: 8 MiB. Topics, producers, the embedded log and the HTTP API use the same limit.
 pub const MAX_RECORD_BYTES: usize = 8 * 1024 * 1024;
 
 const SINGLE_OBJECT: [u8; 2] = [0xC3, 0x01];
 const CONFLUENT: u8 = 0x00;
 
-/// Which schema wrote a value.
+/// Bytes of the longer frame, single-object encoding.
+const MAX_FRAME_BYTES: usize = 10;
+
+/// The id of the schema that a value was written with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SchemaId {
-    /// Single-object encoding.
+    /// In single-object encoding.
     Fingerprint(Fingerprint),
-    /// A schema registry's number.
+    /// In the Confluent wire format: the id that the schema registry assigned.
     Registry(u32),
 }
 
@@ -32,21 +35,21 @@ impl fmt::Display for SchemaId {
     }
 }
 
-/// A value taken out of its frame.
+/// A value without its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Framed<'a> {
     pub schema: SchemaId,
     pub body: &'a [u8],
 }
 
-/// Why an event cannot be written.
+/// The reasons why an event cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
     #[error("{event}: {message}")]
     Invalid { event: &'static str, message: String },
-    #[error("{event}: {bytes} bytes encoded, at most {MAX_RECORD_BYTES} are taken")]
+    #[error("{event}: {bytes} bytes encoded, at most {MAX_RECORD_BYTES} are allowed")]
     TooLarge { event: &'static str, bytes: usize },
-    #[error("{event}: cannot be encoded: {source}")]
+    #[error("{event}: encoding failed: {source}")]
     Encode { event: &'static str, source: Box<apache_avro::Error> },
 }
 
@@ -63,10 +66,10 @@ impl Classify for CodecError {
     }
 }
 
-/// Encodes an event's body, without a frame, after checking its limits.
+/// Encodes an event's body, without a frame. Fails if the event exceeds a limit or contains an `unknown` variant.
 pub fn encode<E: Event>(event: &E) -> Result<Vec<u8>, CodecError> {
-    let known = if event.is_unknown() { Err("a variant is `unknown`".into()) } else { Ok(()) };
-    known
+    let known_variants = if event.is_unknown() { Err("a variant is `unknown`".into()) } else { Ok(()) };
+    known_variants
         .and_then(|()| event.check())
         .and_then(|()| event.key().map(drop))
         .map_err(|message| CodecError::Invalid { event: E::NAME, message })?;
@@ -75,15 +78,15 @@ pub fn encode<E: Event>(event: &E) -> Result<Vec<u8>, CodecError> {
         .writer
         .write_ser(&mut body, event)
         .map_err(|source| CodecError::Encode { event: E::NAME, source: Box::new(source) })?;
-    match body.len() + 10 {
+    match body.len() + MAX_FRAME_BYTES {
         bytes if bytes > MAX_RECORD_BYTES => Err(CodecError::TooLarge { event: E::NAME, bytes }),
         _ => Ok(body),
     }
 }
 
-/// Puts a body into the frame of `schema`.
+/// Prepends the frame that names `schema` to a body.
 pub fn frame(schema: SchemaId, body: &[u8]) -> Vec<u8> {
-    let mut framed = Vec::with_capacity(body.len() + 10);
+    let mut framed = Vec::with_capacity(body.len() + MAX_FRAME_BYTES);
     match schema {
         SchemaId::Fingerprint(fingerprint) => {
             framed.extend(SINGLE_OBJECT);
@@ -98,7 +101,7 @@ pub fn frame(schema: SchemaId, body: &[u8]) -> Vec<u8> {
     framed
 }
 
-/// Takes a value out of its frame.
+/// Splits a value into the id of its schema and the body.
 pub fn unframe(value: &[u8]) -> Result<Framed<'_>, String> {
     match value {
         [0xC3, 0x01, a, b, c, d, e, f, g, h, body @ ..] => {
@@ -110,7 +113,8 @@ pub fn unframe(value: &[u8]) -> Result<Framed<'_>, String> {
         }
         [] => Err("the value is empty".into()),
         [first, ..] => Err(format!(
-            "the value starts with {first:#04x} and has {} bytes: neither single-object encoding (c3 01) nor the confluent wire format (00)",
+            "the value starts with {first:#04x} and has {} bytes; expected single-object encoding (c3 01) or the Confluent \
+             wire format (00)",
             value.len()
         )),
     }

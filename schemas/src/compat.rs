@@ -1,4 +1,4 @@
-//! The compatibility check (law 13): every version of an event can read every other.
+//! The compatibility check: every version of an event can read every other (law 13).
 
 use apache_avro::schema_compatibility::SchemaCompatibility;
 
@@ -14,17 +14,17 @@ pub struct Incompatible {
     pub message: String,
 }
 
-/// Checks every pair of versions of every event; all faults at once.
+/// Checks every pair of versions of every event, and returns all incompatible pairs.
 pub fn check_all() -> Vec<Incompatible> {
     check(versions())
 }
 
 fn check(versions: &[SchemaVersion]) -> Vec<Incompatible> {
-    let mut faults = Vec::new();
+    let mut incompatible = Vec::new();
     for reader in versions {
         for writer in versions.iter().filter(|writer| writer.event == reader.event) {
             if let Err(error) = SchemaCompatibility::can_read(&writer.schema, &reader.schema) {
-                faults.push(Incompatible {
+                incompatible.push(Incompatible {
                     event: reader.event.to_owned(),
                     reader: reader.number,
                     writer: writer.number,
@@ -33,7 +33,7 @@ fn check(versions: &[SchemaVersion]) -> Vec<Incompatible> {
             }
         }
     }
-    faults
+    incompatible
 }
 
 #[cfg(test)]
@@ -57,12 +57,12 @@ mod tests {
     }
 
     #[test]
-    fn law_13_a_field_without_default_is_refused_in_both_directions() {
+    fn law_13_a_field_without_default_cannot_read_older_versions() {
         let a = r#"{"name":"a","type":"string"}"#;
         let grown = format!(r#"{a},{{"name":"b","type":"string"}}"#);
-        let faults = check(&[version(1, a), version(2, &grown)]);
-        assert_eq!(faults.len(), 1, "{faults:?}");
-        assert_eq!((faults[0].reader, faults[0].writer), (2, 1));
+        let incompatible = check(&[version(1, a), version(2, &grown)]);
+        assert_eq!(incompatible.len(), 1, "{incompatible:?}");
+        assert_eq!((incompatible[0].reader, incompatible[0].writer), (2, 1));
         let good = format!(r#"{a},{{"name":"b","type":"string","default":""}}"#);
         assert_eq!(check(&[version(1, a), version(2, &good)]), []);
         let changed = r#"{"name":"a","type":"long"}"#;

@@ -1,4 +1,4 @@
-//! The one place where poison is told from good records (law 10).
+//! The decoder: the only place that decides whether a record is poison (law 10).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,10 +8,10 @@ use carbon_core::{Partitioner, Position, TenantScope, Timestamp};
 
 use crate::codec::{SchemaId, unframe};
 use crate::event::Event;
-use crate::reading::{Read, read_other, read_own};
+use crate::reading::{DecodedBody, decode_other, decode_own};
 use crate::versions::Fingerprint;
 
-/// A record as it lies in the log.
+/// A record as the log stores it.
 #[derive(Clone, Copy, Debug)]
 pub struct RawRecord<'a> {
     pub position: &'a Position,
@@ -22,12 +22,13 @@ pub struct RawRecord<'a> {
 }
 
 impl RawRecord<'_> {
+    /// The value of the first header of this name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_slice())
     }
 }
 
-/// Why a record is poison: a stable code.
+/// The reason why a record is poison, as a stable code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoisonReason {
     Malformed,
@@ -63,30 +64,30 @@ impl fmt::Display for PoisonReason {
     }
 }
 
-/// What is wrong with a record.
+/// The fault of a poison record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Poison {
     pub reason: PoisonReason,
     pub message: String,
 }
 
-/// What a record turned out to be.
+/// The result of decoding a record.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decoded<E: Event> {
     Event {
         key: E::Key,
         event: E,
     },
-    /// A null value: erasure, or a retired model's embedding.
+    /// A null value: an erasure, or an embedding of a retired model.
     Null {
         key: E::Key,
     },
-    /// Poison with a readable key in its own partition: on a compacted topic it is its key's last record.
+    /// Poison with a readable key in the key's partition. On a compacted topic it is the last record of its key.
     Quarantined {
         key: E::Key,
         poison: Poison,
     },
-    /// Poison in the wrong partition or without a readable key: no row, no output, only a dead letter.
+    /// Poison in the wrong partition or without a readable key. It has only a dead letter: no row and no output.
     Rejected {
         poison: Poison,
     },
@@ -100,7 +101,7 @@ impl<E: Event> Decoded<E> {
         }
     }
 
-    /// The scope of the tenant whose record it is: key, header and payload were found to agree.
+    /// The scope of the tenant that owns the event. Its key, headers and payload agree on the tenant.
     pub fn scope(&self) -> Option<TenantScope> {
         match self {
             Decoded::Event { event, .. } => event.tenant().cloned().map(TenantScope::authorised),
@@ -109,30 +110,31 @@ impl<E: Event> Decoded<E> {
     }
 }
 
-/// A decoded record with its place and its time: what folds and stages take.
+/// A decoded record with its position and time: the input of folds and stages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded<E: Event> {
     pub position: Position,
-    /// Log-append time: the only clock of a fold (law 3).
+    /// The log-append time, which is the only clock of a fold (law 3).
     pub timestamp: Timestamp,
     pub traceparent: Option<String>,
     pub body: Decoded<E>,
 }
 
-/// Why a record cannot be decoded now.
+/// The reasons why a record cannot be decoded now.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Ask the log for this schema, [`Decoder::learn`] it, and decode again.
+    /// The writer's schema is not cached. The caller fetches it from the log, passes it to [`Decoder::learn`], and
+    /// decodes again.
     #[error("the schema with {0} is not cached")]
     NeedSchema(SchemaId),
-    /// A newer program wrote it: the partition stops (law 13).
+    /// A newer program wrote the record. The partition halts (law 13).
     #[error("{position}: needs {needs}; upgrade this program")]
     Newer { position: Position, needs: String },
 }
 
 /// A writer's schema.
-enum Writer {
-    /// It is our own, under another id.
+enum WriterSchema {
+    /// The current schema under another id.
     Own,
     Other(Box<Schema>),
 }
@@ -141,29 +143,31 @@ enum Writer {
 pub struct Decoder<E: Event> {
     partitions: u32,
     partitioner: Partitioner,
-    /// Writer schemas by id; `None` for those that the log itself does not know.
-    writers: HashMap<SchemaId, Option<Writer>>,
+    /// Writers' schemas by id; `None` for those that the log does not know.
+    writers: HashMap<SchemaId, Option<WriterSchema>>,
     event: std::marker::PhantomData<fn() -> E>,
 }
 
 impl<E: Event> Decoder<E> {
     pub fn new(partitions: u32, partitioner: Partitioner) -> Self {
-        // Hostile lengths must not make the reader allocate more than a record can hold.
+        // A hostile length must not make the Avro reader allocate more than 2 records.
         apache_avro::util::max_allocation_bytes(2 * crate::MAX_RECORD_BYTES);
         Self { partitions, partitioner, writers: HashMap::new(), event: std::marker::PhantomData }
     }
 
-    /// Takes the log's answer about a schema: its JSON, or that the log does not know it. The
-    /// second is forgotten after the next record, since a registry may learn.
+    /// Caches the log's answer about a schema: its JSON, or `None` if the log does not know the schema. `None` is valid
+    /// for one record only, because a registry may get the schema later.
     pub fn learn(&mut self, id: SchemaId, json: Option<&str>) {
         let schema = json.and_then(|json| Schema::parse_str(json).ok());
-        let writer = schema.map(|schema| match Fingerprint::of(&schema) == own::<E>() {
-            true => Writer::Own,
-            false => Writer::Other(Box::new(schema)),
+        let writer = schema.map(|schema| match Fingerprint::of(&schema) == current_fingerprint::<E>() {
+            true => WriterSchema::Own,
+            false => WriterSchema::Other(Box::new(schema)),
         });
         self.writers.insert(id, writer);
     }
 
+    /// Decodes a record of the topic. Fails only if a schema is missing or the record is newer than this binary; poison
+    /// is a successful result.
     pub fn decode(&mut self, record: &RawRecord<'_>) -> Result<Decoded<E>, DecodeError> {
         let reject = |reason, message| Ok(Decoded::Rejected { poison: Poison { reason, message } });
         let key = match readable_key::<E>(record.key) {
@@ -183,20 +187,25 @@ impl<E: Event> Decoder<E> {
             return reject(PoisonReason::WrongPartition, message);
         }
         let Some(value) = record.value else { return Ok(Decoded::Null { key }) };
-        match self.read(record, &key, value)? {
+        match self.decode_value(record, &key, value)? {
             Ok(event) => Ok(Decoded::Event { key, event }),
             Err(poison) => Ok(Decoded::Quarantined { key, poison }),
         }
     }
 
-    fn read(&mut self, record: &RawRecord<'_>, key: &E::Key, value: &[u8]) -> Result<Result<E, Poison>, DecodeError> {
+    fn decode_value(
+        &mut self,
+        record: &RawRecord<'_>,
+        key: &E::Key,
+        value: &[u8],
+    ) -> Result<Result<E, Poison>, DecodeError> {
         let poison = |reason, message| Ok(Err(Poison { reason, message }));
         let framed = match unframe(value) {
             Ok(framed) => framed,
             Err(message) => return poison(PoisonReason::Malformed, message),
         };
-        let read = if framed.schema == SchemaId::Fingerprint(own::<E>()) {
-            read_own::<E>(framed.body)
+        let body = if framed.schema == SchemaId::Fingerprint(current_fingerprint::<E>()) {
+            decode_own::<E>(framed.body)
         } else {
             match self.writers.get(&framed.schema) {
                 None => return Err(DecodeError::NeedSchema(framed.schema)),
@@ -204,29 +213,34 @@ impl<E: Event> Decoder<E> {
                     self.writers.remove(&framed.schema);
                     return poison(
                         PoisonReason::UnknownSchema,
-                        format!("the log knows no schema with {}", framed.schema),
+                        format!("the log does not know the schema with {}", framed.schema),
                     );
                 }
-                Some(Some(Writer::Own)) => read_own::<E>(framed.body),
-                Some(Some(Writer::Other(writer))) => read_other::<E>(writer, framed.body),
+                Some(Some(WriterSchema::Own)) => decode_own::<E>(framed.body),
+                Some(Some(WriterSchema::Other(writer))) => decode_other::<E>(writer, framed.body),
             }
         };
-        let event = match read {
-            Read::Event(event) => event,
-            Read::Newer { needs } => return Err(DecodeError::Newer { position: record.position.clone(), needs }),
-            Read::Malformed(message) => return poison(PoisonReason::Malformed, message),
+        let event = match body {
+            DecodedBody::Event(event) => event,
+            DecodedBody::Newer { needs } => {
+                return Err(DecodeError::Newer { position: record.position.clone(), needs });
+            }
+            DecodedBody::Malformed(message) => return poison(PoisonReason::Malformed, message),
         };
         if event.is_unknown() {
-            return poison(PoisonReason::UnknownKind, "a variant is written as `unknown`".into());
+            return poison(PoisonReason::UnknownKind, "the writer wrote a variant as `unknown`".into());
         }
         match event.key() {
-            Ok(own) if own == *key => {}
-            Ok(own) => {
-                return poison(PoisonReason::KeyMismatch, format!("the record's key is {key}, its payload says {own}"));
+            Ok(payload_key) if payload_key == *key => {}
+            Ok(payload_key) => {
+                let message = format!("the record's key is {key}, but the payload's fields give {payload_key}");
+                return poison(PoisonReason::KeyMismatch, message);
             }
-            Err(message) => return poison(PoisonReason::KeyMismatch, format!("the payload's key fields: {message}")),
+            Err(message) => {
+                return poison(PoisonReason::KeyMismatch, format!("the payload's fields give no key: {message}"));
+            }
         }
-        if let Err(message) = headers_agree(record, &event) {
+        if let Err(message) = check_headers(record, &event) {
             return poison(PoisonReason::HeaderMismatch, message);
         }
         match event.check() {
@@ -236,7 +250,7 @@ impl<E: Event> Decoder<E> {
     }
 }
 
-fn own<E: Event>() -> Fingerprint {
+fn current_fingerprint<E: Event>() -> Fingerprint {
     E::schema().version.fingerprint
 }
 
@@ -246,18 +260,19 @@ fn readable_key<E: Event>(key: Option<&[u8]>) -> Result<E::Key, String> {
     E::parse_key(text)
 }
 
-fn headers_agree<E: Event>(record: &RawRecord<'_>, event: &E) -> Result<(), String> {
+/// Checks that the headers `tenant_id` and `event_id`, where present, equal the payload's fields.
+fn check_headers<E: Event>(record: &RawRecord<'_>, event: &E) -> Result<(), String> {
     let tenant = event.tenant().map(|tenant| tenant.as_str());
     for (name, header) in record.headers {
         match name.as_str() {
             "tenant_id" if tenant.map(str::as_bytes) != Some(header) => {
                 let (header, tenant) = (String::from_utf8_lossy(header), tenant.unwrap_or("none"));
-                return Err(format!("header tenant_id is {header:?}, the payload says {tenant}"));
+                return Err(format!("header tenant_id is {header:?}, but the payload has {tenant}"));
             }
             "event_id" => {
                 let id = std::str::from_utf8(header).ok().and_then(|text| uuid::Uuid::try_parse(text).ok());
                 if id != Some(event.event_id()) {
-                    return Err("header event_id is not the payload's".into());
+                    return Err("header event_id differs from the payload".into());
                 }
             }
             _ => {}

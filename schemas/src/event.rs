@@ -1,4 +1,4 @@
-//! What every event has.
+//! The `Event` trait, the limits of entity fields, and the macros that implement what is the same in every event.
 
 use std::fmt::{Debug, Display};
 
@@ -11,50 +11,55 @@ use uuid::Uuid;
 
 use crate::versions::{self, SchemaVersion};
 
-/// A typed payload of one topic. The topic carries the event's name.
+/// The typed payload of one topic.
 pub trait Event: Serialize + DeserializeOwned + Clone + Debug + PartialEq + Send + Sync + 'static {
-    /// The event's and the topic's name.
+    /// The name of the event and of its topic.
     const NAME: &'static str;
-    /// The record key, typed.
+    /// The typed record key.
     type Key: Display + Clone + Debug + PartialEq + Eq + std::hash::Hash + Send + Sync;
 
-    /// The event's schema with its reader and writer, made once.
+    /// The current schema with its reader and writer, built once per process.
     fn schema() -> &'static EventSchema;
     fn event_id(&self) -> Uuid;
+    /// The producer's time.
     fn occurred_at(&self) -> Timestamp;
-    /// The tenant whose data it is; `None` for events of the platform.
+    /// The tenant that owns the data; `None` for events of the platform.
     fn tenant(&self) -> Option<&TenantId>;
-    /// The key that the payload gives; an error where its fields are no key.
+    /// The record key, from the payload's fields. Fails if the fields do not form a valid key.
     fn key(&self) -> Result<Self::Key, String>;
-    /// Reads a record key.
+    /// Parses a record key.
     fn parse_key(text: &str) -> Result<Self::Key, String>;
-    /// What the partition is computed from: the whole key, unless the topology says otherwise.
+    /// The text that the partition is computed from: the whole key, unless the topology declares another.
     fn partition_key(key: &Self::Key) -> String {
         key.to_string()
     }
-    /// Limits that are constants of the event's version. An error is poison of reason `field_limit`.
+    /// Checks the limits, which are constants of the event's version. A record that fails is poison of reason
+    /// `field_limit`.
     fn check(&self) -> Result<(), String>;
-    /// Whether a variant is `unknown` as written: poison, since no writer knows what it means.
+    /// True if the writer itself wrote the enum symbol `unknown`. Such a record is poison: nobody knows its meaning.
     fn is_unknown(&self) -> bool {
         false
     }
 }
 
-/// Limits on payload fields, the same for HTTP and for the decoder.
+/// Limits of entity fields. The HTTP API and the decoder use the same ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits;
 
 impl Limits {
     pub const TEXT_BYTES: usize = 256 * 1024;
+    /// Maximum number of tags.
     pub const TAGS: usize = 64;
     pub const TAG_BYTES: usize = 100;
+    /// Maximum number of metadata keys.
     pub const METADATA_KEYS: usize = 64;
     pub const METADATA_KEY_BYTES: usize = 100;
     pub const METADATA_VALUE_BYTES: usize = 4096;
+    /// Maximum number of components of a vector.
     pub const DIMENSION: i32 = 8192;
 }
 
-/// A schema with its ready-made reader and writer.
+/// A schema version with its Avro reader and writer.
 pub struct EventSchema {
     pub version: &'static SchemaVersion,
     pub(crate) writer: GenericDatumWriter<'static>,
@@ -62,7 +67,8 @@ pub struct EventSchema {
 }
 
 impl EventSchema {
-    /// Makes the statics below; the schemas are compiled in, so a failure is caught by any test.
+    /// Loads the current schema of an event. Panics if the event has none or the schema is invalid; schemas are
+    /// compiled in, so every test catches that.
     #[allow(clippy::panic)]
     pub(crate) fn load(event: &'static str) -> Self {
         let Some(version) = versions::current(event) else { panic!("{event} has no schema") };
@@ -75,19 +81,50 @@ impl EventSchema {
     }
 }
 
-/// Gives an event its static schema.
-macro_rules! event_schema {
-    ($event:ty) => {
+/// Implements the part of [`Event`] that is the same in every event: the name, the schema, and the fields `event_id`,
+/// `occurred_at` and `tenant_id`. `tenant_id` is a `TenantId`, or an `Option` of it.
+macro_rules! common_fields {
+    ($name:literal) => {
+        const NAME: &'static str = $name;
+
         fn schema() -> &'static crate::event::EventSchema {
             static SCHEMA: std::sync::LazyLock<crate::event::EventSchema> =
-                std::sync::LazyLock::new(|| crate::event::EventSchema::load(<$event as crate::event::Event>::NAME));
+                std::sync::LazyLock::new(|| crate::event::EventSchema::load($name));
             &SCHEMA
+        }
+
+        fn event_id(&self) -> uuid::Uuid {
+            self.event_id
+        }
+
+        fn occurred_at(&self) -> carbon_core::Timestamp {
+            self.occurred_at
+        }
+
+        fn tenant(&self) -> Option<&carbon_core::TenantId> {
+            Option::from(&self.tenant_id)
         }
     };
 }
-pub(crate) use event_schema;
+pub(crate) use common_fields;
 
-/// Writes and reads UUIDs as text, which is what the schemas say.
+/// Implements the key of an [`Event`] as a `TenantKey`: `tenant_id`, and the named field as the id.
+macro_rules! tenant_key {
+    ($id:ident) => {
+        type Key = crate::events::TenantKey;
+
+        fn key(&self) -> Result<Self::Key, String> {
+            crate::events::TenantKey::new(&self.tenant_id, &self.$id)
+        }
+
+        fn parse_key(text: &str) -> Result<Self::Key, String> {
+            crate::events::TenantKey::parse(text)
+        }
+    };
+}
+pub(crate) use tenant_key;
+
+/// Serde functions that write and read UUIDs as text, as the schemas declare them.
 pub(crate) mod uuid_text {
     use serde::{Deserialize as _, Deserializer, Serializer};
     use uuid::Uuid;
@@ -101,7 +138,7 @@ pub(crate) mod uuid_text {
         Uuid::try_parse(&text).map_err(|_| serde::de::Error::custom("an id is not a UUID"))
     }
 
-    /// The same of an id that may be absent.
+    /// The same functions for an optional id.
     pub mod option {
         use serde::{Deserialize as _, Deserializer, Serializer};
         use uuid::Uuid;

@@ -1,28 +1,29 @@
-//! What a consume loop takes: the decoded records of one topic, or of several.
+//! The input of a consume loop: decoded records of one topic, or of several.
 
 use std::fmt::Debug;
 
-// The macro names them by this path.
+// Code that the macro `feed!` generates refers to these types by this path.
 pub use carbon_core::{Partitioner, Position};
 
 use crate::codec::SchemaId;
 use crate::decode::{DecodeError, Decoder, Poison, RawRecord, Recorded};
 use crate::event::Event;
 
-/// A decoded record of any topic of a feed.
+/// A decoded record of one or several topics.
 pub trait Feed: Clone + Debug + Send + Sync + 'static {
-    /// The topics whose records come here.
+    /// The topics of the feed.
     const TOPICS: &'static [&'static str];
-    /// One decoder for each topic.
+    /// One decoder per topic.
     type Decoders: Send;
 
-    /// `of` tells each topic's partitions and partitioner.
-    fn decoders(of: &dyn Fn(&'static str) -> (u32, Partitioner)) -> Self::Decoders;
+    /// Creates the decoders. `settings` returns a topic's number of partitions and its partitioner.
+    fn decoders(settings: &dyn Fn(&'static str) -> (u32, Partitioner)) -> Self::Decoders;
     fn decode(decoders: &mut Self::Decoders, record: &RawRecord<'_>) -> Result<Self, DecodeError>;
-    /// Takes the log's answer about a writer's schema of this topic ([`Decoder::learn`]).
+    /// Caches a writer's schema for the decoder of this topic ([`Decoder::learn`]).
     fn learn(decoders: &mut Self::Decoders, topic: &str, id: SchemaId, json: Option<&str>);
 
     fn position(&self) -> &Position;
+    /// The reason why the record is poison; `None` for other records.
     fn poison(&self) -> Option<&Poison>;
 }
 
@@ -30,8 +31,8 @@ impl<E: Event> Feed for Recorded<E> {
     const TOPICS: &'static [&'static str] = &[E::NAME];
     type Decoders = Decoder<E>;
 
-    fn decoders(of: &dyn Fn(&'static str) -> (u32, Partitioner)) -> Decoder<E> {
-        let (partitions, partitioner) = of(E::NAME);
+    fn decoders(settings: &dyn Fn(&'static str) -> (u32, Partitioner)) -> Decoder<E> {
+        let (partitions, partitioner) = settings(E::NAME);
         Decoder::new(partitions, partitioner)
     }
 
@@ -54,7 +55,7 @@ impl<E: Event> Feed for Recorded<E> {
     }
 }
 
-/// Makes a feed of several topics: an enum with one variant for each event.
+/// Defines a feed of several topics: an enum with one variant per event, and the struct of its decoders.
 #[macro_export]
 macro_rules! feed {
     ($(#[$doc:meta])* $vis:vis enum $name:ident with $decoders:ident { $($variant:ident($event:ty)),+ $(,)? }) => {
@@ -74,8 +75,8 @@ macro_rules! feed {
             const TOPICS: &'static [&'static str] = &[$(<$event as $crate::Event>::NAME),+];
             type Decoders = $decoders;
 
-            fn decoders(of: &dyn Fn(&'static str) -> (u32, $crate::feed::Partitioner)) -> $decoders {
-                $decoders { $($variant: <$crate::Recorded<$event> as $crate::Feed>::decoders(of)),+ }
+            fn decoders(settings: &dyn Fn(&'static str) -> (u32, $crate::feed::Partitioner)) -> $decoders {
+                $decoders { $($variant: <$crate::Recorded<$event> as $crate::Feed>::decoders(settings)),+ }
             }
 
             fn decode(
@@ -88,7 +89,7 @@ macro_rules! feed {
                     })+
                     other => Err($crate::DecodeError::Newer {
                         position: record.position.clone(),
-                        needs: format!("a program that reads {other} here"),
+                        needs: format!("a program whose processor consumes {other}"),
                     }),
                 }
             }

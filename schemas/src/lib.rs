@@ -1,6 +1,6 @@
-//! The events of the log. `<event>/NNN.avsc` holds every released version of a schema; the highest
-//! is current. This crate types them: payloads, keys, limits, codec, and the one decoder that tells
-//! a good record from poison (law 10).
+//! Events of the log: typed payloads, record keys, limits, the codec, and the decoder. The decoder is the only place
+//! that decides whether a record is poison (law 10). `<event>/NNN.avsc` are the released versions of a schema; the
+//! highest number is the current one.
 
 mod codec;
 mod compat;

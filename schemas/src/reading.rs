@@ -1,4 +1,4 @@
-//! Reading a body that another version of the schema wrote.
+//! Decodes the body of a value: directly, or by resolving the writer's schema to the current one.
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
@@ -6,57 +6,58 @@ use apache_avro::types::Value;
 
 use crate::event::Event;
 
-/// What reading a body comes to.
-pub(crate) enum Read<E> {
+/// The result of decoding a body.
+pub(crate) enum DecodedBody<E> {
     Event(E),
-    /// It says something that this program has no word for (law 13).
+    /// The body contains an enum symbol that this binary does not know (law 13).
     Newer {
         needs: String,
     },
     Malformed(String),
 }
 
-/// Reads a body written by the reader's own schema: serde directly.
-pub(crate) fn read_own<E: Event>(mut body: &[u8]) -> Read<E> {
+/// Decodes a body that was written with the current schema, by serde.
+pub(crate) fn decode_own<E: Event>(mut body: &[u8]) -> DecodedBody<E> {
     match E::schema().reader.read_deser::<E>(&mut body) {
-        Ok(event) if body.is_empty() => Read::Event(event),
-        Ok(_) => Read::Malformed(format!("{} bytes follow the record", body.len())),
-        Err(error) => Read::Malformed(error.to_string()),
+        Ok(event) if body.is_empty() => DecodedBody::Event(event),
+        Ok(_) => DecodedBody::Malformed(format!("{} bytes follow the record", body.len())),
+        Err(error) => DecodedBody::Malformed(error.to_string()),
     }
 }
 
-/// Reads a body written by another schema: by value, resolved to ours. Enum symbols are looked up
-/// before resolution, so that `unknown` as written is told from `unknown` by resolution.
-pub(crate) fn read_other<E: Event>(writer: &Schema, mut body: &[u8]) -> Read<E> {
-    let ours = &E::schema().version.schema;
+/// Decodes a body that was written with another schema, by resolving the value to the current schema. Resolution turns
+/// enum symbols that the current schema lacks into `unknown`, so they are looked for first: then `unknown` means that
+/// the writer wrote it.
+pub(crate) fn decode_other<E: Event>(writer: &Schema, mut body: &[u8]) -> DecodedBody<E> {
+    let current = &E::schema().version.schema;
     let reader = match GenericDatumReader::builder(writer).human_readable(false).build() {
         Ok(reader) => reader,
-        Err(error) => return Read::Malformed(format!("its schema is unusable: {error}")),
+        Err(error) => return DecodedBody::Malformed(format!("the writer's schema is not usable: {error}")),
     };
     let value = match reader.read_value(&mut body) {
         Ok(value) if body.is_empty() => value,
-        Ok(_) => return Read::Malformed(format!("{} bytes follow the record", body.len())),
-        Err(error) => return Read::Malformed(error.to_string()),
+        Ok(_) => return DecodedBody::Malformed(format!("{} bytes follow the record", body.len())),
+        Err(error) => return DecodedBody::Malformed(error.to_string()),
     };
-    if let Some((field, symbol)) = new_symbol(&value, ours) {
+    if let Some((field, symbol)) = unknown_symbol(&value, current) {
         let version = match writer {
             Schema::Record(record) => record.attributes.get("version").map(ToString::to_string),
             _ => None,
         };
-        let version = version.unwrap_or_else(|| "a later one".into());
-        return Read::Newer {
+        let version = version.unwrap_or_else(|| "unspecified".into());
+        return DecodedBody::Newer {
             needs: format!("{} version {version}: {field} {symbol:?} is not known to this program", E::NAME),
         };
     }
-    match value.resolve(ours).and_then(|value| apache_avro::from_value::<E>(&value)) {
-        Ok(event) => Read::Event(event),
-        Err(error) => Read::Malformed(format!("it cannot be read as {}: {error}", E::NAME)),
+    match value.resolve(current).and_then(|value| apache_avro::from_value::<E>(&value)) {
+        Ok(event) => DecodedBody::Event(event),
+        Err(error) => DecodedBody::Malformed(format!("the value cannot be resolved to {}: {error}", E::NAME)),
     }
 }
 
-/// The first enum field whose symbol our schema lacks.
-fn new_symbol(value: &Value, ours: &Schema) -> Option<(String, String)> {
-    let (Value::Record(fields), Schema::Record(record)) = (value, ours) else { return None };
+/// The first top-level enum field whose symbol the current schema lacks: its name, and the symbol.
+fn unknown_symbol(value: &Value, current: &Schema) -> Option<(String, String)> {
+    let (Value::Record(fields), Schema::Record(record)) = (value, current) else { return None };
     fields.iter().find_map(|(name, value)| {
         let value = match value {
             Value::Union(_, inner) => inner,

@@ -1,4 +1,4 @@
-//! Every released version of every schema, with its fingerprint.
+//! All released versions of all schemas, with their fingerprints.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -7,7 +7,7 @@ use apache_avro::Schema;
 
 include!(concat!(env!("OUT_DIR"), "/files.rs"));
 
-/// CRC-64-AVRO over the schema's canonical form.
+/// The CRC-64-AVRO of a schema's canonical form, little-endian.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub [u8; 8]);
 
@@ -25,8 +25,8 @@ impl fmt::Debug for Fingerprint {
 
 impl Fingerprint {
     pub fn of(schema: &Schema) -> Self {
-        // The library writes a primitive that has a logical type as `{"type":"long"}`; the canonical form of the
-        // specification, which other languages compute, has the bare name.
+        // `apache-avro` writes a primitive that has a logical type as `{"type":"long"}`. The canonical form of the
+        // specification, which other languages hash, has the bare name.
         let mut form = schema.canonical_form();
         for name in ["null", "boolean", "int", "long", "float", "double", "bytes", "string"] {
             form = form.replace(&format!(r#"{{"type":"{name}"}}"#), &format!("\"{name}\""));
@@ -41,7 +41,7 @@ fn crc_64_avro(bytes: &[u8]) -> u64 {
     bytes.iter().fold(EMPTY, |crc, byte| (crc >> 8) ^ (0..8).fold((crc ^ u64::from(*byte)) & 0xff, step))
 }
 
-/// One `NNN.avsc`.
+/// One released version of a schema: a file `<event>/NNN.avsc`.
 #[derive(Debug)]
 pub struct SchemaVersion {
     pub event: &'static str,
@@ -53,7 +53,7 @@ pub struct SchemaVersion {
 
 static VERSIONS: LazyLock<Vec<SchemaVersion>> = LazyLock::new(|| {
     let parse = |(event, number, json): &(&'static str, u32, &'static str)| {
-        // The files are compiled in, and a test parses each of them.
+        // The files are compiled in, and every test that uses a schema parses all of them.
         #[allow(clippy::panic)]
         let schema = Schema::parse_str(json).unwrap_or_else(|error| panic!("{event}/{number:03}.avsc: {error}"));
         let fingerprint = Fingerprint::of(&schema);
@@ -62,29 +62,30 @@ static VERSIONS: LazyLock<Vec<SchemaVersion>> = LazyLock::new(|| {
     FILES.iter().map(parse).collect()
 });
 
-/// Reads a schema's JSON.
+/// Parses a schema's JSON.
 pub fn parse(json: &str) -> Result<Schema, String> {
     Schema::parse_str(json).map_err(|error| error.to_string())
 }
 
-/// All versions, by event and number.
+/// All versions, sorted by event and number.
 pub fn versions() -> &'static [SchemaVersion] {
     &VERSIONS
 }
 
-/// The current version of an event.
+/// The current version of an event: the one with the highest number.
 pub fn current(event: &str) -> Option<&'static SchemaVersion> {
     versions().iter().rfind(|version| version.event == event)
 }
 
-/// The events that have a schema, in order.
+/// The names of the events that have a schema, sorted.
 pub fn event_names() -> Vec<&'static str> {
     let mut names: Vec<_> = versions().iter().map(|version| version.event).collect();
     names.dedup();
     names
 }
 
-/// The fields of an event's current schema that a topic's key may name; a nested field is written `source.topic`.
+/// The fields of an event's current schema that the topology may name in a topic's key. A nested field has the form
+/// `source.topic`.
 pub fn key_fields(event: &str) -> Vec<String> {
     let mut fields = Vec::new();
     let Some(Schema::Record(record)) = current(event).map(|version| &version.schema) else { return fields };
@@ -105,8 +106,8 @@ mod tests {
 
     use super::*;
 
-    /// Released files never change: their hashes are pinned beside them. A new file gets its line by
-    /// running this test with `CARBON_WRITE_LOCK=1`; an existing line is never rewritten.
+    /// Released files never change: `schemas.lock.json` pins their hashes. This test with `CARBON_WRITE_LOCK=1` adds
+    /// the line of a new file, and never changes an existing line.
     #[test]
     #[allow(clippy::unwrap_used)]
     fn law_13_released_schemas_are_pinned_in_the_lock() {
@@ -123,7 +124,7 @@ mod tests {
             }
             assert_eq!(locked.get(&name), Some(&found), "{name} differs from schemas.lock.json");
         }
-        assert_eq!(locked.len(), versions().len(), "schemas.lock.json names a version that is gone");
+        assert_eq!(locked.len(), versions().len(), "schemas.lock.json names a version that has no file");
         if std::env::var_os("CARBON_WRITE_LOCK").is_some() {
             std::fs::write(path, serde_json::to_string_pretty(&locked).unwrap() + "\n").unwrap();
         }
@@ -131,8 +132,8 @@ mod tests {
 
     #[test]
     #[allow(clippy::unwrap_used)]
-    fn law_13_fingerprints_are_those_that_other_languages_compute() {
-        // By fastavro 1.13 (`fastavro.schema.fingerprint`), byte by byte as they travel.
+    fn law_13_fingerprints_equal_those_of_fastavro() {
+        // Computed by `fastavro.schema.fingerprint` of fastavro 1.13; the bytes in the order of the frame.
         let record = |time| format!(r#"{{"type":"record","name":"a.B","fields":[{{"name":"t","type":{time}}}]}}"#);
         let with_logical_type = record(r#"{"type":"long","logicalType":"timestamp-millis"}"#);
         for (json, expected) in [
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_without_gaps() {
+    fn version_numbers_have_no_gaps() {
         for event in event_names() {
             let numbers: Vec<u32> = versions().iter().filter(|v| v.event == event).map(|v| v.number).collect();
             assert_eq!(numbers, (1..=numbers.len() as u32).collect::<Vec<_>>(), "{event}");

@@ -1,4 +1,4 @@
-//! `docs/events.md` is generated from the schemas: `CARBON_WRITE_DOCS=1 cargo test -p carbon-schemas` writes it.
+//! `docs/events.md` equals what the schemas generate. `CARBON_WRITE_DOCS=1 cargo test -p carbon-schemas` writes it.
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Write as _;
@@ -6,13 +6,14 @@ use std::fmt::Write as _;
 use carbon_schemas::{current, event_names, versions};
 use serde_json::Value;
 
-fn shown(kind: &Value) -> String {
+/// A field's Avro type as the table shows it.
+fn type_name(kind: &Value) -> String {
     match kind {
         Value::String(name) => name.clone(),
-        Value::Array(variants) => variants.iter().map(shown).collect::<Vec<_>>().join(" or "),
+        Value::Array(variants) => variants.iter().map(type_name).collect::<Vec<_>>().join(" or "),
         Value::Object(object) => match object["type"].as_str() {
-            Some("map") => format!("map of {}", shown(&object["values"])),
-            Some("array") => format!("array of {}", shown(&object["items"])),
+            Some("map") => format!("map of {}", type_name(&object["values"])),
+            Some("array") => format!("array of {}", type_name(&object["items"])),
             Some("enum") => {
                 let symbols: Vec<_> =
                     object["symbols"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
@@ -24,14 +25,14 @@ fn shown(kind: &Value) -> String {
                 format!("{{{}}}", fields.join(", "))
             }
             Some(base) => object.get("logicalType").and_then(Value::as_str).unwrap_or(base).to_owned(),
-            None => shown(&object["type"]),
+            None => type_name(&object["type"]),
         },
         other => other.to_string(),
     }
 }
 
 #[test]
-fn the_catalogue_of_events_is_current() {
+fn the_event_catalogue_is_up_to_date() {
     let mut page = String::from(
         "# Events\n\nGenerated from `schemas/<event>/NNN.avsc`. The topic has the event's name; `topology.yaml` says its key, its\n\
          partitions and how long it is kept. Records are Avro in single-object encoding (`C3 01`, then the CRC-64-AVRO\n\
@@ -52,7 +53,7 @@ fn the_catalogue_of_events_is_current() {
         .unwrap();
         for field in schema["fields"].as_array().unwrap() {
             let (name, doc) = (field["name"].as_str().unwrap(), field["doc"].as_str().unwrap_or_default());
-            writeln!(page, "| `{name}` | {} | {doc} |", shown(&field["type"])).unwrap();
+            writeln!(page, "| `{name}` | {} | {doc} |", type_name(&field["type"])).unwrap();
         }
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/events.md");

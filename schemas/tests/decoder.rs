@@ -1,5 +1,4 @@
-//! The decoder tells good records from poison (law 10): by which reason, and whether the key's row is
-//! quarantined or the record belongs nowhere.
+//! The decoder's results: good records, poison with its reason (law 10), and whether poison is quarantined or rejected.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -14,14 +13,14 @@ use carbon_schemas::events::{
 };
 use carbon_schemas::{Decoded, Decoder, Event, Limits, SchemaId, encode, frame};
 use proptest::prelude::*;
-use support::{PARTITIONS, STRANGER, Sent, body, dead_letter, decoder, embedding, entity, metadata, own_id};
+use support::{PARTITIONS, Sent, UNKNOWN_SCHEMA_ID, body, dead_letter, decoder, embedding, entity, metadata, own_id};
 
 #[test]
-fn good_records_pass_with_and_without_headers() {
+fn good_records_decode_with_and_without_headers() {
     assert_eq!(Sent::of(&entity()).accepted::<EntityChanged>(), entity());
     assert_eq!(Sent::of(&embedding()).without_headers().accepted::<EmbeddingGenerated>(), embedding());
     assert_eq!(Sent::of(&dead_letter()).accepted::<DeadLetter>(), dead_letter());
-    // Headers that nobody asks about say nothing.
+    // The decoder ignores other headers.
     assert_eq!(Sent::of(&entity()).header("x", b"\xff").accepted::<EntityChanged>(), entity());
     let decoded = Sent::of(&entity()).decode::<EntityChanged>().unwrap();
     assert_eq!(decoded.scope().unwrap().tenant().as_str(), "acme");
@@ -29,12 +28,12 @@ fn good_records_pass_with_and_without_headers() {
 }
 
 #[test]
-fn law_10_a_null_value_is_no_poison_and_its_key_still_counts() {
+fn law_10_a_null_value_is_not_poison_but_its_key_is_checked() {
     let null = Sent { value: None, ..Sent::of(&entity()) };
     assert_eq!(null.decode::<EntityChanged>().unwrap(), Decoded::Null { key: entity().key().unwrap() });
     assert_eq!(Sent { key: None, ..null.clone() }.rejected::<EntityChanged>().reason, UnreadableKey);
-    let astray = Sent { partition: (null.partition + 1) % PARTITIONS, ..null };
-    assert_eq!(astray.rejected::<EntityChanged>().reason, WrongPartition);
+    let misplaced = Sent { partition: (null.partition + 1) % PARTITIONS, ..null };
+    assert_eq!(misplaced.rejected::<EntityChanged>().reason, WrongPartition);
 }
 
 #[test]
@@ -64,7 +63,7 @@ fn law_10_malformed_values_are_quarantined() {
     assert!(poison.message.contains("0x7b"), "{}", poison.message);
 }
 
-/// Avro's `long`.
+/// Encodes a number as Avro's `long`.
 fn long(number: i64) -> Vec<u8> {
     let (mut rest, mut bytes) = (((number << 1) ^ (number >> 63)) as u64, Vec::new());
     while rest >= 0x80 {
@@ -76,11 +75,11 @@ fn long(number: i64) -> Vec<u8> {
 }
 
 #[test]
-fn law_10_hostile_lengths_are_malformed_and_allocate_nothing() {
+fn law_10_hostile_lengths_are_malformed_and_are_not_allocated() {
     let key = entity().key().unwrap();
     let event = EntityChanged { metadata: Default::default(), tags: vec![], ..entity() };
     let whole = body(&event);
-    // It ends with an empty map, an empty array and `deleted`: one byte each.
+    // The body ends with an empty map, an empty array and `deleted`: 1 byte each.
     let before_map = &whole[..whole.len() - 3];
     for size in [1 << 60, 1 << 40, 1 << 30, 32 << 20, i64::MAX, i64::MIN, -1] {
         let text = long(size);
@@ -90,7 +89,7 @@ fn law_10_hostile_lengths_are_malformed_and_allocate_nothing() {
         for (what, body) in [("text", text), ("map", map), ("array", array), ("key of a map", nested)] {
             let poison = Sent::with_body::<EntityChanged>(&key, &body).quarantined::<EntityChanged>();
             assert_eq!(poison.reason, Malformed, "{what} {size}: {}", poison.message);
-            // More than two records' worth is refused before it is asked of the allocator.
+            // A length above twice the record limit fails before the allocation.
             if what == "text" && size >= 32 << 20 {
                 assert!(poison.message.contains("16777216"), "{what} {size}: {}", poison.message);
             }
@@ -102,7 +101,7 @@ fn law_10_hostile_lengths_are_malformed_and_allocate_nothing() {
 }
 
 #[test]
-fn law_13_unknown_as_written_is_poison_and_we_do_not_write_it() {
+fn law_13_unknown_as_written_is_poison_and_is_never_encoded() {
     let letter = DeadLetter { kind: DeadLetterKind::Unknown, ..dead_letter() };
     assert_eq!(Sent::of(&letter).quarantined::<DeadLetter>().reason, UnknownKind);
     assert!(encode(&letter).is_err());
@@ -129,15 +128,15 @@ fn law_10_a_wrong_partition_is_rejected_and_names_the_setting() {
         assert!(poison.message.contains("partitioner=murmur2_random"), "{}", poison.message);
         assert!(poison.message.contains(&format!("partition {} of 6, not {partition}", good.partition)));
     }
-    // The default of librdkafka's clients is named where the topic says so.
+    // For a topic with `crc32`, the message names librdkafka's default partitioner.
     let mut crc = Decoder::<EntityChanged>::new(PARTITIONS, Partitioner::Crc32);
     let key = entity().key().unwrap().to_string();
-    let at_home = Sent { partition: Partitioner::Crc32.partition(key.as_bytes(), PARTITIONS), ..good.clone() };
-    assert!(matches!(at_home.decode_by(&mut crc).unwrap(), Decoded::Event { .. }));
-    let astray = Sent { partition: (at_home.partition + 1) % PARTITIONS, ..good };
-    let decoded = astray.decode_by(&mut crc).unwrap();
+    let well_placed = Sent { partition: Partitioner::Crc32.partition(key.as_bytes(), PARTITIONS), ..good.clone() };
+    assert!(matches!(well_placed.decode_by(&mut crc).unwrap(), Decoded::Event { .. }));
+    let misplaced = Sent { partition: (well_placed.partition + 1) % PARTITIONS, ..good };
+    let decoded = misplaced.decode_by(&mut crc).unwrap();
     assert!(decoded.poison().unwrap().message.contains("partitioner=consistent_random"), "{decoded:?}");
-    // An embedding lies where its entity lies, whatever its model.
+    // An embedding is in the partition number of its entity, whatever its model.
     assert_eq!(Sent::of(&embedding()).partition, Sent::of(&entity()).partition);
 }
 
@@ -156,7 +155,7 @@ fn law_10_an_unreadable_key_is_rejected() {
         Some(b"ac.me/instrument/a"),
         Some(long.as_bytes()),
     ];
-    // A good key in a wrong partition is another matter: the key is looked at first.
+    // The decoder reads the key before it checks the partition.
     for key in keys {
         let poison = Sent { key: key.map(<[u8]>::to_vec), ..Sent::of(&entity()) }.rejected::<EntityChanged>();
         assert_eq!(poison.reason, UnreadableKey, "{key:?}");
@@ -207,14 +206,14 @@ fn law_10_a_header_that_disagrees_with_the_payload_is_quarantined() {
         let poison = bare().header(name, value).quarantined::<EntityChanged>();
         assert_eq!(poison.reason, HeaderMismatch);
         assert!(poison.message.contains(name), "{}", poison.message);
-        // Nor does a good one in front hide it.
+        // A correct header before the wrong one changes nothing.
         let poison = Sent::of(&entity()).header(name, value).quarantined::<EntityChanged>();
         assert_eq!(poison.reason, HeaderMismatch);
     }
-    // A tenant where the payload says that it is nobody's.
+    // The header names a tenant, but the payload has none.
     let poison = Sent::of(&dead_letter()).header("tenant_id", b"acme").quarantined::<DeadLetter>();
     assert_eq!(poison.reason, HeaderMismatch);
-    // A UUID is one in any spelling.
+    // UUIDs are compared by value, not by spelling.
     let upper = entity().event_id.to_string().to_uppercase();
     assert_eq!(bare().header("event_id", upper.as_bytes()).accepted::<EntityChanged>(), entity());
 }
@@ -257,7 +256,7 @@ fn law_10_a_field_beyond_its_limits_is_quarantined() {
     for (n, event) in bad.into_iter().enumerate() {
         let poison = Sent::of(&event).quarantined::<EntityChanged>();
         assert_eq!(poison.reason, FieldLimit, "{n}: {}", poison.message);
-        // What the decoder would refuse is not written either.
+        // The encoder rejects what the decoder would reject.
         assert!(encode(&event).is_err(), "{n}");
     }
 }
@@ -308,10 +307,10 @@ fn law_10_a_vector_that_is_not_its_dimension_is_quarantined() {
     assert_eq!(Sent::of(&largest).accepted::<EmbeddingGenerated>(), largest);
 }
 
-/// Values that come close to good ones, and those that do not.
+/// Arbitrary values: noise, noise in a valid frame, and good values with changed bytes.
 fn values(good: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     let body = good[10..].to_vec();
-    let frames = [good[..10].to_vec(), frame(STRANGER, &[]), frame(SchemaId::Registry(1), &[])];
+    let frames = [good[..10].to_vec(), frame(UNKNOWN_SCHEMA_ID, &[]), frame(SchemaId::Registry(1), &[])];
     let noise = prop::collection::vec(any::<u8>(), 0..200);
     let framed =
         (prop::sample::select(frames.to_vec()), noise.clone()).prop_map(|(frame, noise)| [frame, noise].concat());
@@ -323,8 +322,8 @@ fn values(good: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![1 => noise, 3 => framed, 4 => spoilt]
 }
 
-/// Decodes to a verdict, with the log answering that it knows no strange schema.
-fn verdict<E: Event>(sent: &Sent) -> Decoded<E> {
+/// Decodes a record with a log that knows no schema but the current one.
+fn decode_with_empty_log<E: Event>(sent: &Sent) -> Decoded<E> {
     let mut decoder = decoder::<E>();
     match sent.decode_by(&mut decoder) {
         Ok(decoded) => decoded,
@@ -338,7 +337,7 @@ fn verdict<E: Event>(sent: &Sent) -> Decoded<E> {
 
 fn check_any<E: Event>(event: &E, value: Vec<u8>) -> Result<(), TestCaseError> {
     let sent = Sent { value: Some(value), ..Sent::of(event) };
-    match verdict::<E>(&sent) {
+    match decode_with_empty_log::<E>(&sent) {
         Decoded::Event { event, key } => {
             prop_assert_eq!(event.key().unwrap(), key);
             prop_assert!(event.check().is_ok() && !event.is_unknown());
@@ -353,7 +352,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn law_10_any_bytes_get_a_verdict(
+    fn law_10_any_bytes_decode_to_an_event_or_to_poison(
         entities in values(Sent::of(&entity()).value.unwrap()),
         embeddings in values(Sent::of(&embedding()).value.unwrap()),
         letters in values(Sent::of(&dead_letter()).value.unwrap()),
@@ -363,9 +362,9 @@ proptest! {
         check_any(&dead_letter(), letters)?;
     }
 
-    /// What is read as a key is written the same, so that a key has one row.
+    /// A parsed key prints as the same text, so that a key has exactly one row.
     #[test]
-    fn law_10_any_key_is_read_as_itself_or_not_at_all(bytes: Vec<u8>, near in "[ta.@+: /0-9-]{1,9}", parts in "[ t+]{0,2}[/:][+0-2]{1,2}[/:][ +0-2]{1,2}") {
+    fn law_10_any_key_parses_to_itself_or_is_rejected(bytes: Vec<u8>, near in "[ta.@+: /0-9-]{1,9}", parts in "[ t+]{0,2}[/:][+0-2]{1,2}[/:][ +0-2]{1,2}") {
         fn check<E: Event>(bytes: &[u8]) -> Result<(), TestCaseError> {
             if let Some(key) = std::str::from_utf8(bytes).ok().and_then(|text| E::parse_key(text).ok()) {
                 prop_assert_eq!(key.to_string().into_bytes(), bytes);

@@ -1,6 +1,6 @@
-//! Pinned bytes of every schema version. `<event>/NNN.golden.json` lists examples with their Avro bytes, which
-//! fastavro wrote; together the examples of a version take every union branch and every enum symbol. A new
-//! event needs a line in [`check_all_of`], a new version needs its file.
+//! Pinned bytes of every schema version. `<event>/NNN.golden.json` lists examples with their Avro bytes, which fastavro
+//! wrote. Together the examples of a version cover every union branch and every enum symbol. A new event needs a line
+//! in [`check_all_of`], and a new version needs its file.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -26,7 +26,7 @@ struct Golden {
     name: String,
     /// The record's key.
     key: String,
-    /// The payload as it is read today, field by field; bytes are lists of numbers.
+    /// The payload as the current version decodes it, field by field. Bytes are lists of numbers.
     event: serde_json::Value,
     /// The Avro body, without a frame.
     hex: String,
@@ -54,7 +54,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The record of an example, in its own partition.
+/// Decodes the record of an example, in the partition of its key.
 fn decode<E: Event>(version: &SchemaVersion, event: &E, body: &[u8]) -> Decoded<E> {
     const PARTITIONS: u32 = 6;
     let key = event.key().unwrap();
@@ -77,7 +77,11 @@ fn check<E: Event>() {
             let event: E = serde_json::from_value(golden.event.clone()).unwrap_or_else(|error| panic!("{at}: {error}"));
             assert_eq!(event.key().unwrap().to_string(), golden.key, "{at}");
             if version.number == E::schema().version.number {
-                assert_eq!(serde_json::to_value(&event).unwrap(), golden.event, "{at} names every field");
+                assert_eq!(
+                    serde_json::to_value(&event).unwrap(),
+                    golden.event,
+                    "{at}: the example must name every field"
+                );
                 assert_eq!(hex(&encode(&event).unwrap()), golden.hex, "{at}");
             }
             let decoded = decode(version, &event, &golden.body());
@@ -86,7 +90,7 @@ fn check<E: Event>() {
     }
 }
 
-/// Finds the type of an event.
+/// Checks all versions of the event with this name.
 fn check_all_of(event: &str) {
     match event {
         ArtifactChanged::NAME => check::<ArtifactChanged>(),
@@ -101,19 +105,19 @@ fn check_all_of(event: &str) {
         ModelRegistered::NAME => check::<ModelRegistered>(),
         RunLogged::NAME => check::<RunLogged>(),
         WebhookChanged::NAME => check::<WebhookChanged>(),
-        other => panic!("{other} has no golden: give it one, and its line here"),
+        other => panic!("{other} is not checked: add its golden file, and its line here"),
     }
 }
 
 #[test]
-fn law_13_every_event_is_written_as_pinned_and_every_version_is_read() {
+fn law_13_events_encode_to_the_pinned_bytes_and_all_versions_decode() {
     assert!(event_names().len() >= 8);
     event_names().into_iter().for_each(check_all_of);
 }
 
-/// The bytes say the same to a reader that knows nothing of our types.
+/// A generic Avro reader, without the typed payloads, decodes the same fields.
 #[test]
-fn law_13_the_pinned_bytes_are_avro_to_a_generic_reader() {
+fn law_13_a_generic_avro_reader_decodes_the_pinned_bytes() {
     for version in versions() {
         let reader = GenericDatumReader::builder(&version.schema).human_readable(false).build().unwrap();
         for golden in goldens(version) {
@@ -121,8 +125,8 @@ fn law_13_the_pinned_bytes_are_avro_to_a_generic_reader() {
             let mut rest = body.as_slice();
             let value = reader.read_value(&mut rest).unwrap();
             assert!(rest.is_empty(), "{}: {} bytes are left", golden.name, rest.len());
-            let Value::Record(fields) = value else { panic!("{} is no record", version.event) };
-            // An older version lacks fields that are read by their default today.
+            let Value::Record(fields) = value else { panic!("{} is not a record", version.event) };
+            // An older version lacks fields that the current version fills with defaults.
             for (name, value) in fields {
                 let value = serde_json::Value::try_from(value).unwrap();
                 assert_eq!(Some(&value), golden.event.get(&name), "{} {:?}: {name}", version.event, golden.name);
@@ -131,42 +135,45 @@ fn law_13_the_pinned_bytes_are_avro_to_a_generic_reader() {
     }
 }
 
-/// What the examples of a version show: `path` and the branch, symbol or fullness there.
-fn shown(path: &str, schema: &Schema, value: &Value, seen: &mut BTreeSet<String>) {
+/// Adds what a value covers to `seen`: per path the union branch, the enum symbol, the boolean, or empty or not.
+fn collect_covered(path: &str, schema: &Schema, value: &Value, seen: &mut BTreeSet<String>) {
     match (schema, value) {
         (Schema::Record(record), Value::Record(fields)) => {
             for (field, (name, value)) in record.fields.iter().zip(fields) {
-                shown(&format!("{path}.{name}"), &field.schema, value, seen);
+                collect_covered(&format!("{path}.{name}"), &field.schema, value, seen);
             }
         }
         (Schema::Union(union), Value::Union(branch, value)) => {
             seen.insert(format!("{path} branch {branch}"));
-            shown(path, &union.variants()[*branch as usize], value, seen);
+            collect_covered(path, &union.variants()[*branch as usize], value, seen);
         }
         (Schema::Enum(_), Value::Enum(_, symbol)) => drop(seen.insert(format!("{path} is {symbol}"))),
         (Schema::Boolean, Value::Boolean(value)) => drop(seen.insert(format!("{path} is {value}"))),
         (Schema::Array(array), Value::Array(items)) => {
             seen.insert(format!("{path} empty: {}", items.is_empty()));
-            items.iter().for_each(|item| shown(&format!("{path}[]"), &array.items, item, seen));
+            items.iter().for_each(|item| collect_covered(&format!("{path}[]"), &array.items, item, seen));
         }
         (Schema::Map(map), Value::Map(items)) => {
             seen.insert(format!("{path} empty: {}", items.is_empty()));
-            items.values().for_each(|item| shown(&format!("{path}[]"), &map.types, item, seen));
+            items.values().for_each(|item| collect_covered(&format!("{path}[]"), &map.types, item, seen));
         }
         _ => {}
     }
 }
 
-/// What they ought to show: all but the enum symbol `unknown`, which nobody writes.
-fn wanted(path: &str, schema: &Schema, all: &mut BTreeSet<String>) {
+/// Adds what the examples must cover to `all`: everything but the enum symbol `unknown`, which no program writes.
+fn collect_required(path: &str, schema: &Schema, all: &mut BTreeSet<String>) {
     match schema {
         Schema::Record(record) => {
-            record.fields.iter().for_each(|field| wanted(&format!("{path}.{}", field.name), &field.schema, all));
+            record
+                .fields
+                .iter()
+                .for_each(|field| collect_required(&format!("{path}.{}", field.name), &field.schema, all));
         }
         Schema::Union(union) => {
             for (branch, schema) in union.variants().iter().enumerate() {
                 all.insert(format!("{path} branch {branch}"));
-                wanted(path, schema, all);
+                collect_required(path, schema, all);
             }
         }
         Schema::Enum(kind) => {
@@ -175,27 +182,27 @@ fn wanted(path: &str, schema: &Schema, all: &mut BTreeSet<String>) {
         Schema::Boolean => all.extend([format!("{path} is true"), format!("{path} is false")]),
         Schema::Array(array) => {
             all.extend([format!("{path} empty: true"), format!("{path} empty: false")]);
-            wanted(&format!("{path}[]"), &array.items, all);
+            collect_required(&format!("{path}[]"), &array.items, all);
         }
         Schema::Map(map) => {
             all.extend([format!("{path} empty: true"), format!("{path} empty: false")]);
-            wanted(&format!("{path}[]"), &map.types, all);
+            collect_required(&format!("{path}[]"), &map.types, all);
         }
         _ => {}
     }
 }
 
 #[test]
-fn law_13_the_examples_take_every_branch_of_their_schema() {
+fn law_13_the_examples_cover_every_branch_of_their_schema() {
     for version in versions() {
         let reader = GenericDatumReader::builder(&version.schema).human_readable(false).build().unwrap();
         let (mut seen, mut all) = (BTreeSet::new(), BTreeSet::new());
-        wanted(version.event, &version.schema, &mut all);
+        collect_required(version.event, &version.schema, &mut all);
         for golden in goldens(version) {
             let value = reader.read_value(&mut golden.body().as_slice()).unwrap();
-            shown(version.event, &version.schema, &value, &mut seen);
+            collect_covered(version.event, &version.schema, &value, &mut seen);
         }
         let missing: Vec<_> = all.difference(&seen).collect();
-        assert!(missing.is_empty(), "no example of {}/{:03} shows {missing:?}", version.event, version.number);
+        assert!(missing.is_empty(), "no example of {}/{:03} covers {missing:?}", version.event, version.number);
     }
 }

@@ -1,5 +1,5 @@
-//! Schemas only grow (law 13): what another version wrote is read, what says something new stops the
-//! partition, and a schema that nobody knows is poison.
+//! Schemas only grow (law 13): records of other versions decode, a new enum symbol halts the partition, and a schema
+//! that the log does not know is poison.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -12,7 +12,7 @@ use carbon_schemas::PoisonReason::{Malformed, UnknownKind, UnknownSchema};
 use carbon_schemas::events::{DeadLetter, EmbeddingGenerated, EntityChanged, GenerationChanged, GenerationState};
 use carbon_schemas::{DecodeError, Decoded, Event, Fingerprint, PoisonReason, SchemaId, frame, parse};
 use serde_json::{Value as Json, json};
-use support::{STRANGER, Sent, body, dead_letter, decoder, embedding, entity, own_id};
+use support::{Sent, UNKNOWN_SCHEMA_ID, body, dead_letter, decoder, embedding, entity, own_id};
 
 /// Another version of an event's schema.
 struct Version {
@@ -21,17 +21,17 @@ struct Version {
 }
 
 impl Version {
-    /// Our schema, changed.
+    /// The current schema with a change.
     fn of<E: Event>(change: impl FnOnce(&mut Json)) -> Self {
         let mut schema: Json = serde_json::from_str(E::schema().version.json).unwrap();
         change(&mut schema);
         let json = schema.to_string();
         let id = SchemaId::Fingerprint(Fingerprint::of(&parse(&json).unwrap()));
-        assert_ne!(id, own_id::<E>(), "the change has its own fingerprint");
+        assert_ne!(id, own_id::<E>(), "the change must change the fingerprint");
         Self { json, id }
     }
 
-    /// The record that a program of this version writes: ours, with its fields changed.
+    /// The record that a program of this version writes: the event with changed fields.
     fn write<E: Event>(&self, event: &E, change: impl FnOnce(&mut Vec<(String, Value)>)) -> Sent {
         let reader = GenericDatumReader::builder(&E::schema().version.schema).human_readable(false).build().unwrap();
         let Value::Record(mut fields) = reader.read_value(&mut body(event).as_slice()).unwrap() else { panic!() };
@@ -42,13 +42,13 @@ impl Version {
         Sent { value: Some(frame(self.id, &body)), ..Sent::of(event) }
     }
 
-    /// Decodes as the consume loop does: the log is asked for the schema once.
+    /// Decodes as the consume loop does, which fetches the schema from the log once.
     fn read<E: Event>(&self, sent: &Sent) -> Result<Decoded<E>, DecodeError> {
         let mut decoder = decoder::<E>();
         assert_eq!(sent.decode_by(&mut decoder), Err(DecodeError::NeedSchema(self.id)));
         decoder.learn(self.id, Some(&self.json));
         let decoded = sent.decode_by(&mut decoder);
-        assert_eq!(sent.decode_by(&mut decoder), decoded, "it is kept");
+        assert_eq!(sent.decode_by(&mut decoder), decoded, "the schema must stay cached");
         decoded
     }
 }
@@ -68,12 +68,12 @@ fn good<E: Event>(event: &E) -> Result<Decoded<E>, DecodeError> {
 fn quarantined<E: Event>(decoded: Result<Decoded<E>, DecodeError>) -> PoisonReason {
     match decoded.unwrap() {
         Decoded::Quarantined { poison, .. } => poison.reason,
-        other => panic!("it is to be quarantined: {other:?}"),
+        other => panic!("the record must be quarantined: {other:?}"),
     }
 }
 
 #[test]
-fn law_13_a_newer_version_with_more_fields_is_read_by_the_log_s_copy_of_its_schema() {
+fn law_13_a_newer_version_with_more_fields_decodes_with_the_schema_from_the_log() {
     let kind = json!({"type": "enum", "name": "Grade", "symbols": ["unknown", "fine"], "default": "unknown"});
     let newer = Version::of::<EntityChanged>(|schema| {
         schema["version"] = 2.into();
@@ -89,7 +89,7 @@ fn law_13_a_newer_version_with_more_fields_is_read_by_the_log_s_copy_of_its_sche
 }
 
 #[test]
-fn law_13_an_older_version_is_read_with_defaults() {
+fn law_13_an_older_version_decodes_with_defaults() {
     let older = Version::of::<EntityChanged>(|schema| {
         fields(schema).retain(|field| field["name"] != "tags" && field["name"] != "deleted");
     });
@@ -101,7 +101,7 @@ fn law_13_an_older_version_is_read_with_defaults() {
 }
 
 #[test]
-fn law_13_a_symbol_that_we_do_not_know_stops_the_partition_and_names_the_version() {
+fn law_13_a_new_enum_symbol_halts_the_partition_and_names_the_version() {
     let newer = Version::of::<DeadLetter>(|schema| {
         schema["version"] = 7.into();
         field(schema, "kind")["type"]["symbols"].as_array_mut().unwrap().push("forwarded".into());
@@ -119,15 +119,15 @@ fn law_13_a_symbol_that_we_do_not_know_stops_the_partition_and_names_the_version
                 assert!(needs.contains(part), "{needs}");
             }
         }
-        other => panic!("it must stop: {other:?}"),
+        other => panic!("the partition must halt: {other:?}"),
     }
-    // The same writer's other records are read, and its `unknown` is poison, not a stop.
+    // Other records of the same writer decode. Its `unknown` is poison and does not halt the partition.
     assert_eq!(newer.read(&with_kind(1, "reported")), good(&dead_letter()));
     assert_eq!(quarantined(newer.read::<DeadLetter>(&with_kind(0, "unknown"))), UnknownKind);
 }
 
 #[test]
-fn law_13_a_new_symbol_within_a_union_stops_as_well() {
+fn law_13_a_new_enum_symbol_in_a_union_halts_the_partition() {
     let newer = Version::of::<EmbeddingGenerated>(|schema| {
         schema["version"] = 2.into();
         field(schema, "reason")["type"][1]["symbols"].as_array_mut().unwrap().push("too_long".into());
@@ -140,7 +140,7 @@ fn law_13_a_new_symbol_within_a_union_stops_as_well() {
     let symbol = |index, symbol: &str| Value::Union(1, Box::new(Value::Enum(index, symbol.into())));
     match newer.read::<EmbeddingGenerated>(&with_reason(symbol(4, "too_long"))) {
         Err(DecodeError::Newer { needs, .. }) => assert!(needs.contains("version 2"), "{needs}"),
-        other => panic!("it must stop: {other:?}"),
+        other => panic!("the partition must halt: {other:?}"),
     }
     let decoded = newer.read::<EmbeddingGenerated>(&with_reason(symbol(0, "unknown")));
     assert_eq!(quarantined(decoded), UnknownKind);
@@ -148,7 +148,7 @@ fn law_13_a_new_symbol_within_a_union_stops_as_well() {
 }
 
 #[test]
-fn law_13_a_symbol_that_moved_is_read_by_its_name() {
+fn law_13_an_enum_symbol_with_another_index_decodes_by_its_name() {
     let event = GenerationChanged {
         event_id: uuid::Uuid::nil(),
         occurred_at: carbon_core::Timestamp(0),
@@ -176,22 +176,22 @@ fn law_13_a_symbol_that_moved_is_read_by_its_name() {
 }
 
 #[test]
-fn law_13_a_schema_that_the_log_does_not_know_is_poison_and_is_asked_for_again() {
-    let sent = Sent { value: Some(frame(STRANGER, &body(&entity()))), ..Sent::of(&entity()) };
+fn law_13_a_schema_that_the_log_does_not_know_is_poison_and_is_fetched_again() {
+    let sent = Sent { value: Some(frame(UNKNOWN_SCHEMA_ID, &body(&entity()))), ..Sent::of(&entity()) };
     let mut decoder = decoder::<EntityChanged>();
     for answer in [None, Some("{not a schema"), None] {
-        assert_eq!(sent.decode_by(&mut decoder), Err(DecodeError::NeedSchema(STRANGER)));
-        decoder.learn(STRANGER, answer);
+        assert_eq!(sent.decode_by(&mut decoder), Err(DecodeError::NeedSchema(UNKNOWN_SCHEMA_ID)));
+        decoder.learn(UNKNOWN_SCHEMA_ID, answer);
         assert_eq!(quarantined(sent.decode_by(&mut decoder)), UnknownSchema);
     }
-    // Records of ours go on meanwhile.
+    // Records of the current schema still decode.
     assert_eq!(Sent::of(&entity()).decode_by(&mut decoder), good(&entity()));
-    // A record that belongs nowhere asks for nothing.
+    // A record that is rejected needs no schema.
     assert!(matches!(Sent { key: None, ..sent }.decode_by(&mut decoder), Ok(Decoded::Rejected { .. })));
 }
 
 #[test]
-fn both_frames_are_read_whatever_id_a_registry_gave_our_schema() {
+fn both_frames_decode_whatever_id_the_registry_assigned() {
     let id = SchemaId::Registry(0x0102_0304);
     let value = frame(id, &body(&entity()));
     assert_eq!(value[..5], [0, 1, 2, 3, 4]);
@@ -206,7 +206,7 @@ fn both_frames_are_read_whatever_id_a_registry_gave_our_schema() {
 }
 
 #[test]
-fn law_13_a_writer_that_broke_the_rules_is_malformed() {
+fn law_13_a_record_of_an_incompatible_schema_is_malformed() {
     let renamed = Version::of::<EntityChanged>(|schema| field(schema, "text")["name"] = "body".into());
     let sent = renamed.write(&entity(), |fields| {
         fields.iter_mut().find(|(name, _)| name == "text").unwrap().0 = "body".into();
@@ -220,7 +220,7 @@ fn law_13_a_writer_that_broke_the_rules_is_malformed() {
 }
 
 #[test]
-fn law_10_another_writer_s_bytes_are_read_whole_or_not_at_all() {
+fn law_10_missing_and_extra_bytes_of_another_version_are_malformed() {
     let newer = Version::of::<EntityChanged>(|schema| {
         fields(schema).push(json!({"name": "more", "type": "long", "default": 0}));
     });
@@ -229,7 +229,7 @@ fn law_10_another_writer_s_bytes_are_read_whole_or_not_at_all() {
     for value in [value[..value.len() - 1].to_vec(), [value.as_slice(), &[0]].concat()] {
         assert_eq!(quarantined(newer.read::<EntityChanged>(&Sent { value: Some(value), ..sent.clone() })), Malformed);
     }
-    // Limits and headers hold for them too.
+    // The limits apply to other versions as well.
     let long = EntityChanged { tags: vec!["x".repeat(101)], ..entity() };
     let sent = newer.write(&long, |fields| fields.push(("more".into(), Value::Long(1))));
     assert_eq!(quarantined(newer.read::<EntityChanged>(&sent)), PoisonReason::FieldLimit);

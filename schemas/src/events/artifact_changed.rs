@@ -1,11 +1,13 @@
+//! `ml.artifact.changed.v1`: files of runs and logged models.
+
 use carbon_core::{TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::tracking::{TenantKey, check_path, is_sha256};
-use crate::event::{Event, event_schema, uuid_text};
+use super::tracking::{check_path, is_sha256};
+use crate::event::{Event, common_fields, tenant_key, uuid_text};
 
-/// What became of a file.
+/// The change to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ArtifactKind {
@@ -28,12 +30,13 @@ pub struct ArtifactChanged {
     pub sha256: Option<String>,
 }
 
-/// The owner of paths that name neither run nor logged model.
+/// The owner of paths that name neither a run nor a logged model.
 const SHARED: &str = "shared";
 
 impl ArtifactChanged {
-    /// Whose file a path is, by MLflow's layout: `<experiment>/<run>/artifacts/…` and
-    /// `<experiment>/models/<model>/artifacts/…`. All events of one path are then in one partition.
+    /// The run or logged model that owns a path, by MLflow's layout: `<experiment>/<run>/artifacts/…` and
+    /// `<experiment>/models/<model>/artifacts/…`. The owner is the record key's id, so all events of one path are in
+    /// one partition.
     pub fn owner_of(path: &str) -> &str {
         let mut parts = path.split('/');
         let (_, second, third, fourth) = (parts.next(), parts.next(), parts.next(), parts.next());
@@ -46,30 +49,8 @@ impl ArtifactChanged {
 }
 
 impl Event for ArtifactChanged {
-    const NAME: &'static str = "ml.artifact.changed.v1";
-    type Key = TenantKey;
-
-    event_schema!(ArtifactChanged);
-
-    fn event_id(&self) -> Uuid {
-        self.event_id
-    }
-
-    fn occurred_at(&self) -> Timestamp {
-        self.occurred_at
-    }
-
-    fn tenant(&self) -> Option<&TenantId> {
-        Some(&self.tenant_id)
-    }
-
-    fn key(&self) -> Result<TenantKey, String> {
-        TenantKey::new(&self.tenant_id, &self.owner)
-    }
-
-    fn parse_key(text: &str) -> Result<TenantKey, String> {
-        TenantKey::parse(text)
-    }
+    common_fields!("ml.artifact.changed.v1");
+    tenant_key!(owner);
 
     fn check(&self) -> Result<(), String> {
         check_path(&self.path)?;
@@ -95,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_owner_is_in_the_path() {
+    fn the_path_determines_the_owner() {
         for (path, owner) in [
             ("10/abc/artifacts/a.txt", "abc"),
             ("10/abc/artifacts", "abc"),

@@ -1,3 +1,5 @@
+//! `ml.deadletter.v1`: poison records, and what operators decided about them.
+
 use std::collections::BTreeMap;
 
 use carbon_core::{Position, PositionError, TenantId, Timestamp};
@@ -5,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Source;
-use crate::event::{Event, event_schema, uuid_text};
+use crate::event::{Event, common_fields, uuid_text};
 
-/// What became of a dead letter.
+/// The state of a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeadLetterKind {
@@ -17,7 +19,7 @@ pub enum DeadLetterKind {
     Dropped,
 }
 
-/// `ml.deadletter.v1`: a record that no processor can take. Keyed by its source position.
+/// `ml.deadletter.v1`: a poison record was reported, redriven or dropped. The key is the position of that record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
     #[serde(with = "uuid_text")]
@@ -42,23 +44,10 @@ fn key_of(source: &Position) -> String {
 }
 
 impl Event for DeadLetter {
-    const NAME: &'static str = "ml.deadletter.v1";
-    /// `topic/partition/offset` of the source.
+    common_fields!("ml.deadletter.v1");
+
+    /// `topic/partition/offset` of the poison record.
     type Key = String;
-
-    event_schema!(DeadLetter);
-
-    fn event_id(&self) -> Uuid {
-        self.event_id
-    }
-
-    fn occurred_at(&self) -> Timestamp {
-        self.occurred_at
-    }
-
-    fn tenant(&self) -> Option<&TenantId> {
-        self.tenant_id.as_ref()
-    }
 
     fn key(&self) -> Result<String, String> {
         Ok(key_of(&self.source.position()?))
@@ -66,10 +55,10 @@ impl Event for DeadLetter {
 
     fn parse_key(text: &str) -> Result<String, String> {
         let position: Position = text.replace('/', ":").parse().map_err(|error: PositionError| error.to_string())?;
-        // One position has one key: `t/07/1` or `t:7:1` would be others.
+        // One position has one key: `t/07/1` and `t:7:1` are rejected.
         match key_of(&position) {
             key if key == text => Ok(key),
-            key => Err(format!("{text:?} is not the key of a dead letter, {key} would be")),
+            key => Err(format!("{text:?} is not the key of a dead letter; expected {key}")),
         }
     }
 

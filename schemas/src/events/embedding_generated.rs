@@ -1,12 +1,14 @@
+//! `ml.embedding.generated.v1`: vectors of entities.
+
 use std::fmt;
 
-use carbon_core::{EntityKey, Metadata, ModelRef, TenantId, Timestamp};
+use carbon_core::{EntityKey, IdError, Metadata, ModelRef, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Source;
-use super::entity_changed::parse_entity_key;
-use crate::event::{Event, Limits, event_schema, uuid_text};
+use super::entity_changed::{entity_key, parse_entity_key};
+use crate::event::{Event, Limits, common_fields, uuid_text};
 
 /// Why an embedding record has no vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,11 +19,11 @@ pub enum DeletedReason {
     Requested,
     /// The entity's last record is poison (law 10).
     Quarantined,
-    /// The encoder refuses the text.
+    /// The encoder rejected the text.
     NotEmbeddable,
 }
 
-/// `ml.embedding.generated.v1`: the vector of an entity's text by one model, with its snapshot.
+/// `ml.embedding.generated.v1`: the vector of an entity's text by one model, with a snapshot of the entity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EmbeddingGenerated {
     #[serde(with = "uuid_text")]
@@ -43,11 +45,15 @@ pub struct EmbeddingGenerated {
     pub source: Source,
 }
 
-/// An entity's embedding by one model: `tenant/type/id/model@version@precision`.
+/// The record key of an entity's embedding by one model: `tenant/type/id/model@version@precision`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EmbeddingKey {
     pub entity: EntityKey,
     pub model: ModelRef,
+}
+
+fn parse_model(text: &str) -> Result<ModelRef, String> {
+    text.parse().map_err(|error: IdError| error.to_string())
 }
 
 impl fmt::Display for EmbeddingKey {
@@ -57,32 +63,18 @@ impl fmt::Display for EmbeddingKey {
 }
 
 impl Event for EmbeddingGenerated {
-    const NAME: &'static str = "ml.embedding.generated.v1";
+    common_fields!("ml.embedding.generated.v1");
+
     type Key = EmbeddingKey;
 
-    event_schema!(EmbeddingGenerated);
-
-    fn event_id(&self) -> Uuid {
-        self.event_id
-    }
-
-    fn occurred_at(&self) -> Timestamp {
-        self.occurred_at
-    }
-
-    fn tenant(&self) -> Option<&TenantId> {
-        Some(&self.tenant_id)
-    }
-
     fn key(&self) -> Result<EmbeddingKey, String> {
-        let entity = EntityKey::parse(self.tenant_id.as_str(), &self.entity_type, &self.entity_id)
-            .map_err(|error| error.to_string())?;
-        Ok(EmbeddingKey { entity, model: self.model.parse().map_err(|error: carbon_core::IdError| error.to_string())? })
+        let entity = entity_key(self.tenant_id.as_str(), &self.entity_type, &self.entity_id)?;
+        Ok(EmbeddingKey { entity, model: parse_model(&self.model)? })
     }
 
     fn parse_key(text: &str) -> Result<EmbeddingKey, String> {
         let (entity, model) = text.rsplit_once('/').ok_or("the key is not tenant/type/id/model")?;
-        let model = model.parse().map_err(|error: carbon_core::IdError| error.to_string())?;
+        let model = parse_model(model)?;
         Ok(EmbeddingKey { entity: parse_entity_key(entity)?, model })
     }
 
@@ -95,12 +87,12 @@ impl Event for EmbeddingGenerated {
         self.source.position()?;
         match &self.vector {
             None if self.deleted && self.dimension == 0 => Ok(()),
-            None if self.deleted => Err("a deletion has dimension 0".into()),
+            None if self.deleted => Err("a deletion must have dimension 0".into()),
             None => Err("the vector is missing".into()),
-            Some(_) if self.deleted => Err("a deletion has no vector".into()),
+            Some(_) if self.deleted => Err("a deletion must not have a vector".into()),
             Some(bytes) => {
                 if !(1..=Limits::DIMENSION).contains(&self.dimension) {
-                    return Err(format!("dimension {} is not in 1..={}", self.dimension, Limits::DIMENSION));
+                    return Err(format!("dimension {} is not from 1 to {}", self.dimension, Limits::DIMENSION));
                 }
                 if bytes.len() != self.dimension as usize * 4 {
                     return Err(format!(
@@ -112,7 +104,7 @@ impl Event for EmbeddingGenerated {
                 }
                 match vector_from_bytes(bytes).iter().all(|number| number.is_finite()) {
                     true => Ok(()),
-                    false => Err("the vector holds a number that is not finite".into()),
+                    false => Err("the vector contains a number that is not finite".into()),
                 }
             }
         }
@@ -123,12 +115,12 @@ impl Event for EmbeddingGenerated {
     }
 }
 
-/// Little-endian 32-bit floats.
+/// Encodes a vector as little-endian 32-bit floats.
 pub fn vector_to_bytes(vector: &[f32]) -> Vec<u8> {
     vector.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
-/// The reverse of [`vector_to_bytes`]; bytes beyond the last whole number are dropped.
+/// Decodes what [`vector_to_bytes`] encoded. Bytes after the last complete float are ignored.
 pub fn vector_from_bytes(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
 }

@@ -1,10 +1,12 @@
+//! `ml.entity.changed.v1`: entities, as their producers publish them.
+
 use carbon_core::{EntityKey, Metadata, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::event::{Event, event_schema, uuid_text};
+use crate::event::{Event, common_fields, uuid_text};
 
-/// `ml.entity.changed.v1`: an entity's whole new state, or its deletion.
+/// `ml.entity.changed.v1`: the complete new state of an entity, or its deletion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EntityChanged {
     #[serde(with = "uuid_text")]
@@ -20,25 +22,12 @@ pub struct EntityChanged {
 }
 
 impl Event for EntityChanged {
-    const NAME: &'static str = "ml.entity.changed.v1";
+    common_fields!("ml.entity.changed.v1");
+
     type Key = EntityKey;
 
-    event_schema!(EntityChanged);
-
-    fn event_id(&self) -> Uuid {
-        self.event_id
-    }
-
-    fn occurred_at(&self) -> Timestamp {
-        self.occurred_at
-    }
-
-    fn tenant(&self) -> Option<&TenantId> {
-        Some(&self.tenant_id)
-    }
-
     fn key(&self) -> Result<EntityKey, String> {
-        EntityKey::parse(self.tenant_id.as_str(), &self.entity_type, &self.entity_id).map_err(|error| error.to_string())
+        entity_key(self.tenant_id.as_str(), &self.entity_type, &self.entity_id)
     }
 
     fn parse_key(text: &str) -> Result<EntityKey, String> {
@@ -50,6 +39,11 @@ impl Event for EntityChanged {
     }
 }
 
+pub(super) fn entity_key(tenant: &str, entity_type: &str, entity_id: &str) -> Result<EntityKey, String> {
+    EntityKey::parse(tenant, entity_type, entity_id).map_err(|error| error.to_string())
+}
+
+/// Parses `tenant/type/id`.
 pub(super) fn parse_entity_key(text: &str) -> Result<EntityKey, String> {
     let mut parts = text.split('/');
     let (Some(tenant), Some(entity_type), Some(entity_id), None) =
@@ -57,5 +51,5 @@ pub(super) fn parse_entity_key(text: &str) -> Result<EntityKey, String> {
     else {
         return Err("the key is not tenant/type/id".into());
     };
-    EntityKey::parse(tenant, entity_type, entity_id).map_err(|error| error.to_string())
+    entity_key(tenant, entity_type, entity_id)
 }

@@ -1,13 +1,13 @@
+//! `ml.experiment.changed.v1`: MLflow experiments.
+
 use carbon_core::{TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::tracking::{
-    KeyValue, TenantKey, TrackingLimits as Limits, at_most, at_most_of, check_key, check_pairs, needed,
-};
-use crate::event::{Event, event_schema, uuid_text};
+use super::tracking::{KeyValue, TrackingLimits, check_bytes, check_optional, check_tags, parse_decimal, require};
+use crate::event::{Event, common_fields, tenant_key, uuid_text};
 
-/// What became of an experiment.
+/// The change to an experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExperimentKind {
@@ -35,10 +35,10 @@ pub struct ExperimentChanged {
 }
 
 impl ExperimentChanged {
-    /// The greatest id: others come after it only up to here, and JavaScript reads no greater number exactly.
+    /// The greatest id. The id after it, 2^53 - 1, is the greatest integer that JavaScript represents exactly.
     pub const LAST_ID: i64 = (1 << 53) - 2;
 
-    /// An event that says nothing yet but what it is about.
+    /// An event with its identity and kind; every other field is empty.
     pub fn of(event_id: Uuid, occurred_at: Timestamp, tenant: &TenantId, id: i64, kind: ExperimentKind) -> Self {
         Self {
             event_id,
@@ -53,63 +53,37 @@ impl ExperimentChanged {
         }
     }
 
-    /// The id as a number: one number has one id, `07` is none.
+    /// The id as a number. Fails if it is not a decimal integer in its shortest form, or is above [`Self::LAST_ID`].
     pub fn number(&self) -> Result<i64, String> {
-        match self.experiment_id.parse::<i64>() {
-            Ok(number) if (0..=Self::LAST_ID).contains(&number) && number.to_string() == self.experiment_id => {
-                Ok(number)
-            }
-            _ => Err(format!("experiment_id {:?} is no decimal integer, or too great", self.experiment_id)),
-        }
+        let number = parse_decimal(&self.experiment_id).filter(|number| *number <= Self::LAST_ID);
+        number.ok_or_else(|| {
+            format!("experiment_id {:?} is not a decimal integer from 0 to {}", self.experiment_id, Self::LAST_ID)
+        })
     }
 }
 
 impl Event for ExperimentChanged {
-    const NAME: &'static str = "ml.experiment.changed.v1";
-    type Key = TenantKey;
-
-    event_schema!(ExperimentChanged);
-
-    fn event_id(&self) -> Uuid {
-        self.event_id
-    }
-
-    fn occurred_at(&self) -> Timestamp {
-        self.occurred_at
-    }
-
-    fn tenant(&self) -> Option<&TenantId> {
-        Some(&self.tenant_id)
-    }
-
-    fn key(&self) -> Result<TenantKey, String> {
-        TenantKey::new(&self.tenant_id, &self.experiment_id)
-    }
-
-    fn parse_key(text: &str) -> Result<TenantKey, String> {
-        TenantKey::parse(text)
-    }
+    common_fields!("ml.experiment.changed.v1");
+    tenant_key!(experiment_id);
 
     fn check(&self) -> Result<(), String> {
         self.number()?;
         match self.kind {
             ExperimentKind::Created => {
-                needed("created", "name", self.name.as_ref())?;
-                needed("created", "artifact_location", self.artifact_location.as_ref())?;
+                require("created", "name", self.name.as_ref())?;
+                require("created", "artifact_location", self.artifact_location.as_ref())?;
             }
-            ExperimentKind::Renamed => needed("renamed", "name", self.name.as_ref())?,
+            ExperimentKind::Renamed => require("renamed", "name", self.name.as_ref())?,
             _ => {}
         }
         if let Some(name) = &self.name {
             if name.is_empty() {
                 return Err("name is empty".into());
             }
-            at_most("name", name, Limits::EXPERIMENT_NAME)?;
+            check_bytes("name", name, TrackingLimits::EXPERIMENT_NAME)?;
         }
-        at_most("artifact_location", self.artifact_location.as_deref().unwrap_or_default(), Limits::URI)?;
-        check_pairs("tags", &self.tags, Limits::TAGS, Limits::EXPERIMENT_TAG_VALUE)?;
-        at_most_of("removed tags", self.removed_tags.len(), Limits::TAGS)?;
-        self.removed_tags.iter().try_for_each(|key| check_key("removed tags", key))
+        check_optional("artifact_location", &[&self.artifact_location], TrackingLimits::URI)?;
+        check_tags(&self.tags, &self.removed_tags, TrackingLimits::EXPERIMENT_TAG_VALUE)
     }
 
     fn is_unknown(&self) -> bool {

@@ -1,11 +1,13 @@
+//! `ml.generation.changed.v1`: the states of read model generations.
+
 use carbon_core::{GenerationId, TenantId, Timestamp, TopicName};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Reached;
-use crate::event::{Event, event_schema, uuid_text};
+use crate::event::{Event, common_fields, uuid_text};
 
-/// The life of a generation.
+/// The state of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GenerationState {
@@ -17,7 +19,7 @@ pub enum GenerationState {
     Retired,
 }
 
-/// `ml.generation.changed.v1`: a generation was made or changed its state.
+/// `ml.generation.changed.v1`: a generation was claimed or changed its state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenerationChanged {
     #[serde(with = "uuid_text")]
@@ -35,29 +37,17 @@ pub struct GenerationChanged {
 }
 
 impl Event for GenerationChanged {
-    const NAME: &'static str = "ml.generation.changed.v1";
+    common_fields!("ml.generation.changed.v1");
+
+    /// The name of the read model.
     type Key = String;
-
-    event_schema!(GenerationChanged);
-
-    fn event_id(&self) -> Uuid {
-        self.event_id
-    }
-
-    fn occurred_at(&self) -> Timestamp {
-        self.occurred_at
-    }
-
-    fn tenant(&self) -> Option<&TenantId> {
-        self.tenant_id.as_ref()
-    }
 
     fn key(&self) -> Result<String, String> {
         Self::parse_key(&self.read_model)
     }
 
     fn parse_key(text: &str) -> Result<String, String> {
-        // The grammar of topic names serves read models as well.
+        // Names of read models have the syntax of topic names.
         TopicName::parse(text).map(String::from).map_err(|_| format!("{text:?} is not the name of a read model"))
     }
 

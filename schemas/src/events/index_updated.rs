@@ -1,11 +1,13 @@
+//! `search.index.updated.v1`: batches that an index generation committed.
+
 use carbon_core::{GenerationId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Reached;
-use crate::event::{Event, event_schema, uuid_text};
+use crate::event::{Event, common_fields, uuid_text};
 
-/// `search.index.updated.v1`: a generation has taken a batch.
+/// `search.index.updated.v1`: a generation of the search index committed a batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IndexUpdated {
     #[serde(with = "uuid_text")]
@@ -19,22 +21,9 @@ pub struct IndexUpdated {
 }
 
 impl Event for IndexUpdated {
-    const NAME: &'static str = "search.index.updated.v1";
+    common_fields!("search.index.updated.v1");
+
     type Key = GenerationId;
-
-    event_schema!(IndexUpdated);
-
-    fn event_id(&self) -> Uuid {
-        self.event_id
-    }
-
-    fn occurred_at(&self) -> Timestamp {
-        self.occurred_at
-    }
-
-    fn tenant(&self) -> Option<&TenantId> {
-        self.tenant_id.as_ref()
-    }
 
     fn key(&self) -> Result<GenerationId, String> {
         Ok(self.generation.clone())

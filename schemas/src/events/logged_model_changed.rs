@@ -1,13 +1,15 @@
+//! `ml.logged_model.changed.v1`: MLflow logged models.
+
 use carbon_core::{TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::tracking::{
-    KeyValue, TenantKey, TrackingLimits as Limits, at_most, at_most_of, check_key, check_pairs, needed,
+    KeyValue, TrackingLimits, check_optional, check_pairs, check_status, check_tags, parse_decimal, require,
 };
-use crate::event::{Event, event_schema, uuid_text};
+use crate::event::{Event, common_fields, tenant_key, uuid_text};
 
-/// What became of a logged model.
+/// The change to a logged model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoggedModelKind {
@@ -39,11 +41,11 @@ pub struct LoggedModelChanged {
     pub removed_tags: Vec<String>,
 }
 
-/// What a logged model's status may be.
+/// The valid values of a logged model's status.
 pub const LOGGED_MODEL_STATUSES: [&str; 3] = ["PENDING", "READY", "UPLOAD_FAILED"];
 
 impl LoggedModelChanged {
-    /// An event that says nothing yet but what it is about.
+    /// An event with its identity and kind; every other field is empty.
     pub fn of(event_id: Uuid, at: Timestamp, tenant: &TenantId, model_id: &str, kind: LoggedModelKind) -> Self {
         Self {
             event_id,
@@ -63,66 +65,36 @@ impl LoggedModelChanged {
         }
     }
 
-    /// The experiment's id as a number: one number has one id.
+    /// The experiment's id as a number; `None` if it is absent or not a decimal integer in its shortest form.
     pub fn experiment(&self) -> Option<i64> {
-        let id = self.experiment_id.as_deref()?;
-        id.parse::<i64>().ok().filter(|number| *number >= 0 && number.to_string() == id)
+        self.experiment_id.as_deref().and_then(parse_decimal)
     }
 }
 
 impl Event for LoggedModelChanged {
-    const NAME: &'static str = "ml.logged_model.changed.v1";
-    type Key = TenantKey;
-
-    event_schema!(LoggedModelChanged);
-
-    fn event_id(&self) -> Uuid {
-        self.event_id
-    }
-
-    fn occurred_at(&self) -> Timestamp {
-        self.occurred_at
-    }
-
-    fn tenant(&self) -> Option<&TenantId> {
-        Some(&self.tenant_id)
-    }
-
-    fn key(&self) -> Result<TenantKey, String> {
-        TenantKey::new(&self.tenant_id, &self.model_id)
-    }
-
-    fn parse_key(text: &str) -> Result<TenantKey, String> {
-        TenantKey::parse(text)
-    }
+    common_fields!("ml.logged_model.changed.v1");
+    tenant_key!(model_id);
 
     fn check(&self) -> Result<(), String> {
         match self.kind {
             LoggedModelKind::Created => {
-                needed("created", "experiment_id", self.experiment_id.as_ref())?;
-                needed("created", "name", self.name.as_ref())?;
-                needed("created", "artifact_uri", self.artifact_uri.as_ref())?;
+                require("created", "experiment_id", self.experiment_id.as_ref())?;
+                require("created", "name", self.name.as_ref())?;
+                require("created", "artifact_uri", self.artifact_uri.as_ref())?;
             }
-            LoggedModelKind::Finalised => needed("finalised", "status", self.status.as_ref())?,
+            LoggedModelKind::Finalised => require("finalised", "status", self.status.as_ref())?,
             _ => {}
         }
         if let Some(id) = &self.experiment_id
             && self.experiment().is_none()
         {
-            return Err(format!("experiment_id {id:?} is no decimal integer"));
+            return Err(format!("experiment_id {id:?} is not a decimal integer"));
         }
-        if let Some(status) = &self.status
-            && !LOGGED_MODEL_STATUSES.contains(&status.as_str())
-        {
-            return Err(format!("{status:?} is no status of a logged model"));
-        }
-        for text in [&self.name, &self.model_type, &self.source_run_id, &self.artifact_uri].into_iter().flatten() {
-            at_most("name, model_type, source_run_id or artifact_uri", text, Limits::NAME)?;
-        }
-        check_pairs("params", &self.params, Limits::PARAMS, Limits::PARAM_VALUE)?;
-        check_pairs("tags", &self.tags, Limits::TAGS, Limits::TAG_VALUE)?;
-        at_most_of("removed tags", self.removed_tags.len(), Limits::TAGS)?;
-        self.removed_tags.iter().try_for_each(|key| check_key("removed tags", key))
+        check_status("a logged model", self.status.as_ref(), &LOGGED_MODEL_STATUSES)?;
+        let texts = [&self.name, &self.model_type, &self.source_run_id, &self.artifact_uri];
+        check_optional("name, model_type, source_run_id or artifact_uri", &texts, TrackingLimits::NAME)?;
+        check_pairs("params", &self.params, TrackingLimits::PARAMS, TrackingLimits::PARAM_VALUE)?;
+        check_tags(&self.tags, &self.removed_tags, TrackingLimits::TAG_VALUE)
     }
 
     fn is_unknown(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The typed payloads, one file an event.
+//! The typed payloads, one file per event.
 
 mod artifact_changed;
 mod dead_letter;
@@ -33,7 +33,7 @@ pub use run_logged::{DatasetInput, Metric, ModelOutput, RUN_STATUSES, RunKind, R
 pub use tracking::{KeyValue, TenantKey, TrackingLimits};
 pub use webhook_changed::{WEBHOOK_STATUSES, WebhookChanged, WebhookKind};
 
-/// A position as it travels in payloads.
+/// A position as a payload field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     pub topic: String,
@@ -52,6 +52,7 @@ impl From<&Position> for Source {
 }
 
 impl Source {
+    /// The typed position. Fails if the topic's name is invalid or a number is negative.
     pub fn position(&self) -> Result<Position, String> {
         let topic = TopicName::parse(&self.topic).map_err(|error| format!("source: {error}"))?;
         let partition = u32::try_from(self.partition).map_err(|_| "source.partition is negative")?;
@@ -60,7 +61,7 @@ impl Source {
     }
 }
 
-/// How far a partition was reached, as it travels in payloads.
+/// The next offset of a partition as a payload field: all records before it are processed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reached {
     pub topic: String,
@@ -69,6 +70,7 @@ pub struct Reached {
 }
 
 impl Reached {
+    /// The payload form of positions.
     pub fn list(positions: &Positions) -> Vec<Self> {
         let reached = |(at, next): (&TopicPartition, u64)| Self {
             topic: at.topic.to_string(),
@@ -80,36 +82,36 @@ impl Reached {
 
     fn check(list: &[Self]) -> Result<(), String> {
         match list.iter().find(|r| r.partition < 0 || r.next_offset < 0 || TopicName::parse(&r.topic).is_err()) {
-            Some(bad) => Err(format!("{bad:?} is not a position")),
+            Some(bad) => Err(format!("{bad:?} is not a valid position")),
             None => Ok(()),
         }
     }
 }
 
-/// The limits that entities keep wherever they travel.
+/// Checks the limits of an entity, in any event that contains one.
 fn check_entity(text: &str, metadata: &Metadata, tags: &[String], deleted: bool) -> Result<(), String> {
     if deleted && !text.is_empty() {
-        return Err("a deletion has an empty text".into());
+        return Err("a deletion must have an empty text".into());
     }
     if !deleted && text.trim().is_empty() {
         return Err("text is empty".into());
     }
     if text.len() > Limits::TEXT_BYTES {
-        return Err(format!("text has {} bytes, at most {} are taken", text.len(), Limits::TEXT_BYTES));
+        return Err(format!("text has {} bytes, at most {} are allowed", text.len(), Limits::TEXT_BYTES));
     }
     if tags.len() > Limits::TAGS {
-        return Err(format!("{} tags, at most {} are taken", tags.len(), Limits::TAGS));
+        return Err(format!("{} tags, at most {} are allowed", tags.len(), Limits::TAGS));
     }
     if let Some(bad) = tags.iter().find(|tag| tag.is_empty() || tag.len() > Limits::TAG_BYTES) {
-        return Err(format!("a tag has 1 to {} bytes, this one {}", Limits::TAG_BYTES, bad.len()));
+        return Err(format!("a tag must have 1 to {} bytes, this one has {}", Limits::TAG_BYTES, bad.len()));
     }
     if metadata.len() > Limits::METADATA_KEYS {
-        return Err(format!("{} metadata keys, at most {} are taken", metadata.len(), Limits::METADATA_KEYS));
+        return Err(format!("{} metadata keys, at most {} are allowed", metadata.len(), Limits::METADATA_KEYS));
     }
     for (key, value) in metadata {
         use carbon_core::MetadataValue::{Boolean, Double, String};
         if key.is_empty() || key.len() > Limits::METADATA_KEY_BYTES {
-            return Err(format!("a metadata key has 1 to {} bytes", Limits::METADATA_KEY_BYTES));
+            return Err(format!("a metadata key must have 1 to {} bytes", Limits::METADATA_KEY_BYTES));
         }
         match value {
             String(text) if text.len() > Limits::METADATA_VALUE_BYTES => {

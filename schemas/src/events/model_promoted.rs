@@ -1,11 +1,13 @@
+//! `ml.model.promoted.v1`: stages and aliases of model versions.
+
 use carbon_core::{TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::tracking::{TenantKey, TrackingLimits as Limits, at_most, check_alias, check_model_name};
-use crate::event::{Event, event_schema, uuid_text};
+use super::tracking::{TrackingLimits, check_alias, check_model_name, check_optional, check_version};
+use crate::event::{Event, common_fields, tenant_key, uuid_text};
 
-/// `ml.model.promoted.v1`: a version was given a stage or an alias, or an alias was taken away.
+/// `ml.model.promoted.v1`: a version got a stage or an alias, or an alias was removed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelPromoted {
     #[serde(with = "uuid_text")]
@@ -26,11 +28,11 @@ pub struct ModelPromoted {
     pub promoted_by: Option<String>,
 }
 
-/// What a version's stage may be.
+/// The valid values of a version's stage.
 pub const MODEL_STAGES: [&str; 4] = ["None", "Staging", "Production", "Archived"];
 
 impl ModelPromoted {
-    /// An event that says nothing yet but what it is about.
+    /// An event with its identity; every other field is empty.
     pub fn of(event_id: Uuid, at: Timestamp, tenant: &TenantId, model_name: &str) -> Self {
         Self {
             event_id,
@@ -51,60 +53,35 @@ impl ModelPromoted {
 }
 
 impl Event for ModelPromoted {
-    const NAME: &'static str = "ml.model.promoted.v1";
-    type Key = TenantKey;
-
-    event_schema!(ModelPromoted);
-
-    fn event_id(&self) -> Uuid {
-        self.event_id
-    }
-
-    fn occurred_at(&self) -> Timestamp {
-        self.occurred_at
-    }
-
-    fn tenant(&self) -> Option<&TenantId> {
-        Some(&self.tenant_id)
-    }
-
-    fn key(&self) -> Result<TenantKey, String> {
-        TenantKey::new(&self.tenant_id, &self.model_name)
-    }
-
-    fn parse_key(text: &str) -> Result<TenantKey, String> {
-        TenantKey::parse(text)
-    }
+    common_fields!("ml.model.promoted.v1");
+    tenant_key!(model_name);
 
     fn check(&self) -> Result<(), String> {
         check_model_name(&self.model_name)?;
         match (&self.stage, &self.alias) {
             (Some(stage), None) => {
                 if !MODEL_STAGES.contains(&stage.as_str()) {
-                    return Err(format!("{stage:?} is no stage"));
+                    return Err(format!("{stage:?} is not a stage"));
                 }
                 if self.version.is_none() {
-                    return Err("a stage needs version".into());
+                    return Err("a stage needs a version".into());
                 }
                 if self.archive_existing && !matches!(stage.as_str(), "Staging" | "Production") {
-                    return Err(format!("archive_existing says nothing of stage {stage}"));
+                    return Err(format!("archive_existing is not allowed with stage {stage}"));
                 }
             }
             (None, Some(alias)) => {
                 check_alias(alias)?;
                 if self.archive_existing {
-                    return Err("archive_existing says nothing of an alias".into());
+                    return Err("archive_existing is not allowed with an alias".into());
                 }
             }
-            _ => return Err("either stage or alias is given".into()),
+            _ => return Err("exactly one of stage and alias must be set".into()),
         }
-        if let Some(version) =
-            [self.version, self.previous].into_iter().flatten().find(|v| !Limits::VERSIONS.contains(v))
-        {
-            return Err(format!("version {version} is not from 1 to {}", Limits::VERSIONS.end()));
-        }
-        at_most("run_id", self.run_id.as_deref().unwrap_or_default(), Limits::ID)?;
-        at_most("promoted_by", self.promoted_by.as_deref().unwrap_or_default(), Limits::ID)
+        check_version(self.version)?;
+        check_version(self.previous)?;
+        check_optional("run_id", &[&self.run_id], TrackingLimits::ID)?;
+        check_optional("promoted_by", &[&self.promoted_by], TrackingLimits::ID)
     }
 }
 
@@ -114,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn either_a_stage_or_an_alias() {
+    fn exactly_one_of_stage_and_alias_is_accepted() {
         let tenant = TenantId::parse("acme").unwrap();
         let of =
             |stage: Option<&str>, alias: Option<&str>, version: Option<i64>, archive_existing: bool| ModelPromoted {

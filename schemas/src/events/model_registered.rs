@@ -1,14 +1,16 @@
+//! `ml.model.registered.v1`: registered models and their versions.
+
 use carbon_core::{TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::tracking::{
-    KeyValue, TenantKey, TrackingLimits as Limits, at_most, at_most_of, check_key, check_model_name, check_pairs,
-    check_path, is_sha256, needed,
+    KeyValue, TrackingLimits, check_count, check_model_name, check_optional, check_path, check_tags, check_version,
+    is_sha256, require,
 };
-use crate::event::{Event, event_schema, uuid_text};
+use crate::event::{Event, common_fields, tenant_key, uuid_text};
 
-/// What became of a registered model or one of its versions.
+/// The change to a registered model or to one of its versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelKind {
@@ -24,7 +26,7 @@ pub enum ModelKind {
     VersionDeleted,
 }
 
-/// A file of a version.
+/// A file in the manifest of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestFile {
     pub path: String,
@@ -59,11 +61,11 @@ pub struct ModelRegistered {
     pub removed_tags: Vec<String>,
 }
 
-/// Files of a manifest.
-const FILES: usize = 2000;
+/// Maximum number of files in a manifest.
+const MANIFEST_FILES: usize = 2000;
 
 impl ModelRegistered {
-    /// An event that says nothing yet but what it is about.
+    /// An event with its identity and kind; every other field is empty.
     pub fn of(event_id: Uuid, at: Timestamp, tenant: &TenantId, model_name: &str, kind: ModelKind) -> Self {
         Self {
             event_id,
@@ -89,7 +91,7 @@ impl ModelRegistered {
     }
 
     fn check_manifest(&self) -> Result<(), String> {
-        at_most_of("files of the manifest", self.manifest.len(), FILES)?;
+        check_count("files of the manifest", self.manifest.len(), MANIFEST_FILES)?;
         for file in &self.manifest {
             check_path(&file.path)?;
             if file.size < 0 || !is_sha256(&file.sha256) {
@@ -97,76 +99,46 @@ impl ModelRegistered {
             }
         }
         if self.manifest.windows(2).any(|pair| pair[0].path >= pair[1].path) {
-            return Err("the manifest is not sorted by path, or names a path twice".into());
+            return Err("the manifest is not sorted by path, or contains a path twice".into());
         }
         match &self.manifest_digest {
             Some(digest) if is_sha256(digest) && !self.manifest.is_empty() => Ok(()),
             None if self.manifest.is_empty() => Ok(()),
-            _ => Err("a manifest needs its digest, and only a manifest has one".into()),
+            _ => Err("manifest and manifest_digest must both be set or both be empty".into()),
         }
     }
 }
 
 impl Event for ModelRegistered {
-    const NAME: &'static str = "ml.model.registered.v1";
-    type Key = TenantKey;
-
-    event_schema!(ModelRegistered);
-
-    fn event_id(&self) -> Uuid {
-        self.event_id
-    }
-
-    fn occurred_at(&self) -> Timestamp {
-        self.occurred_at
-    }
-
-    fn tenant(&self) -> Option<&TenantId> {
-        Some(&self.tenant_id)
-    }
-
-    fn key(&self) -> Result<TenantKey, String> {
-        TenantKey::new(&self.tenant_id, &self.model_name)
-    }
-
-    fn parse_key(text: &str) -> Result<TenantKey, String> {
-        TenantKey::parse(text)
-    }
+    common_fields!("ml.model.registered.v1");
+    tenant_key!(model_name);
 
     fn check(&self) -> Result<(), String> {
         use ModelKind::{Created, Renamed, VersionCreated, VersionDeleted, VersionDescribed, VersionTagged};
         check_model_name(&self.model_name)?;
         match self.kind {
-            Created => needed("created", "registration_id", self.registration_id.as_ref())?,
-            Renamed => needed("renamed", "new_name", self.new_name.as_ref())?,
+            Created => require("created", "registration_id", self.registration_id.as_ref())?,
+            Renamed => require("renamed", "new_name", self.new_name.as_ref())?,
             VersionCreated => {
-                needed("version_created", "version", self.version.as_ref())?;
-                needed("version_created", "version_id", self.version_id.as_ref())?;
-                needed("version_created", "source", self.source.as_ref())?;
+                require("version_created", "version", self.version.as_ref())?;
+                require("version_created", "version_id", self.version_id.as_ref())?;
+                require("version_created", "source", self.source.as_ref())?;
             }
             VersionDescribed | VersionTagged | VersionDeleted => {
-                needed("what changes a version", "version", self.version.as_ref())?;
+                require("a change to a version", "version", self.version.as_ref())?;
             }
             _ => {}
         }
         if let Some(name) = &self.new_name {
             check_model_name(name)?;
         }
-        if let Some(version) = self.version
-            && !Limits::VERSIONS.contains(&version)
-        {
-            return Err(format!("version {version} is not from 1 to {}", Limits::VERSIONS.end()));
-        }
-        for (name, id) in [("run_id", &self.run_id), ("model_id", &self.model_id)] {
-            at_most(name, id.as_deref().unwrap_or_default(), Limits::ID)?;
-        }
-        for text in [&self.description, &self.source, &self.storage, &self.run_link].into_iter().flatten() {
-            at_most("description, source, storage or run_link", text, Limits::NAME)?;
-        }
+        check_version(self.version)?;
+        check_optional("run_id", &[&self.run_id], TrackingLimits::ID)?;
+        check_optional("model_id", &[&self.model_id], TrackingLimits::ID)?;
+        let texts = [&self.description, &self.source, &self.storage, &self.run_link];
+        check_optional("description, source, storage or run_link", &texts, TrackingLimits::NAME)?;
         self.check_manifest()?;
-        check_pairs("tags", &self.tags, Limits::TAGS, Limits::MODEL_TAG_VALUE)?;
-        at_most_of("removed tags", self.removed_tags.len(), Limits::TAGS)?;
-        self.removed_tags.iter().try_for_each(|key| check_key("removed tags", key))
+        check_tags(&self.tags, &self.removed_tags, TrackingLimits::MODEL_TAG_VALUE)
     }
 
     fn is_unknown(&self) -> bool {
@@ -180,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_kept() {
+    fn fields_beyond_their_limits_are_rejected() {
         let tenant = TenantId::parse("acme").unwrap();
         let of = |kind| ModelRegistered::of(Uuid::nil(), Timestamp(0), &tenant, "m", kind);
         let file = |path: &str| ManifestFile { path: path.into(), size: 1, sha256: "0".repeat(64) };
@@ -197,7 +169,7 @@ mod tests {
             ..version.clone()
         };
         assert_eq!(with(vec![file("a"), file("b/c")]).check(), Ok(()));
-        let refused = [
+        let invalid = [
             of(ModelKind::Created),
             of(ModelKind::Renamed),
             of(ModelKind::VersionCreated),
@@ -211,7 +183,7 @@ mod tests {
             with(vec![file("../a")]),
             ModelRegistered { manifest_digest: None, ..with(vec![file("a")]) },
         ];
-        for event in refused {
+        for event in invalid {
             assert!(event.check().is_err(), "{event:?}");
         }
     }

@@ -1,13 +1,16 @@
+//! `ml.run.logged.v1`: MLflow runs.
+
 use carbon_core::{TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::tracking::{
-    KeyValue, TenantKey, TrackingLimits as Limits, at_most, at_most_of, check_key, check_pairs, needed,
+    KeyValue, TrackingLimits, check_bytes, check_count, check_key, check_optional, check_pairs, check_status,
+    check_tags, parse_decimal, require,
 };
-use crate::event::{Event, event_schema, uuid_text};
+use crate::event::{Event, common_fields, tenant_key, uuid_text};
 
-/// What happened to a run.
+/// The change to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunKind {
@@ -21,7 +24,7 @@ pub enum RunKind {
     Restored,
 }
 
-/// A measured value.
+/// One point of a metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
     pub key: String,
@@ -33,7 +36,7 @@ pub struct Metric {
     pub dataset_digest: Option<String>,
 }
 
-/// Data that a run read.
+/// A dataset that a run read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetInput {
     pub name: String,
@@ -45,14 +48,14 @@ pub struct DatasetInput {
     pub tags: Vec<KeyValue>,
 }
 
-/// A logged model that a run made.
+/// A logged model that a run produced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelOutput {
     pub model_id: String,
     pub step: i64,
 }
 
-/// `ml.run.logged.v1`: a run began, or something was logged to it. One log-batch is one record.
+/// `ml.run.logged.v1`: a run was started or changed, or data was logged to it. One `log-batch` call is one record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunLogged {
     #[serde(with = "uuid_text")]
@@ -77,11 +80,11 @@ pub struct RunLogged {
     pub output_models: Vec<ModelOutput>,
 }
 
-/// What a run's status may be.
+/// The valid values of a run's status.
 pub const RUN_STATUSES: [&str; 5] = ["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"];
 
 impl RunLogged {
-    /// An event that says nothing yet but what it is about.
+    /// An event with its identity and kind; every other field is empty.
     pub fn of(event_id: Uuid, occurred_at: Timestamp, tenant: &TenantId, run_id: &str, kind: RunKind) -> Self {
         Self {
             event_id,
@@ -110,93 +113,62 @@ impl RunLogged {
         if self.kind != RunKind::Started {
             return Ok(());
         }
-        needed("started", "experiment_id", self.experiment_id.as_ref())?;
-        needed("started", "run_name", self.run_name.as_ref())?;
-        needed("started", "status", self.status.as_ref())?;
-        needed("started", "start_time", self.start_time.as_ref())?;
-        needed("started", "artifact_uri", self.artifact_uri.as_ref())
+        require("started", "experiment_id", self.experiment_id.as_ref())?;
+        require("started", "run_name", self.run_name.as_ref())?;
+        require("started", "status", self.status.as_ref())?;
+        require("started", "start_time", self.start_time.as_ref())?;
+        require("started", "artifact_uri", self.artifact_uri.as_ref())
     }
 
     fn check_metrics(&self) -> Result<(), String> {
-        at_most_of("metrics", self.metrics.len(), Limits::METRICS)?;
+        check_count("metrics", self.metrics.len(), TrackingLimits::METRICS)?;
         for metric in &self.metrics {
             check_key("metrics", &metric.key)?;
             if metric.value.is_infinite() {
                 return Err(format!("metric {:?} is infinite", metric.key));
             }
-            for text in [&metric.model_id, &metric.dataset_name, &metric.dataset_digest].into_iter().flatten() {
-                at_most("a metric's reference", text, Limits::NAME)?;
-            }
+            let references = [&metric.model_id, &metric.dataset_name, &metric.dataset_digest];
+            check_optional("a metric's model_id, dataset_name or dataset_digest", &references, TrackingLimits::NAME)?;
         }
         Ok(())
     }
 
     fn check_links(&self) -> Result<(), String> {
-        at_most_of("datasets", self.datasets.len(), Limits::DATASETS)?;
+        check_count("datasets", self.datasets.len(), TrackingLimits::DATASETS)?;
         for dataset in &self.datasets {
             for text in [&dataset.name, &dataset.digest, &dataset.source_type] {
-                at_most("a dataset's name, digest or source type", text, Limits::NAME)?;
+                check_bytes("a dataset's name, digest or source type", text, TrackingLimits::NAME)?;
             }
-            for text in [Some(&dataset.source), dataset.schema.as_ref(), dataset.profile.as_ref()].into_iter().flatten()
-            {
-                at_most("a dataset's source, schema or profile", text, Limits::DATASET_TEXT)?;
-            }
-            check_pairs("a dataset's tags", &dataset.tags, Limits::TAGS, Limits::TAG_VALUE)?;
+            let what = "a dataset's source, schema or profile";
+            check_bytes(what, &dataset.source, TrackingLimits::DATASET_TEXT)?;
+            check_optional(what, &[&dataset.schema, &dataset.profile], TrackingLimits::DATASET_TEXT)?;
+            check_pairs("a dataset's tags", &dataset.tags, TrackingLimits::TAGS, TrackingLimits::TAG_VALUE)?;
         }
         let models = self.input_models.iter().chain(self.output_models.iter().map(|output| &output.model_id));
-        at_most_of("models", models.clone().count(), Limits::DATASETS)?;
+        check_count("models", models.clone().count(), TrackingLimits::DATASETS)?;
         for id in models {
-            at_most("a model's id", id, Limits::ID)?;
+            check_bytes("a model's id", id, TrackingLimits::ID)?;
         }
         Ok(())
     }
 }
 
 impl Event for RunLogged {
-    const NAME: &'static str = "ml.run.logged.v1";
-    type Key = TenantKey;
-
-    event_schema!(RunLogged);
-
-    fn event_id(&self) -> Uuid {
-        self.event_id
-    }
-
-    fn occurred_at(&self) -> Timestamp {
-        self.occurred_at
-    }
-
-    fn tenant(&self) -> Option<&TenantId> {
-        Some(&self.tenant_id)
-    }
-
-    fn key(&self) -> Result<TenantKey, String> {
-        TenantKey::new(&self.tenant_id, &self.run_id)
-    }
-
-    fn parse_key(text: &str) -> Result<TenantKey, String> {
-        TenantKey::parse(text)
-    }
+    common_fields!("ml.run.logged.v1");
+    tenant_key!(run_id);
 
     fn check(&self) -> Result<(), String> {
         self.check_started()?;
-        if let Some(status) = &self.status
-            && !RUN_STATUSES.contains(&status.as_str())
-        {
-            return Err(format!("{status:?} is no status of a run"));
-        }
+        check_status("a run", self.status.as_ref(), &RUN_STATUSES)?;
         if let Some(id) = &self.experiment_id
-            && id.parse::<i64>().ok().filter(|number| *number >= 0 && number.to_string() == *id).is_none()
+            && parse_decimal(id).is_none()
         {
-            return Err(format!("experiment_id {id:?} is no decimal integer"));
+            return Err(format!("experiment_id {id:?} is not a decimal integer"));
         }
-        for text in [&self.run_name, &self.user_id, &self.artifact_uri].into_iter().flatten() {
-            at_most("run_name, user_id or artifact_uri", text, Limits::NAME)?;
-        }
-        check_pairs("params", &self.params, Limits::PARAMS, Limits::PARAM_VALUE)?;
-        check_pairs("tags", &self.tags, Limits::TAGS, Limits::TAG_VALUE)?;
-        at_most_of("removed tags", self.removed_tags.len(), Limits::TAGS)?;
-        self.removed_tags.iter().try_for_each(|key| check_key("removed tags", key))?;
+        let texts = [&self.run_name, &self.user_id, &self.artifact_uri];
+        check_optional("run_name, user_id or artifact_uri", &texts, TrackingLimits::NAME)?;
+        check_pairs("params", &self.params, TrackingLimits::PARAMS, TrackingLimits::PARAM_VALUE)?;
+        check_tags(&self.tags, &self.removed_tags, TrackingLimits::TAG_VALUE)?;
         self.check_metrics()?;
         self.check_links()
     }

@@ -1,11 +1,13 @@
+//! `ml.webhook.changed.v1`: MLflow webhooks.
+
 use carbon_core::{TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::tracking::{TenantKey, TrackingLimits as Limits, at_most, at_most_of, needed};
-use crate::event::{Event, event_schema, uuid_text};
+use super::tracking::{TrackingLimits, check_count, check_optional, check_status, require};
+use crate::event::{Event, common_fields, tenant_key, uuid_text};
 
-/// What became of a webhook.
+/// The change to a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WebhookKind {
@@ -33,14 +35,14 @@ pub struct WebhookChanged {
     pub sealed_secret: Option<String>,
 }
 
-/// What a webhook's status may be.
+/// The valid values of a webhook's status.
 pub const WEBHOOK_STATUSES: [&str; 2] = ["ACTIVE", "DISABLED"];
 
-/// Events that one webhook is told of.
-const EVENTS: usize = 100;
+/// Maximum number of events that one webhook subscribes to.
+const MAX_EVENTS: usize = 100;
 
 impl WebhookChanged {
-    /// An event that says nothing yet but what it is about.
+    /// An event with its identity and kind; every other field is empty.
     pub fn of(event_id: Uuid, at: Timestamp, tenant: &TenantId, webhook_id: Uuid, kind: WebhookKind) -> Self {
         Self {
             event_id,
@@ -58,43 +60,22 @@ impl WebhookChanged {
     }
 }
 
-/// `entity.action`. Which there are is no matter of the schema: later programs know more.
-fn is_event(text: &str) -> bool {
+/// True for the syntax `entity.action`. The schema does not list the events, so that later versions can add some.
+fn is_event_name(text: &str) -> bool {
     let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    text.len() <= Limits::ID && text.split_once('.').is_some_and(|(entity, action)| word(entity) && word(action))
+    text.len() <= TrackingLimits::ID
+        && text.split_once('.').is_some_and(|(entity, action)| word(entity) && word(action))
 }
 
 impl Event for WebhookChanged {
-    const NAME: &'static str = "ml.webhook.changed.v1";
-    type Key = TenantKey;
-
-    event_schema!(WebhookChanged);
-
-    fn event_id(&self) -> Uuid {
-        self.event_id
-    }
-
-    fn occurred_at(&self) -> Timestamp {
-        self.occurred_at
-    }
-
-    fn tenant(&self) -> Option<&TenantId> {
-        Some(&self.tenant_id)
-    }
-
-    fn key(&self) -> Result<TenantKey, String> {
-        TenantKey::new(&self.tenant_id, &self.webhook_id.to_string())
-    }
-
-    fn parse_key(text: &str) -> Result<TenantKey, String> {
-        TenantKey::parse(text)
-    }
+    common_fields!("ml.webhook.changed.v1");
+    tenant_key!(webhook_id);
 
     fn check(&self) -> Result<(), String> {
         if self.kind == WebhookKind::Created {
-            needed("created", "name", self.name.as_ref())?;
-            needed("created", "url", self.url.as_ref())?;
-            needed("created", "events", self.events.first())?;
+            require("created", "name", self.name.as_ref())?;
+            require("created", "url", self.url.as_ref())?;
+            require("created", "events", self.events.first())?;
         }
         if let Some(url) = &self.url
             && !url.starts_with("http://")
@@ -102,17 +83,12 @@ impl Event for WebhookChanged {
         {
             return Err(format!("url {url:?} is neither http nor https"));
         }
-        if let Some(status) = &self.status
-            && !WEBHOOK_STATUSES.contains(&status.as_str())
-        {
-            return Err(format!("{status:?} is no status of a webhook"));
-        }
-        for text in [&self.name, &self.description, &self.url, &self.sealed_secret].into_iter().flatten() {
-            at_most("name, description, url or sealed_secret", text, Limits::NAME)?;
-        }
-        at_most_of("events", self.events.len(), EVENTS)?;
-        match self.events.iter().find(|event| !is_event(event)) {
-            Some(bad) => Err(format!("event {bad:?} is not entity.action")),
+        check_status("a webhook", self.status.as_ref(), &WEBHOOK_STATUSES)?;
+        let texts = [&self.name, &self.description, &self.url, &self.sealed_secret];
+        check_optional("name, description, url or sealed_secret", &texts, TrackingLimits::NAME)?;
+        check_count("events", self.events.len(), MAX_EVENTS)?;
+        match self.events.iter().find(|event| !is_event_name(event)) {
+            Some(bad) => Err(format!("event {bad:?} does not have the form entity.action")),
             None => Ok(()),
         }
     }
@@ -128,29 +104,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_kept() {
+    fn fields_beyond_their_limits_are_rejected() {
         let tenant = TenantId::parse("acme").unwrap();
         let of = |kind| WebhookChanged::of(Uuid::nil(), Timestamp(0), &tenant, Uuid::nil(), kind);
-        let made = WebhookChanged {
+        let created = WebhookChanged {
             name: Some("n".into()),
             url: Some("https://example.com/h".into()),
             events: vec!["registered_model.created".into()],
             ..of(WebhookKind::Created)
         };
-        assert_eq!(made.check(), Ok(()));
+        assert_eq!(created.check(), Ok(()));
         assert_eq!(of(WebhookKind::Updated).check(), Ok(()));
-        let told = |event: &str| WebhookChanged { events: vec![event.into()], ..made.clone() };
-        assert_eq!(told("what_comes.later").check(), Ok(()));
+        let with_event = |event: &str| WebhookChanged { events: vec![event.into()], ..created.clone() };
+        assert_eq!(with_event("added_entity.created").check(), Ok(()));
         for bad in [
             of(WebhookKind::Created),
             WebhookChanged { url: Some("ftp://example.com".into()), ..of(WebhookKind::Updated) },
             WebhookChanged { status: Some("active".into()), ..of(WebhookKind::Updated) },
-            WebhookChanged { events: vec!["a.b".into(); EVENTS + 1], ..made.clone() },
-            WebhookChanged { events: Vec::new(), ..made.clone() },
-            told("registered_model"),
-            told("a.b.c"),
-            told("A.b"),
-            told(".b"),
+            WebhookChanged { events: vec!["a.b".into(); MAX_EVENTS + 1], ..created.clone() },
+            WebhookChanged { events: Vec::new(), ..created.clone() },
+            with_event("registered_model"),
+            with_event("a.b.c"),
+            with_event("A.b"),
+            with_event(".b"),
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }

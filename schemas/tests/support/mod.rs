@@ -1,4 +1,4 @@
-//! Records for the decoder's tests.
+//! Test records, and shortcuts to decode them.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 pub const PARTITIONS: u32 = 6;
 
-/// A record before it is decoded: each part can be spoilt.
+/// A record before it is decoded. A test can change each part.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub partition: u32,
@@ -20,7 +20,7 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// The good record of an event, whose limits are not checked.
+    /// The record of an event, with its key and headers. The event's limits are not checked.
     pub fn of<E: Event>(event: &E) -> Self {
         let key = event.key().unwrap();
         let mut headers = vec![("event_id".to_owned(), event.event_id().to_string().into_bytes())];
@@ -28,7 +28,7 @@ impl Sent {
         Self { headers, ..Self::with_body::<E>(&key, &body(event)) }
     }
 
-    /// A record with a body as our own schema frames it.
+    /// A record with this body in the frame of the current schema, without headers.
     pub fn with_body<E: Event>(key: &E::Key, body: &[u8]) -> Self {
         let value = Some(frame(own_id::<E>(), body));
         let partition = Partitioner::Murmur2.partition(E::partition_key(key).as_bytes(), PARTITIONS);
@@ -59,29 +59,30 @@ impl Sent {
         self.decode_by(&mut decoder())
     }
 
-    /// The poison of a record that has a readable key in its own partition.
+    /// The poison of a record that must be quarantined: its key is readable and in the right partition.
     pub fn quarantined<E: Event>(&self) -> Poison {
         match self.decode::<E>().unwrap() {
             Decoded::Quarantined { key, poison } => {
                 assert_eq!(Some(key.to_string().as_bytes()), self.key.as_deref());
                 poison
             }
-            other => panic!("it is to be quarantined: {other:?}"),
+            other => panic!("the record must be quarantined: {other:?}"),
         }
     }
 
-    /// The poison of a record that belongs nowhere.
+    /// The poison of a record that must be rejected.
     pub fn rejected<E: Event>(&self) -> Poison {
         match self.decode::<E>().unwrap() {
             Decoded::Rejected { poison } => poison,
-            other => panic!("it is to be rejected: {other:?}"),
+            other => panic!("the record must be rejected: {other:?}"),
         }
     }
 
+    /// The event of a record that must decode.
     pub fn accepted<E: Event>(&self) -> E {
         match self.decode::<E>().unwrap() {
             Decoded::Event { event, .. } => event,
-            other => panic!("it is good: {other:?}"),
+            other => panic!("the record must decode: {other:?}"),
         }
     }
 }
@@ -90,13 +91,15 @@ pub fn decoder<E: Event>() -> Decoder<E> {
     Decoder::new(PARTITIONS, Partitioner::Murmur2)
 }
 
+/// The id of the current schema.
 pub fn own_id<E: Event>() -> SchemaId {
     SchemaId::Fingerprint(E::schema().version.fingerprint)
 }
 
-pub const STRANGER: SchemaId = SchemaId::Fingerprint(Fingerprint([0xEE; 8]));
+/// The id of a schema that the decoder does not know.
+pub const UNKNOWN_SCHEMA_ID: SchemaId = SchemaId::Fingerprint(Fingerprint([0xEE; 8]));
 
-/// Encodes an event as it is, within its limits or not.
+/// Encodes an event's body without checking its limits.
 pub fn body<E: Event>(event: &E) -> Vec<u8> {
     let schema = &E::schema().version.schema;
     let writer = GenericDatumWriter::builder(schema).validate(false).human_readable(false).build().unwrap();
