@@ -1,11 +1,11 @@
-//! What a webhook may be told of, and what it is told: MLflow's names and shapes.
+//! The events that a webhook can subscribe to, and the request bodies, with MLflow's names and JSON fields.
 
 use std::fmt;
 
 use carbon_core::Timestamp;
 use serde_json::{Value, json};
 
-/// An entity, and what became of it; written `entity.action`.
+/// An event that a webhook can subscribe to: an entity and an action. Its text form is `entity.action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HookEvent {
     pub entity: &'static str,
@@ -27,20 +27,22 @@ const ALL: [HookEvent; 15] = [
     HookEvent { entity: "prompt_version_tag", action: "deleted" },
     HookEvent { entity: "prompt_alias", action: "created" },
     HookEvent { entity: "prompt_alias", action: "deleted" },
-    // There is no budget here that could be exceeded; MLflow's clients may ask for it all the same.
+    // This platform has no budgets, so the event never occurs. MLflow's clients may subscribe to it all the same.
     HookEvent { entity: "budget_policy", action: "exceeded" },
 ];
 
 impl HookEvent {
+    /// All events that MLflow defines.
     pub fn all() -> &'static [HookEvent] {
         &ALL
     }
 
-    /// `None` where MLflow knows no such event.
+    /// The event with these names; `None` if MLflow defines no such event.
     pub fn new(entity: &str, action: &str) -> Option<Self> {
         ALL.into_iter().find(|event| event.entity == entity && event.action == action)
     }
 
+    /// Parses `entity.action`.
     pub fn parse(text: &str) -> Option<Self> {
         let (entity, action) = text.split_once('.')?;
         Self::new(entity, action)
@@ -53,12 +55,12 @@ impl fmt::Display for HookEvent {
     }
 }
 
-/// The body of a delivery.
+/// The request body of a delivery, in JSON.
 pub fn body(event: HookEvent, at: Timestamp, data: &Value) -> String {
     json!({"entity": event.entity, "action": event.action, "timestamp": at.to_rfc3339(), "data": data}).to_string()
 }
 
-/// What a test of a webhook tells.
+/// Example data of an event, for the test of a webhook.
 pub fn example(event: HookEvent) -> Value {
     let name = if event.entity.starts_with("prompt") { "example_prompt" } else { "example_model" };
     let mut data = json!({"name": name});
@@ -72,7 +74,7 @@ pub fn example(event: HookEvent) -> Value {
         ("model_version_tag" | "prompt_version_tag", _) => &["version", "key"],
         (_, "created") => &["alias", "version"],
         ("model_version_alias" | "prompt_alias", _) => &["alias"],
-        _ => return budget(),
+        _ => return budget_example(),
     };
     for field in fields {
         data[*field] = match *field {
@@ -87,7 +89,7 @@ pub fn example(event: HookEvent) -> Value {
     data
 }
 
-fn budget() -> Value {
+fn budget_example() -> Value {
     json!({
         "budget_policy_id": "example_policy", "budget_unit": "USD", "budget_amount": 100.0, "current_spend": 101.5,
         "duration_unit": "DAYS", "duration_value": 1, "target_scope": "GLOBAL", "workspace": "default",
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_written_as_they_are_read() {
+    fn the_text_form_of_an_event_parses_to_the_event() {
         for event in HookEvent::all() {
             assert_eq!(HookEvent::parse(&event.to_string()), Some(*event));
         }

@@ -1,5 +1,5 @@
-//! Webhooks, as far as they are no matter of the log: what they may be told of, where they may be, their sealed secrets,
-//! and one signed delivery.
+//! The parts of webhooks that do not need the log: their events, the check of their addresses, the encryption of their
+//! secrets, and the sending of one signed delivery.
 
 mod events;
 mod seal;
@@ -16,7 +16,7 @@ pub use events::{HookEvent, body, example};
 pub use send::{Delivery, Reply, signature};
 pub use target::is_public;
 
-/// What can go wrong with a webhook.
+/// Errors of webhooks.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
     #[error(
@@ -24,14 +24,14 @@ pub enum WebhookError {
     )]
     NoKey,
     #[error(
-        "the secret cannot be opened with this ML_SECRET_KEY; set the one that it was sealed with, or the secret anew"
+        "the webhook's secret cannot be decrypted with this ML_SECRET_KEY; set the key that encrypted it, or a new secret"
     )]
-    Sealed,
+    CannotDecrypt,
     #[error("Invalid webhook URL: {0}")]
     Url(String),
-    /// It did not answer.
+    /// The receiver did not answer.
     #[error("{0}")]
-    Unanswered(String),
+    NoResponse(String),
     #[error("{0}")]
     Internal(String),
 }
@@ -40,20 +40,20 @@ impl Classify for WebhookError {
     fn fault(&self) -> Fault {
         match self {
             WebhookError::NoKey | WebhookError::Url(_) => Fault::User,
-            WebhookError::Unanswered(_) => Fault::External,
-            WebhookError::Sealed | WebhookError::Internal(_) => Fault::Internal,
+            WebhookError::NoResponse(_) => Fault::External,
+            WebhookError::CannotDecrypt | WebhookError::Internal(_) => Fault::Internal,
         }
     }
 
     fn retry(&self) -> Retry {
         match self {
-            WebhookError::Unanswered(_) => Retry::Later,
+            WebhookError::NoResponse(_) => Retry::Later,
             _ => Retry::Never,
         }
     }
 }
 
-/// How webhooks are reached, and what opens their secrets.
+/// Sends deliveries, checks addresses, and encrypts and decrypts secrets.
 #[derive(Clone)]
 pub struct Webhooks {
     key: Option<Arc<SecretKey>>,
@@ -62,31 +62,31 @@ pub struct Webhooks {
 }
 
 impl Webhooks {
-    /// `passphrase` may be empty: then no webhook can have a secret. `timeout` is that of one attempt.
+    /// With an empty `passphrase`, no webhook can have a secret. `timeout` applies to one attempt.
     pub fn new(passphrase: &str, allow_private: bool, timeout: Duration) -> Result<Self, WebhookError> {
         let key = if passphrase.is_empty() { None } else { Some(Arc::new(SecretKey::derive(passphrase)?)) };
         Ok(Self { key, client: send::client(allow_private, timeout)?, allow_private })
     }
 
-    /// Refuses an address that deliveries may not go to. What a name stands for is looked at with every delivery.
+    /// Rejects a URL that deliveries must not go to. A host name is resolved and checked with every delivery, not here.
     pub fn check_url(&self, url: &str) -> Result<(), WebhookError> {
         target::check(url, self.allow_private).map(drop)
     }
 
-    /// Seals the secret of a webhook, for it alone.
+    /// Encrypts the secret of a webhook. The result can be decrypted for the same tenant and webhook only.
     pub fn seal(&self, scope: &TenantScope, webhook_id: &str, secret: &str) -> Result<String, WebhookError> {
         self.key.as_ref().ok_or(WebhookError::NoKey)?.seal(scope, webhook_id, secret)
     }
 
-    /// Opens what was sealed for this webhook; `None` where it has no secret.
+    /// Decrypts the secret of a webhook; `None` if `sealed` is empty, which means that the webhook has no secret.
     pub fn open(&self, scope: &TenantScope, webhook_id: &str, sealed: &str) -> Result<Option<String>, WebhookError> {
         match sealed {
             "" => Ok(None),
-            sealed => self.key.as_ref().ok_or(WebhookError::Sealed)?.open(scope, webhook_id, sealed).map(Some),
+            sealed => self.key.as_ref().ok_or(WebhookError::CannotDecrypt)?.open(scope, webhook_id, sealed).map(Some),
         }
     }
 
-    /// Makes one attempt at a delivery. Any answer is a reply.
+    /// Makes one attempt at a delivery. A response with any status is a [`Reply`], not an error.
     pub async fn send(&self, delivery: &Delivery) -> Result<Reply, WebhookError> {
         let url = target::check(&delivery.url, self.allow_private)?;
         send::send(&self.client, url, delivery).await

@@ -1,4 +1,5 @@
-//! Sealing: ChaCha20-Poly1305 under a key that is derived from the passphrase by HKDF-SHA256, bound to tenant and webhook.
+//! Encryption of secrets with ChaCha20-Poly1305. HKDF-SHA256 derives the key from a passphrase; the tenant and the
+//! webhook's id are authenticated with the secret, so it can be decrypted for them only.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -9,7 +10,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::WebhookError;
 
-/// What a sealed secret begins with, so that another way of sealing can come.
+/// The prefix of an encrypted secret: the version of the format.
 const FORMAT: &str = "v1:";
 const SALT: &[u8] = b"carbon-ml";
 const PURPOSE: &[u8] = b"webhook secrets, v1";
@@ -19,11 +20,13 @@ pub(crate) struct SecretKey {
     random: SystemRandom,
 }
 
+/// Maps an error of `ring`, which has no text, to an internal error that names the operation.
 fn internal(what: &'static str) -> impl Fn(ring::error::Unspecified) -> WebhookError {
     move |_| WebhookError::Internal(format!("{what} failed"))
 }
 
-fn bound_to(scope: &TenantScope, webhook_id: &str) -> Aad<Vec<u8>> {
+/// The data that is authenticated with the secret.
+fn associated_data(scope: &TenantScope, webhook_id: &str) -> Aad<Vec<u8>> {
     Aad::from(format!("{}\u{1f}{webhook_id}", scope.tenant()).into_bytes())
 }
 
@@ -36,23 +39,27 @@ impl SecretKey {
 
     pub fn seal(&self, scope: &TenantScope, webhook_id: &str, secret: &str) -> Result<String, WebhookError> {
         let mut nonce = [0; NONCE_LEN];
-        self.random.fill(&mut nonce).map_err(internal("drawing a nonce"))?;
+        self.random.fill(&mut nonce).map_err(internal("generating a nonce"))?;
         let mut sealed = secret.as_bytes().to_vec();
         self.key
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), bound_to(scope, webhook_id), &mut sealed)
-            .map_err(internal("sealing"))?;
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                associated_data(scope, webhook_id),
+                &mut sealed,
+            )
+            .map_err(internal("encryption"))?;
         Ok(format!("{FORMAT}{}", BASE64_STANDARD.encode([&nonce[..], &sealed].concat())))
     }
 
     pub fn open(&self, scope: &TenantScope, webhook_id: &str, sealed: &str) -> Result<String, WebhookError> {
         let bytes = sealed.strip_prefix(FORMAT).and_then(|text| BASE64_STANDARD.decode(text).ok());
-        let bytes = bytes.ok_or(WebhookError::Sealed)?;
-        let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN).ok_or(WebhookError::Sealed)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| WebhookError::Sealed)?;
+        let bytes = bytes.ok_or(WebhookError::CannotDecrypt)?;
+        let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN).ok_or(WebhookError::CannotDecrypt)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| WebhookError::CannotDecrypt)?;
         let mut sealed = sealed.to_vec();
-        let opened = self.key.open_in_place(nonce, bound_to(scope, webhook_id), &mut sealed);
-        let opened = opened.map_err(|_| WebhookError::Sealed)?;
-        String::from_utf8(opened.to_vec()).map_err(|_| WebhookError::Sealed)
+        let opened = self.key.open_in_place(nonce, associated_data(scope, webhook_id), &mut sealed);
+        let opened = opened.map_err(|_| WebhookError::CannotDecrypt)?;
+        String::from_utf8(opened.to_vec()).map_err(|_| WebhookError::CannotDecrypt)
     }
 }
 
@@ -68,28 +75,28 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_key_tenant_and_webhook_open_a_secret() {
+    fn only_the_same_key_tenant_and_webhook_decrypt_a_secret() {
         let key = SecretKey::derive("a passphrase").unwrap();
         let sealed = key.seal(&scope("acme"), "w", "s3cr3t").unwrap();
         assert!(!sealed.contains("s3cr3t") && sealed != key.seal(&scope("acme"), "w", "s3cr3t").unwrap());
         assert_eq!(key.open(&scope("acme"), "w", &sealed).unwrap(), "s3cr3t");
         assert_eq!(SecretKey::derive("a passphrase").unwrap().open(&scope("acme"), "w", &sealed).unwrap(), "s3cr3t");
         let other = SecretKey::derive("another").unwrap();
-        assert!(matches!(other.open(&scope("acme"), "w", &sealed), Err(WebhookError::Sealed)));
+        assert!(matches!(other.open(&scope("acme"), "w", &sealed), Err(WebhookError::CannotDecrypt)));
         for (tenant, id) in [("other", "w"), ("acme", "x")] {
-            assert!(matches!(key.open(&scope(tenant), id, &sealed), Err(WebhookError::Sealed)), "{tenant} {id}");
+            assert!(matches!(key.open(&scope(tenant), id, &sealed), Err(WebhookError::CannotDecrypt)), "{tenant} {id}");
         }
     }
 
     #[test]
-    fn what_was_tampered_with_is_refused() {
+    fn a_changed_or_malformed_secret_is_rejected() {
         let key = SecretKey::derive("a passphrase").unwrap();
         let sealed = key.seal(&scope("acme"), "w", "s3cr3t").unwrap();
         let mut bytes = BASE64_STANDARD.decode(&sealed[FORMAT.len()..]).unwrap();
         bytes[NONCE_LEN] ^= 1;
-        let bent = format!("{FORMAT}{}", BASE64_STANDARD.encode(bytes));
-        for bad in [bent.as_str(), "", "v1:", "v1:AAAA", "v1:%", "v2:AAAA", &sealed[FORMAT.len()..], "s3cr3t"] {
-            assert!(matches!(key.open(&scope("acme"), "w", bad), Err(WebhookError::Sealed)), "{bad}");
+        let changed = format!("{FORMAT}{}", BASE64_STANDARD.encode(bytes));
+        for bad in [changed.as_str(), "", "v1:", "v1:AAAA", "v1:%", "v2:AAAA", &sealed[FORMAT.len()..], "s3cr3t"] {
+            assert!(matches!(key.open(&scope("acme"), "w", bad), Err(WebhookError::CannotDecrypt)), "{bad}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Where deliveries may go. Names are resolved when a connection is made and checked there, so that a name cannot stand for
-//! one address when it is checked and for another when it is called.
+//! The check of the addresses that deliveries may go to. A host name is resolved when the connection is made, and its
+//! addresses are checked there: a name cannot resolve to one address for the check and to another for the connection.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,21 +8,21 @@ use url::{Host, Url};
 
 use crate::WebhookError;
 
-/// Longer ones are nobody's.
-const LONGEST: usize = 2048;
+/// Maximum length of a URL.
+const MAX_URL_BYTES: usize = 2048;
 
-/// Reads an address; refuses what deliveries may not go to.
+/// Parses a URL, and rejects one that deliveries must not go to.
 pub(crate) fn check(text: &str, allow_private: bool) -> Result<Url, WebhookError> {
-    let bad = |why: String| WebhookError::Url(why);
-    if text.len() > LONGEST {
-        return Err(bad(format!("it has {} bytes, at most {LONGEST} are taken", text.len())));
+    let bad = |reason: String| WebhookError::Url(reason);
+    if text.len() > MAX_URL_BYTES {
+        return Err(bad(format!("it has {} bytes, at most {MAX_URL_BYTES} are allowed", text.len())));
     }
     let url = Url::parse(text).map_err(|error| bad(format!("{error}: {text:?}")))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad(format!("scheme {:?}; http and https are allowed", url.scheme())));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(bad("it holds a user or a password, which everybody who lists webhooks would see".into()));
+        return Err(bad("it holds a user or a password, which is visible to everybody who lists webhooks".into()));
     }
     let private = match url.host() {
         None => return Err(bad("it has no host".into())),
@@ -34,16 +34,15 @@ pub(crate) fn check(text: &str, allow_private: bool) -> Result<Url, WebhookError
         }
     };
     match private && !allow_private {
-        true => Err(bad(format!("{} is no public address, and ML_WEBHOOK_ALLOW_PRIVATE forbids others", shown(&url)))),
+        true => Err(bad(format!(
+            "{} is not a public address, and ML_WEBHOOK_ALLOW_PRIVATE does not allow others",
+            url.host_str().unwrap_or_default()
+        ))),
         false => Ok(url),
     }
 }
 
-fn shown(url: &Url) -> &str {
-    url.host_str().unwrap_or_default()
-}
-
-/// Whether an address is of the public internet, and of no machine or network of one's own.
+/// True for an address of the public internet; false for loopback, private, link-local and reserved addresses.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -54,12 +53,12 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address that some forms of IPv6 lead to.
+/// The IPv4 address that an IPv6 address embeds: IPv4-mapped, NAT64 or 6to4.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let parts = address.segments();
     let of = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
     match parts {
-        // Mapped, and NAT64.
+        // IPv4-mapped, and NAT64.
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(of(high, low)),
         // 6to4.
         [0x2002, high, low, ..] => Some(of(high, low)),
@@ -70,7 +69,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let reserved = match (a, b, c) {
-        // This network, carrier-grade NAT, protocol assignments, benchmarks, the future.
+        // "This network" and reserved for future use; carrier-grade NAT; protocol assignments; benchmarks.
         (0 | 240..=255, ..) | (100, 64..=127, _) | (192, 0, 0) | (198, 18 | 19, _) => true,
         _ => false,
     };
@@ -83,7 +82,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    // Global unicast, but for protocol assignments (Teredo too) and documentation.
+    // Global unicast, except protocol assignments (including Teredo) and documentation.
     match address.segments() {
         [0x2001, second, ..] => second >= 0x200 && second != 0xdb8,
         [0x3fff, second, ..] => second >= 0x1000,
@@ -91,7 +90,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
 }
 
-/// Resolves names to their public addresses alone.
+/// A DNS resolver that returns only the public addresses of a name.
 pub(crate) struct PublicOnly;
 
 impl Resolve for PublicOnly {
@@ -101,7 +100,7 @@ impl Resolve for PublicOnly {
             let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
             if public.is_empty() {
                 return Err(format!(
-                    "{} has no public address, and ML_WEBHOOK_ALLOW_PRIVATE forbids others",
+                    "{} has no public address, and ML_WEBHOOK_ALLOW_PRIVATE does not allow others",
                     name.as_str()
                 )
                 .into());
@@ -117,11 +116,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_ones_own_are_told_from_public_ones() {
+    fn only_public_addresses_are_public() {
         for public in ["93.184.216.34", "1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "64:ff9b::101:101"] {
             assert!(is_public(public.parse().unwrap()), "{public}");
         }
-        for own in [
+        for private in [
             "127.0.0.1",
             "10.1.2.3",
             "172.16.0.1",
@@ -146,12 +145,12 @@ mod tests {
             "2002:7f00:1::",
             "::7f00:1",
         ] {
-            assert!(!is_public(own.parse().unwrap()), "{own}");
+            assert!(!is_public(private.parse().unwrap()), "{private}");
         }
     }
 
     #[test]
-    fn hostile_addresses_are_refused() {
+    fn invalid_and_private_urls_are_rejected() {
         for bad in [
             "",
             " ",
@@ -164,11 +163,11 @@ mod tests {
             "http://me@example.com/",
             "http://exa mple.com/",
             "gopher://example.com",
-            &format!("https://example.com/{}", "x".repeat(LONGEST)),
+            &format!("https://example.com/{}", "x".repeat(MAX_URL_BYTES)),
         ] {
             assert!(matches!(check(bad, true), Err(WebhookError::Url(_))), "{bad}");
         }
-        // However they are spelled.
+        // Private addresses in all spellings.
         for private in [
             "http://127.0.0.1:8080/x",
             "http://127.1/",
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_stands_for_this_machine_is_not_resolved() {
+    async fn a_name_with_only_private_addresses_does_not_resolve() {
         let resolved = PublicOnly.resolve("localhost".parse().unwrap()).await;
         assert!(resolved.is_err());
     }
