@@ -1,4 +1,5 @@
-//! The embedder: the only caller of an encoder for stored text (law 2).
+//! The embedder: a stage that turns entities into embeddings. It is the only caller of an encoder for stored text (law
+//! 2).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,20 +14,21 @@ use carbon_schemas::{Decoded, Recorded};
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
-/// How many vectors are kept by their text's hash; a re-delivered or unchanged text costs no inference.
-const CACHED: u64 = 10_000;
+/// Maximum number of cached vectors. A text that was delivered again or did not change costs no inference.
+const CACHED_VECTORS: u64 = 10_000;
 
 type Vector = Arc<[f32]>;
 
-/// Turns entities into embeddings by one model.
+/// Turns entities into embeddings of one model.
 pub struct Embedder {
     encoder: Arc<dyn Encoder>,
     model: ModelRef,
     group: String,
+    /// Vectors by the SHA-256 of their text.
     cache: Cache<[u8; 32], Vector>,
 }
 
-/// What became of a text.
+/// The encoder's result for one text.
 #[derive(Clone)]
 enum Encoded {
     Vector(Vector),
@@ -36,10 +38,10 @@ enum Encoded {
 impl Embedder {
     pub fn new(encoder: Arc<dyn Encoder>, group: impl ToString) -> Self {
         let model = encoder.model().clone();
-        Self { encoder, model, group: group.to_string(), cache: Cache::new(CACHED) }
+        Self { encoder, model, group: group.to_string(), cache: Cache::new(CACHED_VECTORS) }
     }
 
-    /// Encodes the texts that are not cached, each once.
+    /// Returns the results of all texts by hash. Only texts that are not cached are encoded.
     async fn encode(&self, texts: HashMap<[u8; 32], &str>) -> Result<HashMap<[u8; 32], Encoded>, ProcessorError> {
         let mut encoded = HashMap::with_capacity(texts.len());
         let mut missing: Vec<([u8; 32], String)> = Vec::new();
@@ -56,18 +58,18 @@ impl Embedder {
             Ok(vectors) if vectors.len() != missing.len() => return Err(wrong_count(vectors.len(), missing.len())),
             Ok(vectors) => {
                 for ((hash, _), embedding) in missing.into_iter().zip(vectors) {
-                    self.keep(&mut encoded, hash, embedding.vector);
+                    self.store(&mut encoded, hash, embedding.vector);
                 }
             }
-            // One text is rejected: each is encoded alone, and only the rejected ones are left out.
+            // The encoder rejected at least one text, so each text is encoded alone to find which.
             Err(InferenceError::NotEmbeddable { .. }) => self.encode_each(&mut encoded, missing).await?,
-            // The encoder fails, not the text: a bad deployment must not delete what it cannot encode.
+            // The encoder failed. The stage stops: a bad deployment must not turn entities into deletions.
             Err(error) => return Err(ProcessorError::of(&error)),
         }
         Ok(encoded)
     }
 
-    /// Encodes texts one by one; a text that the encoder rejects has no vector.
+    /// Encodes the texts one by one.
     async fn encode_each(
         &self,
         encoded: &mut HashMap<[u8; 32], Encoded>,
@@ -77,11 +79,11 @@ impl Embedder {
             match self.encoder.encode(std::slice::from_ref(&text)).await {
                 Ok(mut vectors) if vectors.len() == 1 => {
                     let embedding = vectors.swap_remove(0);
-                    self.keep(encoded, hash, embedding.vector);
+                    self.store(encoded, hash, embedding.vector);
                 }
                 Ok(vectors) => return Err(wrong_count(vectors.len(), 1)),
                 Err(error @ InferenceError::NotEmbeddable { .. }) => {
-                    tracing::warn!(%error, "text is not embeddable");
+                    tracing::warn!(%error, "the encoder rejected a text; its embedding becomes a deletion");
                     encoded.insert(hash, Encoded::Rejected);
                 }
                 Err(error) => return Err(ProcessorError::of(&error)),
@@ -90,7 +92,8 @@ impl Embedder {
         Ok(())
     }
 
-    fn keep(&self, encoded: &mut HashMap<[u8; 32], Encoded>, hash: [u8; 32], vector: Vec<f32>) {
+    /// Adds a vector to the results and to the cache.
+    fn store(&self, encoded: &mut HashMap<[u8; 32], Encoded>, hash: [u8; 32], vector: Vec<f32>) {
         let vector: Vector = vector.into();
         self.cache.insert(hash, vector.clone());
         encoded.insert(hash, Encoded::Vector(vector));
@@ -103,8 +106,8 @@ impl Embedder {
     ) -> Result<Output<EmbeddingGenerated>, ProcessorError> {
         match &record.body {
             Decoded::Null { key } => Ok(Output::Null(EmbeddingKey { entity: key.clone(), model: self.model.clone() })),
-            Decoded::Quarantined { key, .. } => Ok(self.gone(record, key, DeletedReason::Quarantined)),
-            Decoded::Event { key, event } if event.deleted => Ok(self.gone(record, key, DeletedReason::Requested)),
+            Decoded::Quarantined { key, .. } => Ok(self.deletion(record, key, DeletedReason::Quarantined)),
+            Decoded::Event { key, event } if event.deleted => Ok(self.deletion(record, key, DeletedReason::Requested)),
             Decoded::Event { key, event } => {
                 let hash = sha256(&event.text);
                 match encoded.get(&hash) {
@@ -119,7 +122,7 @@ impl Embedder {
                         vector: Some(vector_to_bytes(vector)),
                         ..self.empty(record, key)
                     })),
-                    Some(Encoded::Rejected) => Ok(self.gone(record, key, DeletedReason::NotEmbeddable)),
+                    Some(Encoded::Rejected) => Ok(self.deletion(record, key, DeletedReason::NotEmbeddable)),
                     None => Err(ProcessorError::internal("a text was not encoded")),
                 }
             }
@@ -127,7 +130,8 @@ impl Embedder {
         }
     }
 
-    fn gone(
+    /// A deletion with a reason.
+    fn deletion(
         &self,
         record: &Recorded<EntityChanged>,
         key: &EntityKey,
@@ -136,7 +140,7 @@ impl Embedder {
         Output::Event(EmbeddingGenerated { reason: Some(reason), ..self.empty(record, key) })
     }
 
-    /// A deletion of the record's entity: what every output starts from.
+    /// An output without a vector: the fields that all outputs of this record share, and `deleted: true`.
     fn empty(&self, record: &Recorded<EntityChanged>, key: &EntityKey) -> EmbeddingGenerated {
         let position = record.position.to_string();
         EmbeddingGenerated {

@@ -1,4 +1,4 @@
-//! The indexer: `ml.embedding.generated.v1` to one generation of the search index.
+//! The indexer: a sink that folds `ml.embedding.generated.v1` into one generation of the search index.
 
 use std::sync::Arc;
 
@@ -23,9 +23,10 @@ impl Indexer {
         Self { index, spec }
     }
 
+    /// The index operation of a record; `None` if the record does not change this generation.
     fn op(&self, record: &Recorded<EmbeddingGenerated>) -> Result<Option<IndexOp>, ProcessorError> {
         Ok(match &record.body {
-            // The topic holds the embeddings of every live model; a generation takes its own's.
+            // The topic holds the embeddings of all live models. A generation takes those of its own model.
             Decoded::Event { key, .. } | Decoded::Null { key } | Decoded::Quarantined { key, .. }
                 if key.model != self.spec.model =>
             {
@@ -47,8 +48,8 @@ impl Indexer {
                 };
                 Some(IndexOp::upsert(document, vector_from_bytes(vector)))
             }
-            // Neither tells its source. The record's own position stands for it: of another topic, so that
-            // it takes away whatever is there, and any later embedding brings the entity back.
+            // These records have no source position, so the record's own position takes its place. It is of another
+            // topic: the operation removes any row of the key, and any later embedding restores the entity.
             Decoded::Null { key } => Some(IndexOp::erase(key.entity.clone(), record.position.clone())),
             Decoded::Quarantined { key, .. } => Some(IndexOp::delete(key.entity.clone(), record.position.clone())),
             Decoded::Rejected { .. } => None,
@@ -56,7 +57,7 @@ impl Indexer {
     }
 }
 
-fn failed(error: IndexError) -> SinkError {
+fn sink_error(error: IndexError) -> SinkError {
     match error {
         IndexError::Moved { actual } => SinkError::Moved { actual },
         other => SinkError::Failed(ProcessorError::of(&other)),
@@ -81,7 +82,7 @@ impl Sink for Indexer {
             return record;
         }
         let message = format!(
-            "the vector has dimension {}, {} makes vectors of {}",
+            "the vector has dimension {}, but model {} has dimension {}",
             event.dimension, self.spec.model, self.spec.dimension
         );
         let poison = Poison { reason: PoisonReason::WrongDimension, message };
@@ -101,9 +102,9 @@ impl Sink for Indexer {
         for record in batch {
             ops.extend(self.op(record)?);
         }
-        let applied = self.index.apply(&self.spec.id, log, ops, from, upto).await.map_err(failed)?;
-        let notice = IndexUpdated {
-            // The positions that it reaches identify a batch: a repeat of the notice is recognised.
+        let applied = self.index.apply(&self.spec.id, log, ops, from, upto).await.map_err(sink_error)?;
+        let notification = IndexUpdated {
+            // A batch is identified by the positions that it reaches, so a repeated notification has the same id.
             event_id: derived_id(&["indexer", self.spec.id.as_str(), &upto.to_string()]),
             occurred_at: batch.last().map_or_else(|| SystemClock.now(), |record| record.timestamp),
             tenant_id: None,
@@ -112,6 +113,6 @@ impl Sink for Indexer {
             deletes: applied.deletes as i64,
             up_to: Reached::list(upto),
         };
-        Ok(vec![NewRecord::event(&notice).map_err(ProcessorError::from)?])
+        Ok(vec![NewRecord::event(&notification).map_err(ProcessorError::from)?])
     }
 }

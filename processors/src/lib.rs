@@ -1,4 +1,4 @@
-//! The processors: the embedder is a stage, the indexer and the projections are sinks, webhooks tell others.
+//! The processors: the embedder (a stage), the indexer and the projections (sinks), and webhooks (an effect handler).
 
 mod embedder;
 mod indexer;
@@ -8,4 +8,4 @@ mod webhooks;
 pub use embedder::Embedder;
 pub use indexer::Indexer;
 pub use projections::ProjectionSink;
-pub use webhooks::{Deliveries, MOST_PENDING, Pace, WebhookParts, WebhookRecord, WebhookSink};
+pub use webhooks::{Deliveries, MAX_PENDING_DELIVERIES, Pace, WebhookParts, WebhookRecord, WebhookSink};

@@ -1,4 +1,4 @@
-//! Any projection as a sink: rows and checkpoint in one transaction.
+//! The sink of a projection: it commits rows and checkpoint in one transaction.
 
 use std::path::PathBuf;
 
@@ -17,12 +17,13 @@ pub struct ProjectionSink<P: Projection> {
 }
 
 impl<P: Projection> ProjectionSink<P> {
-    /// Opens the generation's file in `folder`. One that cannot be read is made anew.
+    /// Opens the generation's SQLite file in `folder`. A damaged file is deleted with its folder, and the read model is
+    /// rebuilt from the log.
     pub async fn open(projection: P, folder: PathBuf) -> Result<Self, StoreError> {
         let site = Site::File(folder.join("rows.db"));
         match Self::at(projection.clone(), &site).await {
             Err(error) if error.is_damaged() => {
-                tracing::warn!(read_model = P::NAME, %error, "rows cannot be read; the read model is rebuilt");
+                tracing::warn!(read_model = P::NAME, %error, "file of the read model is damaged; rebuilding from the log");
                 std::fs::remove_dir_all(&folder)
                     .map_err(|source| StoreError::Io { path: folder.display().to_string(), source })?;
                 Self::at(projection, &site).await

@@ -1,4 +1,4 @@
-//! The loop makes the next batch ready while the last one lands, and a batch that does not land holds it up.
+//! The consume loop decodes the next batch while a sink applies the current one.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod rig;
@@ -14,15 +14,15 @@ use tokio::sync::watch;
 
 use rig::{PATIENCE, Rig, entity, options};
 
-/// Lands its first batch only once a record of the next one was decoded.
-struct Slow {
+/// A sink whose first batch waits until a record of the next batch is decoded.
+struct SlowSink {
     entered: watch::Sender<bool>,
     decoded: watch::Sender<usize>,
     applied: watch::Sender<Vec<Positions>>,
 }
 
 #[async_trait]
-impl Sink for Slow {
+impl Sink for SlowSink {
     type In = Recorded<EntityChanged>;
 
     async fn checkpoint(&self) -> Result<Checkpoint, ProcessorError> {
@@ -48,8 +48,8 @@ impl Sink for Slow {
         self.entered.send_replace(true);
         let mut decoded = self.decoded.subscribe();
         let next = decoded.wait_for(|decoded| *decoded >= 2);
-        tokio::time::timeout(PATIENCE, next).await.expect("the next batch is decoded meanwhile").unwrap();
-        // One after the other all the same: each begins where the one before ended.
+        tokio::time::timeout(PATIENCE, next).await.expect("the next batch must be decoded meanwhile").unwrap();
+        // Batches are still applied one after the other: each starts where the one before ended.
         let at = batch[0].position().topic_partition();
         self.applied.send_modify(|applied| {
             let before = applied.iter().rev().find_map(|upto| upto.get(&at)).unwrap_or(0);
@@ -61,7 +61,7 @@ impl Sink for Slow {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_batch_is_decoded_while_the_last_one_lands() {
+async fn the_next_batch_is_decoded_while_the_current_one_is_applied() {
     let rig = Rig::new().await;
     let version = |n: usize| entity("acme", "E1", &format!("text {n}"));
     rig.produce(&[version(0)]).await;
@@ -69,9 +69,9 @@ async fn the_next_batch_is_decoded_while_the_last_one_lands() {
     let (entered, mut begun) = watch::channel(false);
     let mut options = options("catalog", "slow", rig.log.clone(), &rig.shutdown);
     options.batch.records = 1;
-    let handle = spawn_sink(Slow { entered, decoded, applied }, options);
+    let handle = spawn_sink(SlowSink { entered, decoded, applied }, options);
     tokio::time::timeout(PATIENCE, begun.wait_for(|begun| *begun)).await.unwrap().unwrap();
-    // The first batch is on its way and waits for these.
+    // The first batch is in `apply` and waits for these records.
     rig.produce(&(1..5).map(version).collect::<Vec<_>>()).await;
     let done = seen.wait_for(|applied: &Vec<Positions>| applied.len() == 5);
     tokio::time::timeout(PATIENCE, done).await.unwrap().unwrap();

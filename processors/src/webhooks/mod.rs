@@ -1,10 +1,11 @@
-//! Webhooks: others are told what took effect in the registry (law 9). What is to be told lies in a small file of its own with
-//! the position that it was made from, in one transaction; [`deliver`] works it off. Nothing of it is rebuilt from the log:
-//! a delivery is never replayed.
+//! Webhooks: an effect handler that sends HTTP requests about changes that took effect in the registry (law 9).
+//!
+//! The sink writes deliveries to the [`outbox`], a SQLite file, in one transaction with its checkpoint. [`deliver`]
+//! sends them. The outbox is not rebuilt from the log: a delivery is never replayed.
 
 mod deliver;
 mod outbox;
-mod told;
+mod payloads;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,89 +25,94 @@ use carbon_webhooks::body;
 use tokio::sync::Notify;
 
 pub use deliver::{Deliveries, Pace};
-pub use outbox::MOST_PENDING;
-pub use told::WebhookRecord;
+pub use outbox::MAX_PENDING_DELIVERIES;
+pub use payloads::WebhookRecord;
 
-use outbox::Pending;
+use outbox::NewDelivery;
 
-/// How long a batch waits for the registry before it is tried again.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a batch waits for the registry to catch up before it fails and is retried.
+const REGISTRY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What webhooks work with.
+/// The log, group and registry that webhooks use.
 #[derive(Clone)]
 pub struct WebhookParts {
     pub log: Arc<dyn EventLog>,
     pub group: Group,
-    /// The topics that are followed.
+    /// The topics that the sink consumes.
     pub topics: Vec<Topic>,
     /// The registry of this process.
     pub registry: Arc<Serving<Rows>>,
 }
 
 impl WebhookParts {
-    /// The end offsets of some topics of the registry.
-    async fn ends(&self, registry: &Rows, of: &[&str]) -> Result<Positions, LogError> {
-        let topics = registry.view.topics.iter().filter(|topic| of.contains(&topic.as_str()));
+    /// The end offsets of those topics of the registry that `names` lists.
+    async fn end_offsets(&self, registry: &Rows, names: &[&str]) -> Result<Positions, LogError> {
+        let topics = registry.view.topics.iter().filter(|topic| names.contains(&topic.as_str()));
         end_offsets(&*self.log, &topics.cloned().collect::<Vec<_>>()).await
     }
 }
 
-/// Writes down who is to be told of what.
+/// The sink: it writes the deliveries that records cause to the outbox.
 pub struct WebhookSink {
     parts: WebhookParts,
     outbox: SqliteNamespace,
+    /// Wakes [`Deliveries`] after a commit.
     wake: Arc<Notify>,
 }
 
 impl WebhookSink {
-    /// Opens the file of what is to be told.
+    /// Opens the outbox at `path`.
     pub async fn open(path: &Path, parts: WebhookParts) -> Result<Self, StoreError> {
         Ok(Self { parts, outbox: outbox::open(path).await?, wake: Arc::default() })
     }
 
-    /// What works off what this writes down.
+    /// The task that sends the deliveries of this sink.
     pub fn deliveries(&self, webhooks: carbon_webhooks::Webhooks, pace: Pace) -> Deliveries {
         Deliveries::new(self.outbox.clone(), self.parts.clone(), webhooks, pace, self.wake.clone())
     }
 
-    /// The deliveries that a batch asks for. Records are taken in the order of their time: topics follow each other then
-    /// as they did for who wrote them.
-    async fn pending(&self, registry: &Namespace, batch: &[WebhookRecord]) -> Result<Vec<Pending>, ProcessorError> {
+    /// The deliveries of a batch, ordered by the records' log-append time. That restores the order in which a client
+    /// wrote to different topics.
+    async fn new_deliveries(
+        &self,
+        registry: &Namespace,
+        batch: &[WebhookRecord],
+    ) -> Result<Vec<NewDelivery>, ProcessorError> {
         let mut records: Vec<&WebhookRecord> = batch.iter().collect();
         records.sort_by_key(|record| record.time());
-        let mut pending = Vec::new();
+        let mut deliveries = Vec::new();
         for record in records {
             let Some(scope) = record.scope() else { continue };
             let position = record.position().to_string();
-            let told = told::told(registry, &scope, record).await?;
-            for (ordinal, (event, data)) in told.iter().enumerate() {
+            let payloads = payloads::payloads(registry, &scope, record).await?;
+            for (ordinal, (event, data)) in payloads.iter().enumerate() {
                 let body = body(*event, record.time(), data);
-                let (event, at) = (event.to_string(), record.happened());
+                let (event, at) = (event.to_string(), record.latest_time());
                 for webhook in webhooks_told_of(registry, &scope, &event, at).await? {
                     let delivery = derived_id(&["webhooks", &webhook, &position, &ordinal.to_string()]);
                     let tenant = scope.tenant().clone();
-                    pending.push(Pending { tenant, webhook, delivery, body: body.clone() });
+                    deliveries.push(NewDelivery { tenant, webhook, delivery, body: body.clone() });
                 }
             }
         }
-        Ok(pending)
+        Ok(deliveries)
     }
 
-    /// Where to go on: the further of what lies in the file and what the log knows of the group (another process may have
-    /// gone on meanwhile); a partition of which neither knows begins at its end, and the log is told so.
-    async fn start(&self, known: &Positions) -> Result<Positions, LogError> {
-        let mut start = known.clone();
+    /// The positions to resume from: the greater of the checkpoint and the group's committed offset, because another
+    /// process may have continued meanwhile. A partition with neither starts at its end, and that offset is committed.
+    async fn resume_positions(&self, checkpoint: &Positions) -> Result<Positions, LogError> {
+        let mut start = checkpoint.clone();
         start.merge(&self.parts.log.committed(&self.parts.group).await?);
-        let mut begun = Positions::new();
+        let mut new_partitions = Positions::new();
         for topic in &self.parts.topics {
             for (at, end) in self.parts.log.ends(&topic.spec.name).await?.iter() {
                 if start.get(at).is_none() {
                     start.set(at.clone(), end);
-                    begun.set(at.clone(), end);
+                    new_partitions.set(at.clone(), end);
                 }
             }
         }
-        self.parts.log.commit(&self.parts.group, &begun).await?;
+        self.parts.log.commit(&self.parts.group, &new_partitions).await?;
         Ok(start)
     }
 }
@@ -116,16 +122,16 @@ impl Sink for WebhookSink {
     type In = WebhookRecord;
 
     async fn checkpoint(&self) -> Result<Checkpoint, ProcessorError> {
-        let known = self.outbox.checkpoint().await?;
-        if let Some(log) = &known.log
-            && self.parts.log.recognise(log, &known.positions).await?.is_some()
+        let stored = self.outbox.checkpoint().await?;
+        if let Some(log) = &stored.log
+            && self.parts.log.recognise(log, &stored.positions).await?.is_some()
         {
-            // Of another log: the caller sees it too, and resets.
-            return Ok(known);
+            // The checkpoint is of another log. The caller recognises that as well, and resets this sink.
+            return Ok(stored);
         }
-        let start = self.start(&known.positions).await?;
-        if start != known.positions {
-            match self.outbox.begin_at(self.parts.log.identity(), &known.positions, &start).await {
+        let start = self.resume_positions(&stored.positions).await?;
+        if start != stored.positions {
+            match self.outbox.begin_at(self.parts.log.identity(), &stored.positions, &start).await {
                 Ok(tables) => tables.commit().await?,
                 Err(CheckpointError::Store(error)) => return Err(error.into()),
                 Err(error @ CheckpointError::Moved { .. }) => return Err(ProcessorError::internal(error.to_string())),
@@ -147,19 +153,20 @@ impl Sink for WebhookSink {
     ) -> Result<Vec<NewRecord>, SinkError> {
         failpoint("webhooks::apply").await.map_err(|error| ProcessorError::of(&error))?;
         let registry = self.parts.registry.get().map_err(|error| ProcessorError::of(&error))?;
-        // Whom to notify, and what a promotion amounts to, other topics say: the registry must have folded those too.
-        let asked = [WebhookChanged::NAME, ModelRegistered::NAME, ModelPromoted::NAME];
-        let mut ends = self.parts.ends(&registry, &asked).await.map_err(ProcessorError::from)?;
+        // The webhooks to notify and the effect of a promotion depend on other topics, so the registry must have folded
+        // these topics to their ends as well.
+        let topics = [WebhookChanged::NAME, ModelRegistered::NAME, ModelPromoted::NAME];
+        let mut ends = self.parts.end_offsets(&registry, &topics).await.map_err(ProcessorError::from)?;
         ends.merge(upto);
-        if !registry.view.reached(&ends, PATIENCE).await {
+        if !registry.view.reached(&ends, REGISTRY_TIMEOUT).await {
             let behind = format!("the registry has not folded {ends} yet");
             return Err(ProcessorError::unavailable(behind).into());
         }
-        let pending = self.pending(&registry.namespace, batch).await?;
+        let deliveries = self.new_deliveries(&registry.namespace, batch).await?;
         let mut tables = self.outbox.begin_at(log, from, upto).await?;
-        outbox::put(&mut tables, &pending).await.map_err(ProcessorError::from)?;
+        outbox::insert(&mut tables, &deliveries).await.map_err(ProcessorError::from)?;
         tables.commit().await.map_err(ProcessorError::from)?;
-        if !pending.is_empty() {
+        if !deliveries.is_empty() {
             self.wake.notify_one();
         }
         Ok(Vec::new())

@@ -1,4 +1,4 @@
-//! What a record tells, by the registry's verdict on it: a record that changed nothing tells nothing.
+//! The webhook payloads of a record. A record that the registry's fold rejected has none.
 
 use carbon_core::{TenantScope, Timestamp};
 use carbon_read_models::registry::queries::{IS_PROMPT, promotion_effect, registration_has_tag};
@@ -12,20 +12,22 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 feed! {
-    /// What webhooks follow.
+    /// A record of a topic that webhooks are notified about.
     pub enum WebhookRecord with WebhookDecoders {
         Model(ModelRegistered),
         Promotion(ModelPromoted),
     }
 }
 
+/// Tags that MLflow sets on prompts for its own use.
 const PROMPT_TYPE: &str = "_mlflow_prompt_type";
 const PROMPT_TEXT: &str = "mlflow.prompt.text";
 
-type Told = Vec<(HookEvent, Value)>;
+/// Events with their data: the payloads of one record, in order.
+type Payloads = Vec<(HookEvent, Value)>;
 
 impl WebhookRecord {
-    /// When the log took it.
+    /// The log-append time.
     pub(super) fn time(&self) -> Timestamp {
         match self {
             Self::Model(record) => record.timestamp,
@@ -33,10 +35,10 @@ impl WebhookRecord {
         }
     }
 
-    /// When it happened, by the later of the log's clock and its producer's: of two clocks that differ neither makes a
-    /// webhook miss what came after it.
-    pub(super) fn happened(&self) -> Timestamp {
-        let producers = match self {
+    /// The later of the log-append time and the producer's time. It is compared with the time a webhook was created: a
+    /// difference between the two clocks must not hide from a webhook what happened after its creation.
+    pub(super) fn latest_time(&self) -> Timestamp {
+        let occurred_at = match self {
             Self::Model(record) => match &record.body {
                 Decoded::Event { event, .. } => Some(event.occurred_at),
                 _ => None,
@@ -46,10 +48,10 @@ impl WebhookRecord {
                 _ => None,
             },
         };
-        self.time().max(producers.unwrap_or_default())
+        self.time().max(occurred_at.unwrap_or_default())
     }
 
-    /// Whose it is; poison is nobody's.
+    /// The tenant that owns the record; `None` for poison and null values.
     pub(super) fn scope(&self) -> Option<TenantScope> {
         match self {
             Self::Model(record) => record.body.scope(),
@@ -58,16 +60,16 @@ impl WebhookRecord {
     }
 }
 
-/// What a record tells; the registry has folded it.
-pub(super) async fn told(
+/// The payloads of a record. The registry must have folded the record.
+pub(super) async fn payloads(
     registry: &Namespace,
     scope: &TenantScope,
     record: &WebhookRecord,
-) -> Result<Told, StoreError> {
+) -> Result<Payloads, StoreError> {
     match record {
         WebhookRecord::Model(record) => match &record.body {
             Decoded::Event { event, .. } if verdict(registry, &record.position).await?.is_none() => {
-                of_model(registry, scope, event).await
+                model_payloads(registry, scope, event).await
             }
             _ => Ok(Vec::new()),
         },
@@ -75,13 +77,14 @@ pub(super) async fn told(
             Decoded::Event { event, .. }
                 if promotion_effect(registry, &record.position).await? == Some(Effect::Applied) =>
             {
-                of_promotion(registry, scope, event).await
+                promotion_payloads(registry, scope, event).await
             }
             _ => Ok(Vec::new()),
         },
     }
 }
 
+/// True if the registration is a prompt. MLflow stores a prompt as a registered model with a tag.
 async fn is_prompt(
     registry: &Namespace,
     scope: &TenantScope,
@@ -92,56 +95,60 @@ async fn is_prompt(
     registration_has_tag(registry, scope, (id.as_deref(), name), (IS_PROMPT, "true")).await
 }
 
-/// By the tags that a creation sets; the last of a key counts.
-fn says_prompt(tags: &[KeyValue]) -> bool {
+/// True if a creation's tags make a prompt. If a key occurs twice, the last value counts.
+fn has_prompt_tag(tags: &[KeyValue]) -> bool {
     tags.iter().rfind(|tag| tag.key == IS_PROMPT).is_some_and(|tag| tag.value.eq_ignore_ascii_case("true"))
 }
 
-/// A prompt's own marks are left out.
-fn tags(tags: &[KeyValue], without: &[&str]) -> Map<String, Value> {
-    let shown = tags.iter().filter(|tag| !without.contains(&tag.key.as_str()));
-    shown.map(|tag| (tag.key.clone(), tag.value.as_str().into())).collect()
+/// The tags as a JSON object, without the listed keys.
+fn tags_without(tags: &[KeyValue], without: &[&str]) -> Map<String, Value> {
+    let kept = tags.iter().filter(|tag| !without.contains(&tag.key.as_str()));
+    kept.map(|tag| (tag.key.clone(), tag.value.as_str().into())).collect()
 }
 
-async fn of_model(registry: &Namespace, scope: &TenantScope, event: &ModelRegistered) -> Result<Told, StoreError> {
+async fn model_payloads(
+    registry: &Namespace,
+    scope: &TenantScope,
+    event: &ModelRegistered,
+) -> Result<Payloads, StoreError> {
     let name = &event.model_name;
     let description = event.description.as_deref().filter(|text| !text.is_empty());
     let version = event.version.unwrap_or_default().to_string();
-    let mut told = Vec::new();
-    let mut tell = |entity: &str, action: &str, data: Value| {
-        told.extend(HookEvent::new(entity, action).map(|event| (event, data)));
+    let mut payloads = Vec::new();
+    let mut push = |entity: &str, action: &str, data: Value| {
+        payloads.extend(HookEvent::new(entity, action).map(|event| (event, data)));
     };
     match event.kind {
-        ModelKind::Created if says_prompt(&event.tags) => {
-            let tags = tags(&event.tags, &[IS_PROMPT, PROMPT_TYPE]);
-            tell("prompt", "created", json!({"name": name, "tags": tags, "description": description}));
+        ModelKind::Created if has_prompt_tag(&event.tags) => {
+            let tags = tags_without(&event.tags, &[IS_PROMPT, PROMPT_TYPE]);
+            push("prompt", "created", json!({"name": name, "tags": tags, "description": description}));
         }
         ModelKind::Created => {
-            let tags = tags(&event.tags, &[]);
-            tell("registered_model", "created", json!({"name": name, "tags": tags, "description": description}));
+            let tags = tags_without(&event.tags, &[]);
+            push("registered_model", "created", json!({"name": name, "tags": tags, "description": description}));
         }
-        ModelKind::VersionCreated if says_prompt(&event.tags) => {
+        ModelKind::VersionCreated if has_prompt_tag(&event.tags) => {
             let template = event.tags.iter().rfind(|tag| tag.key == PROMPT_TEXT).map(|tag| tag.value.as_str());
-            let tags = tags(&event.tags, &[IS_PROMPT, PROMPT_TYPE, PROMPT_TEXT]);
+            let tags = tags_without(&event.tags, &[IS_PROMPT, PROMPT_TYPE, PROMPT_TEXT]);
             let data = json!({
                 "name": name, "version": version, "template": template, "tags": tags, "description": description,
             });
-            tell("prompt_version", "created", data);
+            push("prompt_version", "created", data);
         }
         ModelKind::VersionCreated => {
             let run_id = event.run_id.as_deref().filter(|id| !id.is_empty());
             let data = json!({
                 "name": name, "version": version, "source": event.source, "run_id": run_id,
-                "tags": tags(&event.tags, &[]), "description": description,
+                "tags": tags_without(&event.tags, &[]), "description": description,
             });
-            tell("model_version", "created", data);
+            push("model_version", "created", data);
         }
         ModelKind::Tagged if is_prompt(registry, scope, event.registration_id, name).await? => {
             for tag in &event.tags {
-                tell("prompt_tag", "set", json!({"name": name, "key": tag.key, "value": tag.value}));
+                push("prompt_tag", "set", json!({"name": name, "key": tag.key, "value": tag.value}));
             }
             for key in &event.removed_tags {
-                tell("prompt_tag", "deleted", json!({"name": name, "key": key}));
+                push("prompt_tag", "deleted", json!({"name": name, "key": key}));
             }
         }
         ModelKind::VersionTagged => {
@@ -149,20 +156,24 @@ async fn of_model(registry: &Namespace, scope: &TenantScope, event: &ModelRegist
             let entity = if prompt { "prompt_version_tag" } else { "model_version_tag" };
             for tag in &event.tags {
                 let data = json!({"name": name, "version": version, "key": tag.key, "value": tag.value});
-                tell(entity, "set", data);
+                push(entity, "set", data);
             }
             for key in &event.removed_tags {
-                tell(entity, "deleted", json!({"name": name, "version": version, "key": key}));
+                push(entity, "deleted", json!({"name": name, "version": version, "key": key}));
             }
         }
-        // MLflow has no words for the rest.
+        // MLflow defines no webhook events for the other kinds.
         _ => {}
     }
-    Ok(told)
+    Ok(payloads)
 }
 
-async fn of_promotion(registry: &Namespace, scope: &TenantScope, event: &ModelPromoted) -> Result<Told, StoreError> {
-    // Stages tell nobody: MLflow has no word for them.
+async fn promotion_payloads(
+    registry: &Namespace,
+    scope: &TenantScope,
+    event: &ModelPromoted,
+) -> Result<Payloads, StoreError> {
+    // MLflow defines no webhook events for stages.
     let Some(alias) = &event.alias else { return Ok(Vec::new()) };
     let name = &event.model_name;
     let prompt = is_prompt(registry, scope, event.registration_id, name).await?;

@@ -1,4 +1,4 @@
-//! All processors over an embedded log in a folder of its own, with an encoder that counts its calls.
+//! A test rig: all processors over an embedded log in a temporary folder, with an encoder that counts its texts.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::PathBuf;
@@ -10,15 +10,15 @@ use carbon_core::{
     EntityKey, GenerationId, ModelRef, Partitioner, Position, Precision, TenantId, Timestamp, TopicName,
 };
 use carbon_inference::{Embedding, Encoder, InferenceError};
-use carbon_log::{DataFolder, EmbeddedLog, EventLog, Group, NewRecord, Record, Value};
+use carbon_log::{CompactionReport, DataFolder, EmbeddedLog, EventLog, Group, NewRecord, Record, Value};
 use carbon_processors::{Embedder, Indexer, ProjectionSink};
 use carbon_read_models::catalog::Catalog;
 use carbon_read_models::deadletters::DeadLetters;
 use carbon_read_models::{Digest, Projection, digest};
 use carbon_runtime::Shutdown;
-use carbon_runtime::consume::{Options, ProcessorHandle, Sink, Stage, spawn_sink, spawn_stage};
+use carbon_runtime::consume::{Options, ProcessorHandle, ProcessorView, Sink, Stage, spawn_sink, spawn_stage};
 use carbon_schemas::Event;
-use carbon_schemas::events::EntityChanged;
+use carbon_schemas::events::{EmbeddingGenerated, EntityChanged};
 use carbon_search::{EmbeddedIndex, GenerationSpec, HybridIndex, StoredRow};
 use carbon_store::{Namespace, Postgres, Site};
 use carbon_topology::Topology;
@@ -27,17 +27,17 @@ use uuid::Uuid;
 pub const DIMENSION: usize = 16;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A deterministic encoder that counts the texts it was given, and refuses texts that say so.
+/// A deterministic encoder that counts its texts. It rejects texts that contain "not embeddable".
 pub struct CountingEncoder {
     model: ModelRef,
     pub texts: AtomicUsize,
-    /// Whether it fails whatever it is given, as with bad weights.
-    pub broken: AtomicBool,
+    /// True to fail every call, as an encoder with bad weights does.
+    pub failing: AtomicBool,
 }
 
 impl CountingEncoder {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { model: model(), texts: AtomicUsize::new(0), broken: AtomicBool::new(false) })
+        Arc::new(Self { model: model(), texts: AtomicUsize::new(0), failing: AtomicBool::new(false) })
     }
 }
 
@@ -57,11 +57,11 @@ impl Encoder for CountingEncoder {
 
     async fn encode(&self, texts: &[String]) -> Result<Vec<Embedding>, InferenceError> {
         self.texts.fetch_add(texts.len(), Ordering::SeqCst);
-        if self.broken.load(Ordering::SeqCst) {
+        if self.failing.load(Ordering::SeqCst) {
             return Err(InferenceError::Broken("bad weights".into()));
         }
         if let Some(index) = texts.iter().position(|text| text.contains("not embeddable")) {
-            return Err(InferenceError::NotEmbeddable { index, reason: "it says so" });
+            return Err(InferenceError::NotEmbeddable { index, reason: "the text contains its rejection" });
         }
         Ok(texts
             .iter()
@@ -86,6 +86,7 @@ pub fn topic(name: &str) -> TopicName {
     TopicName::parse(name).unwrap()
 }
 
+/// An entity of type `instrument`. An empty text makes a deletion.
 pub fn entity(tenant: &str, id: &str, text: &str) -> EntityChanged {
     EntityChanged {
         event_id: Uuid::now_v7(),
@@ -104,7 +105,7 @@ pub fn key(tenant: &str, id: &str) -> EntityKey {
     EntityKey::parse(tenant, "instrument", id).unwrap()
 }
 
-/// A record with bytes of somebody's own, in the partition of its key.
+/// A record with an arbitrary key and value, in the partition of its key.
 pub fn raw<E: Event>(key: &str, value: Option<Vec<u8>>) -> NewRecord {
     let spec = topology().topics[E::NAME].spec.clone();
     let partition_key = E::parse_key(key).map_or_else(|_| key.to_owned(), |key| E::partition_key(&key));
@@ -118,7 +119,16 @@ pub fn raw<E: Event>(key: &str, value: Option<Vec<u8>>) -> NewRecord {
     }
 }
 
-/// The running processors.
+/// Everything that is derived from the log, to compare before and after a rebuild.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Derived {
+    /// The rows of the index, in key order.
+    pub index: Vec<StoredRow>,
+    pub catalog: Digest,
+    pub deadletters: Digest,
+}
+
+/// The running processors and their stores.
 pub struct Rig {
     pub folder: Arc<tempfile::TempDir>,
     pub log: Arc<EmbeddedLog>,
@@ -146,7 +156,7 @@ pub fn options(name: &str, group: &str, log: Arc<dyn EventLog>, shutdown: &Shutd
     Options::new(name, Group::new(name, group), topics, processor.batch, log, shutdown.clone())
 }
 
-/// A projection's rows in a folder; where `CARBON_TEST_POSTGRES` names a Postgres, in a schema of it that the folder names.
+/// Opens a projection in a folder, or in a Postgres schema named after the folder if `CARBON_TEST_POSTGRES` is set.
 pub async fn open<P: Projection>(projection: P, folder: PathBuf) -> ProjectionSink<P> {
     let Ok(address) = std::env::var("CARBON_TEST_POSTGRES") else {
         return ProjectionSink::open(projection, folder).await.unwrap();
@@ -208,12 +218,17 @@ impl Rig {
         self.append(entities.iter().map(|entity| NewRecord::event(entity).unwrap()).collect()).await
     }
 
-    /// Waits until everything that was appended is processed, by every processor in the order of the flow.
+    /// Waits until all processors have caught up, in the order of the data flow, and the index serves all rows.
     pub async fn settle(&self) {
         for handle in &self.handles {
             let view = handle.view();
             let ends = view.ends(&*self.log).await.unwrap();
-            assert!(view.reached(&ends, PATIENCE).await, "{} stands at {:?}", view.name, view.progress.borrow());
+            assert!(
+                view.reached(&ends, PATIENCE).await,
+                "{} has not caught up: {:?}",
+                view.name,
+                view.progress.borrow()
+            );
         }
         let rows = self.index.source_positions(&search_generation()).await.unwrap();
         let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -229,10 +244,32 @@ impl Rig {
         self.indexed().await.iter().map(|row| row.document.key.to_string()).collect()
     }
 
-    pub async fn digests(&self) -> (Digest, Digest) {
-        (digest::<Catalog>(&self.catalog).await.unwrap(), digest::<DeadLetters>(&self.deadletters).await.unwrap())
+    pub async fn catalog_digest(&self) -> Digest {
+        digest::<Catalog>(&self.catalog).await.unwrap()
     }
 
+    pub async fn derived(&self) -> Derived {
+        Derived {
+            index: self.indexed().await,
+            catalog: self.catalog_digest().await,
+            deadletters: digest::<DeadLetters>(&self.deadletters).await.unwrap(),
+        }
+    }
+
+    /// The view of the processor with this name.
+    pub fn view(&self, name: &str) -> ProcessorView {
+        self.handles.iter().map(ProcessorHandle::view).find(|view| view.name == name).unwrap()
+    }
+
+    /// Compacts the log now, without the minimum lag that the topology sets.
+    pub async fn compact(&self) -> CompactionReport {
+        let mut specs = topology().specs();
+        specs.iter_mut().for_each(|spec| spec.retention.min_compaction_lag_ms = -1000);
+        self.log.ensure_topics(&specs).await.unwrap();
+        self.log.compact().await.unwrap()
+    }
+
+    /// The state of an entity in the catalog.
     pub async fn state_of(&self, tenant: &str, id: &str) -> Option<String> {
         carbon_store::query("SELECT state FROM search_items WHERE tenant_id = $1 AND entity_id = $2")
             .bind(tenant)
@@ -254,6 +291,7 @@ impl Rig {
         rows.iter().map(|row| (text(row, 0), text(row, 1), text(row, 2))).collect()
     }
 
+    /// All records of a topic.
     pub async fn all(&self, name: &str) -> Vec<Record> {
         let mut records = Vec::new();
         for (at, end) in self.log.ends(&topic(name)).await.unwrap().iter() {
@@ -268,11 +306,17 @@ impl Rig {
         records
     }
 
+    /// The first embedding of an entity.
+    pub async fn embedding_of(&self, id: &str) -> EmbeddingGenerated {
+        let records = self.all(EmbeddingGenerated::NAME).await;
+        records.iter().map(decode::<EmbeddingGenerated>).find(|event| event.entity_id == id).unwrap()
+    }
+
     pub fn read_models(&self) -> PathBuf {
         self.data.read_models()
     }
 
-    /// Stops everything as a shutdown does.
+    /// Stops all processors and closes the stores, as a shutdown does.
     pub async fn stop(self) -> (Arc<tempfile::TempDir>, Arc<CountingEncoder>) {
         self.shutdown.cancel();
         for handle in self.handles {
@@ -290,15 +334,27 @@ impl Rig {
         Self::open(folder, encoder).await
     }
 
-    /// Deletes everything derived, and starts again.
+    /// Deletes all read models, starts again, and waits until the processors have caught up.
     pub async fn rebuild(self) -> Self {
         let read_models = self.read_models();
         let (folder, encoder) = self.stop().await;
         std::fs::remove_dir_all(read_models).unwrap();
-        Self::open(folder, encoder).await
+        let rig = Self::open(folder, encoder).await;
+        rig.settle().await;
+        rig
+    }
+
+    /// Rebuilds, and checks that the result equals `before`.
+    pub async fn rebuild_equal_to(self, before: &Derived) -> Self {
+        let rig = self.rebuild().await;
+        let after = rig.derived().await;
+        assert_eq!(after.index, before.index);
+        assert_eq!((after.catalog, after.deadletters), (before.catalog.clone(), before.deadletters.clone()));
+        rig
     }
 }
 
+/// The event of a good record.
 pub fn decode<E: Event>(record: &Record) -> E {
     let spec = topology().topics[E::NAME].spec.clone();
     let mut decoder = carbon_schemas::Decoder::<E>::new(spec.partitions, spec.partitioner);

@@ -1,4 +1,4 @@
-//! The registry and the webhooks over a log of their own, and the events that they take.
+//! A test harness: the registry and the webhooks over an embedded log, and constructors of their events.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +20,11 @@ use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The registry and the webhooks over a log, in a folder that may be opened again.
-pub struct World {
+/// The passphrase that encrypts secrets in these tests.
+pub const KEY: &str = "the key";
+
+/// A data folder with the running registry and webhooks. A test can stop and start them.
+pub struct Harness {
     dir: tempfile::TempDir,
     running: Option<Running>,
 }
@@ -40,32 +43,34 @@ pub fn webhooks(key: &str) -> Webhooks {
     Webhooks::new(key, true, Duration::from_millis(500)).unwrap()
 }
 
+/// 5 attempts with short delays.
 pub fn pace() -> Pace {
-    Pace { attempts: 5, first_wait: Duration::from_millis(5), longest_wait: Duration::from_millis(50) }
+    Pace { max_attempts: 5, initial_backoff: Duration::from_millis(5), max_backoff: Duration::from_millis(50) }
 }
 
-impl World {
+impl Harness {
     pub async fn new() -> Self {
-        Self::over(tempfile::tempdir().unwrap()).await
+        Self::open(tempfile::tempdir().unwrap()).await
     }
 
-    /// Over a log that may have a past.
-    pub async fn over(dir: tempfile::TempDir) -> Self {
-        let mut world = Self { dir, running: None };
-        world.start("the key").await;
-        world
+    /// Starts in a folder that may contain a log.
+    pub async fn open(dir: tempfile::TempDir) -> Self {
+        let mut harness = Self { dir, running: None };
+        harness.start(KEY).await;
+        harness
     }
 
+    /// Starts the registry, the sink and the deliveries, with this passphrase for secrets.
     pub async fn start(&mut self, key: &str) {
         let folder = DataFolder::open(self.dir.path()).unwrap();
         let log = Arc::new(EmbeddedLog::open(&folder).await.unwrap());
         let topology = Topology::builtin().unwrap();
         log.ensure_topics(&topology.specs()).await.unwrap();
         let shutdown = Shutdown::new();
-        let options = |name: &str, of: &str| {
+        let options = |name: &str, group: &str| {
             let processor = &topology.processors[name];
             let topics = processor.consumes.iter().map(|topic| topology.topics[topic.as_str()].clone()).collect();
-            Options::new(name, Group::new(name, of), topics, processor.batch, log.clone(), shutdown.clone())
+            Options::new(name, Group::new(name, group), topics, processor.batch, log.clone(), shutdown.clone())
         };
         let registry = ProjectionSink::open(Registry, folder.read_models().join("registry")).await.unwrap();
         let rows = registry.namespace().clone();
@@ -82,14 +87,13 @@ impl World {
             registry: handle.clone(),
         };
         let sink = WebhookSink::open(&folder.webhooks_file(), parts).await.unwrap();
-        let (running, stop) = (sink.deliveries(webhooks(key), pace()), shutdown.clone());
-        let deliveries = tokio::spawn(async move { running.run(stop).await });
+        let (sender, stop) = (sink.deliveries(webhooks(key), pace()), shutdown.clone());
+        let deliveries = tokio::spawn(async move { sender.run(stop).await });
         let handles = vec![fold, spawn_shared_sink(sink, options)];
         let outbox = folder.webhooks_file();
         self.running = Some(Running { log, handles, registry: handle, deliveries, outbox, shutdown, _folder: folder });
-        // Its place is taken before anything is appended.
-        let view = self.running().handles[1].view();
-        let mut progress = view.progress.clone();
+        // Nothing is appended before the sink has its start position, which is the end of each topic.
+        let mut progress = self.running().handles[1].view().progress;
         let assigned = progress.wait_for(|now| !now.positions.is_empty());
         tokio::time::timeout(PATIENCE, assigned).await.unwrap().unwrap();
     }
@@ -116,29 +120,35 @@ impl World {
         self.running().log.append(vec![NewRecord::event(event).unwrap()]).await.unwrap().remove(0)
     }
 
-    /// Waits until registry and webhooks have taken what was appended.
+    /// Waits until the registry and the sink of the webhooks have caught up.
     pub async fn settle(&self) {
         for handle in &self.running().handles {
             let view = handle.view();
             let ends = view.ends(&*self.running().log).await.unwrap();
-            assert!(view.reached(&ends, PATIENCE).await, "{} stands at {:?}", view.name, view.progress.borrow());
+            assert!(
+                view.reached(&ends, PATIENCE).await,
+                "{} has not caught up: {:?}",
+                view.name,
+                view.progress.borrow()
+            );
         }
     }
 
-    pub async fn hook(&self, url: &str, events: &[&str], secret: Option<&str>) -> Uuid {
+    /// Creates a webhook and waits until the registry contains it.
+    pub async fn create_webhook(&self, url: &str, events: &[&str], secret: Option<&str>) -> Uuid {
         let id = Uuid::new_v4();
-        let sealed = secret.map(|secret| webhooks("the key").seal(&scope(), &id.to_string(), secret).unwrap());
-        self.append(&WebhookChanged { sealed_secret: sealed, ..hooked(id, url, events) }).await;
+        let sealed = secret.map(|secret| webhooks(KEY).seal(&scope(), &id.to_string(), secret).unwrap());
+        self.append(&WebhookChanged { sealed_secret: sealed, ..webhook_created(id, url, events) }).await;
         self.settle().await;
         id
     }
 
-    /// Empties the registry as a reset does: its rows go, and with them the mark that they were filled.
+    /// Empties the registry as a reset does: deletes its rows and the mark that they are filled.
     pub async fn empty_registry(&self) {
         self.running().registry.get().unwrap().namespace.clear().await.unwrap();
     }
 
-    /// The registry is filled again, as far as a webhook is concerned.
+    /// Fills the registry with one webhook.
     pub async fn fill_registry(&self, webhook: &WebhookChanged) {
         let rows = self.running().registry.get().unwrap();
         let topic = TopicName::parse(WebhookChanged::NAME).unwrap();
@@ -154,13 +164,13 @@ impl World {
         rows.namespace.set_filled().await.unwrap();
     }
 
-    /// A model that is registered now.
+    /// Appends the registration of a model.
     pub async fn register(&self, name: &str) -> Position {
         self.append(&registration(name)).await
     }
 
-    /// How many deliveries wait.
-    pub async fn waiting(&self) -> i64 {
+    /// The number of pending deliveries.
+    pub async fn pending(&self) -> i64 {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&self.running().outbox);
         let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
         let count = sqlx::query_scalar("SELECT count(*) FROM deliveries").fetch_one(&pool).await.unwrap();
@@ -168,10 +178,11 @@ impl World {
         count
     }
 
-    pub async fn waits_for(&self, count: i64) {
+    /// Waits until this number of deliveries is pending.
+    pub async fn wait_for_pending(&self, count: i64) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        while self.waiting().await != count {
-            assert!(tokio::time::Instant::now() < deadline, "{} wait, not {count}", self.waiting().await);
+        while self.pending().await != count {
+            assert!(tokio::time::Instant::now() < deadline, "{} pending, not {count}", self.pending().await);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -185,25 +196,25 @@ pub fn scope() -> TenantScope {
     TenantScope::authorised(tenant())
 }
 
-pub fn hook_event(id: Uuid, kind: WebhookKind) -> WebhookChanged {
+pub fn webhook_event(id: Uuid, kind: WebhookKind) -> WebhookChanged {
     WebhookChanged::of(Uuid::now_v7(), SystemClock.now(), &tenant(), id, kind)
 }
 
-pub fn hooked(id: Uuid, url: &str, events: &[&str]) -> WebhookChanged {
+pub fn webhook_created(id: Uuid, url: &str, events: &[&str]) -> WebhookChanged {
     WebhookChanged {
         name: Some("hook".into()),
         url: Some(url.into()),
         events: events.iter().map(|event| (*event).into()).collect(),
-        ..hook_event(id, WebhookKind::Created)
+        ..webhook_event(id, WebhookKind::Created)
     }
 }
 
-pub fn of(name: &str, kind: ModelKind) -> ModelRegistered {
+pub fn model_event(name: &str, kind: ModelKind) -> ModelRegistered {
     ModelRegistered::of(Uuid::now_v7(), SystemClock.now(), &tenant(), name, kind)
 }
 
 pub fn registration(name: &str) -> ModelRegistered {
-    ModelRegistered { registration_id: Some(Uuid::new_v4()), ..of(name, ModelKind::Created) }
+    ModelRegistered { registration_id: Some(Uuid::new_v4()), ..model_event(name, ModelKind::Created) }
 }
 
 pub fn version(name: &str, number: i64) -> ModelRegistered {
@@ -211,10 +222,11 @@ pub fn version(name: &str, number: i64) -> ModelRegistered {
         version: Some(number),
         version_id: Some(Uuid::new_v4()),
         source: Some("s3://bucket/model".into()),
-        ..of(name, ModelKind::VersionCreated)
+        ..model_event(name, ModelKind::VersionCreated)
     }
 }
 
+/// Sets the alias `champion` to a version, or removes it with `None`.
 pub fn alias(name: &str, version: Option<i64>) -> ModelPromoted {
     let event = ModelPromoted::of(Uuid::now_v7(), SystemClock.now(), &tenant(), name);
     ModelPromoted { alias: Some("champion".into()), version, ..event }
@@ -224,7 +236,7 @@ pub fn pairs(pairs: &[(&str, &str)]) -> Vec<KeyValue> {
     pairs.iter().map(|(key, value)| KeyValue::new(*key, *value)).collect()
 }
 
-/// Appends while nothing else runs.
+/// Appends to the log in a data folder that no process has open.
 pub async fn append_to<E: Event>(root: &Path, event: &E) {
     let folder = DataFolder::open(root).unwrap();
     let log = EmbeddedLog::open(&folder).await.unwrap();
@@ -233,7 +245,7 @@ pub async fn append_to<E: Event>(root: &Path, event: &E) {
     log.close().await;
 }
 
-/// A folder, or a database with what lies beside it.
+/// Deletes a folder, or a SQLite database with its WAL files.
 pub fn remove(path: &Path) {
     if path.is_dir() {
         return std::fs::remove_dir_all(path).unwrap();

@@ -1,4 +1,4 @@
-//! A receiver of webhooks on a port of its own: it keeps what comes, and answers what it was told to.
+//! An HTTP server that receives webhooks: it records the requests and answers as the test sets it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub headers: HeaderMap,
@@ -30,12 +30,13 @@ impl Call {
         serde_json::from_str(&self.body).unwrap()
     }
 
+    /// The name of the model or prompt in the payload.
     pub fn name(&self) -> String {
         self.json()["data"]["name"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// How to answer: a status, or not at all.
+/// How the receiver answers: with a status, or never.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer {
     Status(u16),
@@ -46,7 +47,7 @@ pub enum Answer {
 struct Shared {
     calls: mpsc::UnboundedSender<Call>,
     answers: Arc<Mutex<VecDeque<Answer>>>,
-    otherwise: Arc<Mutex<Answer>>,
+    default_answer: Arc<Mutex<Answer>>,
 }
 
 pub struct Receiver {
@@ -55,10 +56,10 @@ pub struct Receiver {
     shared: Shared,
 }
 
-async fn take(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {
+async fn receive(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {
     let _ = shared.calls.send(Call { headers, body });
     let next = shared.answers.lock().unwrap().pop_front();
-    match next.unwrap_or_else(|| *shared.otherwise.lock().unwrap()) {
+    match next.unwrap_or_else(|| *shared.default_answer.lock().unwrap()) {
         Answer::Status(status) => {
             let location = [("location", "/elsewhere")];
             (StatusCode::from_u16(status).unwrap(), location, "said").into_response()
@@ -72,28 +73,30 @@ impl Receiver {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let (sender, calls) = mpsc::unbounded_channel();
-        let otherwise = Arc::new(Mutex::new(Answer::Status(200)));
-        let shared = Shared { calls: sender, answers: Arc::default(), otherwise };
-        let router = Router::new().route("/{*path}", post(take)).with_state(shared.clone());
+        let default_answer = Arc::new(Mutex::new(Answer::Status(200)));
+        let shared = Shared { calls: sender, answers: Arc::default(), default_answer };
+        let router = Router::new().route("/{*path}", post(receive)).with_state(shared.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, calls, shared }
     }
 
-    /// These come first.
+    /// Queues answers for the next requests.
     pub fn answers(&self, answers: &[Answer]) {
         self.shared.answers.lock().unwrap().extend(answers);
     }
 
-    /// And then always this.
+    /// Sets the answer to all requests that have no queued answer.
     pub fn answers_always(&self, answer: Answer) {
-        *self.shared.otherwise.lock().unwrap() = answer;
+        *self.shared.default_answer.lock().unwrap() = answer;
     }
 
+    /// Waits for the next request.
     pub async fn next(&mut self) -> Call {
         let next = tokio::time::timeout(PATIENCE, self.calls.recv()).await;
-        next.expect("nothing comes").unwrap()
+        next.expect("a request within 30 s").unwrap()
     }
 
+    /// Waits for the next `count` requests.
     pub async fn take(&mut self, count: usize) -> Vec<Call> {
         let mut calls = Vec::new();
         for _ in 0..count {
@@ -102,7 +105,7 @@ impl Receiver {
         calls
     }
 
-    /// What has come already.
+    /// The requests that were received already, without waiting.
     pub fn rest(&mut self) -> Vec<Call> {
         let mut rest = Vec::new();
         while let Ok(call) = self.calls.try_recv() {
