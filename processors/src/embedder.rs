@@ -99,6 +99,7 @@ impl Embedder {
         encoded.insert(hash, Encoded::Vector(vector));
     }
 
+    /// The output of an input record: an embedding, a deletion with its reason, or a null value for a null value.
     fn output(
         &self,
         record: &Recorded<EntityChanged>,

@@ -36,7 +36,7 @@ pub trait Event: Serialize + DeserializeOwned + Clone + Debug + PartialEq + Send
     /// Checks the limits, which are constants of the event's version. A record that fails is poison of reason
     /// `field_limit`.
     fn check(&self) -> Result<(), String>;
-    /// True if the writer itself wrote the enum symbol `unknown`. Such a record is poison: nobody knows its meaning.
+    /// True if the writer itself wrote the enum symbol `unknown`, which has no meaning. Such a record is poison.
     fn is_unknown(&self) -> bool {
         false
     }

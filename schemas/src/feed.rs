@@ -18,6 +18,7 @@ pub trait Feed: Clone + Debug + Send + Sync + 'static {
 
     /// Creates the decoders. `settings` returns a topic's number of partitions and its partitioner.
     fn decoders(settings: &dyn Fn(&'static str) -> (u32, Partitioner)) -> Self::Decoders;
+    /// Decodes a record with the decoder of its topic ([`Decoder::decode`]).
     fn decode(decoders: &mut Self::Decoders, record: &RawRecord<'_>) -> Result<Self, DecodeError>;
     /// Caches a writer's schema for the decoder of this topic ([`Decoder::learn`]).
     fn learn(decoders: &mut Self::Decoders, topic: &str, id: SchemaId, json: Option<&str>);

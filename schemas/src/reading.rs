@@ -25,9 +25,10 @@ pub(crate) fn decode_own<E: Event>(mut body: &[u8]) -> DecodedBody<E> {
     }
 }
 
-/// Decodes a body that was written with another schema, by resolving the value to the current schema. Resolution turns
-/// enum symbols that the current schema lacks into `unknown`, so they are looked for first: then `unknown` means that
-/// the writer wrote it.
+/// Decodes a body that was written with another schema, by resolving the value to the current schema.
+///
+/// Resolution turns enum symbols that the current schema lacks into `unknown`. This function checks for such symbols
+/// before it resolves, so an `unknown` in the result was written by the writer.
 pub(crate) fn decode_other<E: Event>(writer: &Schema, mut body: &[u8]) -> DecodedBody<E> {
     let current = &E::schema().version.schema;
     let reader = match GenericDatumReader::builder(writer).human_readable(false).build() {

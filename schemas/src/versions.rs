@@ -35,6 +35,7 @@ impl Fingerprint {
     }
 }
 
+/// The CRC-64 of the Avro specification.
 fn crc_64_avro(bytes: &[u8]) -> u64 {
     const EMPTY: u64 = 0xc15d_213a_a4d7_a795;
     let step = |crc: u64, _| (crc >> 1) ^ (EMPTY & (crc & 1).wrapping_neg());

@@ -136,7 +136,7 @@ fn law_10_a_wrong_partition_is_rejected_and_names_the_setting() {
     let misplaced = Sent { partition: (well_placed.partition + 1) % PARTITIONS, ..good };
     let decoded = misplaced.decode_by(&mut crc).unwrap();
     assert!(decoded.poison().unwrap().message.contains("partitioner=consistent_random"), "{decoded:?}");
-    // An embedding is in the partition number of its entity, whatever its model.
+    // An embedding of any model is in the partition number of its entity.
     assert_eq!(Sent::of(&embedding()).partition, Sent::of(&entity()).partition);
 }
 

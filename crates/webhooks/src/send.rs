@@ -1,4 +1,4 @@
-//! One attempt at a delivery.
+//! The HTTP client for deliveries, and one signed attempt at a delivery.
 
 use std::error::Error as _;
 use std::time::Duration;
