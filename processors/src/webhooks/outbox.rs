@@ -53,8 +53,10 @@ pub(super) struct QueuedDelivery {
     pub attempts: u32,
 }
 
-/// Inserts deliveries. A webhook with [`MAX_PENDING_DELIVERIES`] loses its new ones; other webhooks are not affected.
-pub(super) async fn insert(tables: &mut SqliteTables, deliveries: &[NewDelivery]) -> Result<(), StoreError> {
+/// Inserts deliveries and returns the number of dropped ones. A webhook with [`MAX_PENDING_DELIVERIES`] loses its new
+/// ones; other webhooks are not affected. A delivery that is pending already is not inserted again.
+pub(super) async fn insert(tables: &mut SqliteTables, deliveries: &[NewDelivery]) -> Result<usize, StoreError> {
+    let mut dropped = 0;
     for delivery in deliveries {
         let inserted = sqlx::query(
             "INSERT INTO deliveries (tenant_id, webhook_id, delivery_id, body) SELECT $1, $2, $3, $4 \
@@ -68,13 +70,19 @@ pub(super) async fn insert(tables: &mut SqliteTables, deliveries: &[NewDelivery]
         .bind(MAX_PENDING_DELIVERIES)
         .execute(tables.connection())
         .await?;
-        if inserted.rows_affected() == 0 {
+        if inserted.rows_affected() == 0 && !is_pending(tables, delivery.delivery).await? {
+            dropped += 1;
             let (tenant, webhook, delivery) = (delivery.tenant.as_str(), &delivery.webhook, delivery.delivery);
             tracing::warn!(tenant, webhook, %delivery, "too many pending deliveries; delivery dropped");
             super::deliver::count("dropped");
         }
     }
-    Ok(())
+    Ok(dropped)
+}
+
+async fn is_pending(tables: &mut SqliteTables, delivery: Uuid) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM deliveries WHERE delivery_id = $1").bind(delivery.to_string());
+    Ok(row.fetch_optional(tables.connection()).await?.is_some())
 }
 
 /// The webhooks that have pending deliveries.
@@ -126,4 +134,28 @@ pub(super) async fn delete_all(outbox: &SqliteNamespace, key: &WebhookKey) -> Re
         .execute(tables.connection())
         .await?;
     tables.commit().await
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn delivery(webhook: &str, n: u128) -> NewDelivery {
+        let tenant = TenantId::parse("default").unwrap();
+        NewDelivery { tenant, webhook: webhook.into(), delivery: Uuid::from_u128(n), body: "{}".into() }
+    }
+
+    #[tokio::test]
+    async fn only_deliveries_beyond_the_limit_are_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = open(&folder.path().join("webhooks.db")).await.unwrap();
+        let mut tables = outbox.begin().await.unwrap();
+        let full: Vec<_> = (0..MAX_PENDING_DELIVERIES as u128).map(|n| delivery("a", n)).collect();
+        assert_eq!(insert(&mut tables, &full).await.unwrap(), 0);
+        assert_eq!(insert(&mut tables, &[delivery("a", 7)]).await.unwrap(), 0, "it is pending already");
+        assert_eq!(insert(&mut tables, &[delivery("a", 5000), delivery("b", 5001)]).await.unwrap(), 1);
+        tables.commit().await.unwrap();
+        assert_eq!(pending_webhooks(&outbox).await.unwrap().len(), 2);
+    }
 }
