@@ -33,7 +33,7 @@ impl ArtifactPath {
             if decoded == form {
                 return Ok(Self(path.into()));
             }
-            // The reason refers to the decoded form, which is what an attacker meant.
+            // The reason describes the decoded form; the message shows the path as given.
             if let Err(reason) = check(&decoded) {
                 return fault(reason);
             }

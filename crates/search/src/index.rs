@@ -85,8 +85,8 @@ pub struct StoredRow {
 }
 
 /// An index of documents with vectors, in generations. Ops are de-duplicated per entity and fenced by source position;
-/// rows and checkpoint commit together (law 4). Methods other than `create`, `list` and
-/// `drop_generation` fail with [`IndexError::UnknownGeneration`] if the generation is not open.
+/// rows and checkpoint commit together (law 4). Methods other than `create`, `list` and `drop_generation` fail with
+/// [`IndexError::UnknownGeneration`] if the generation is not open.
 #[async_trait]
 pub trait HybridIndex: Send + Sync {
     /// Creates the generation, or opens it if it exists. Fails with [`IndexError::Spec`] if it has another model or

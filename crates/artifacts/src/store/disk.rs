@@ -84,6 +84,7 @@ impl TempFile {
         }
     }
 
+    /// Creates a file that is not locked yet. A sweep can delete it.
     fn create_unlocked(root: &Arc<PathBuf>) -> Result<Self, ArtifactError> {
         let path = root.join(INCOMING).join(uuid::Uuid::new_v4().simple().to_string());
         let file = File::create_new(&path).map_err(ArtifactError::io(&path))?;
@@ -111,7 +112,8 @@ impl TempFile {
         Ok(blob)
     }
 
-    /// Fsyncs the file, renames it to `target`, and fsyncs the folders. Keeps a file that is at `target` already.
+    /// Fsyncs the file, renames it to `target`, and fsyncs the folders. If `target` has a file of the
+    /// same size, that file is kept and this one is deleted on drop.
     fn rename_durably(&mut self, target: &Path, size: u64) -> std::io::Result<()> {
         // A file of another size is damaged, and is replaced.
         let exists = std::fs::metadata(target).is_ok_and(|meta| meta.is_file() && meta.len() == size);

@@ -16,6 +16,7 @@ pub(super) struct PullError {
     pub bytes: u64,
 }
 
+/// The cause of a failure. It decides whether the next source is tried.
 enum Cause {
     /// The source failed. The next source is tried.
     Source(String),

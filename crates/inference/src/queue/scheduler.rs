@@ -17,6 +17,7 @@ type Answer = Result<Vec<Embedding>, InferenceError>;
 /// A call of `encode`. It is answered when all of its texts are encoded or one of them fails.
 pub(super) struct Call(Mutex<CallState>);
 
+/// The state of a call.
 struct CallState {
     /// One per text; `None` until the text is encoded.
     embeddings: Vec<Option<Embedding>>,
@@ -152,7 +153,7 @@ impl Scheduler {
     }
 
     /// Reserves capacity for `texts` texts. Fails with [`InferenceError::Overloaded`] if the limit is exceeded. A call
-    /// larger than the limit is accepted if no other text waits.
+    /// larger than the limit is accepted if no other text of the class is pending.
     pub fn reserve(&self, lane: Lane, texts: usize) -> Result<Reservation, InferenceError> {
         let WaitingLimit { waiting, limit } = self.limit(lane);
         let fits = |now: usize| (now == 0 || now + texts <= *limit).then_some(now + texts);

@@ -109,7 +109,8 @@ async fn interactive_texts_run_before_bulk_texts() {
     let queue = start(model.clone(), one_thread());
     let bulk = send(&queue, Lane::Bulk, texts(0..40));
     until(|| model.batches().len() == 1).await;
-    // Two calls: the interactive-only thread takes the first one and blocks, so the other thread must take the second.
+    // The interactive-only thread blocks in the first call, so the second call waits in the queue beside the bulk
+    // texts.
     let first = send(&queue, Lane::Interactive, texts([1000]));
     until(|| model.batches().len() == 2).await;
     let second = send(&queue, Lane::Interactive, texts([2000]));
@@ -136,7 +137,7 @@ async fn a_full_queue_rejects_calls_with_a_retry_time() {
     model.open();
     query.await.unwrap().unwrap();
     held.await.unwrap().unwrap();
-    // A call larger than the limit is accepted if no other text waits.
+    // A call larger than the limit is accepted if no other text of its class is pending.
     assert_eq!(queue.lane(Lane::Bulk).encode(&texts(0..200)).await.unwrap().len(), 200);
 }
 

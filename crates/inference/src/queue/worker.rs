@@ -38,8 +38,8 @@ pub(super) fn spawn(
     Ok(())
 }
 
-/// A thread pool over all cores, for a batch that runs alone: lower latency at a lower efficiency. `None` for one
-/// thread.
+/// A thread pool over all cores, for a batch that runs alone: it lowers latency and uses more CPU time. `None` if there
+/// is only one thread.
 fn all_cores_pool(threads: usize) -> Result<Option<Arc<rayon::ThreadPool>>, InferenceError> {
     if threads < 2 {
         return Ok(None);

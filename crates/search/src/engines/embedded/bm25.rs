@@ -1,9 +1,14 @@
 //! BM25 (Robertson and Zaragoza 2009; inverse document frequency as in Lucene and tantivy) with the statistics of one
 //! tenant, so that a tenant's scores do not depend on other tenants (law 12).
 //!
-//! For a document of `length` terms that has a query term `frequency` times, the term adds `idf * count * (k1 + 1) *
-//! frequency / (frequency + k1 * (1 - b + b * length / average))`, where `count` is the number of occurrences of the
-//! term in the query and `average` the mean length of the tenant's documents.
+//! The score of a document is the sum over the query's terms of
+//!
+//! ```text
+//! count * idf * (k1 + 1) * frequency / (frequency + k1 * (1 - b + b * length / average))
+//! ```
+//!
+//! where `count` is the number of occurrences of the term in the query, `frequency` that in the document, `length` the
+//! number of terms of the document, and `average` the mean length of the tenant's documents.
 
 use std::collections::HashMap;
 
