@@ -1,4 +1,4 @@
-//! The name of a blob.
+//! SHA-256 digests: the names of blobs.
 
 use std::fmt;
 
@@ -12,6 +12,7 @@ use crate::ArtifactError;
 pub struct Sha256Hex([u8; 32]);
 
 impl Sha256Hex {
+    /// Parses 64 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self, ArtifactError> {
         let fault = || ArtifactError::Digest(text.chars().take(80).collect());
         let digits = text.as_bytes();
@@ -32,6 +33,7 @@ impl Sha256Hex {
         Ok(Self(bytes))
     }
 
+    /// The SHA-256 of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::default();
         hasher.update(bytes);
@@ -71,10 +73,11 @@ impl From<Sha256Hex> for String {
     }
 }
 
-/// Hashes bytes as they come, and counts them.
+/// Hashes and counts bytes incrementally.
 #[derive(Clone, Default)]
 pub(crate) struct Hasher {
     hash: Sha256,
+    /// Number of bytes so far.
     pub bytes: u64,
 }
 

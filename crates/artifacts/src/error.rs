@@ -1,33 +1,37 @@
+//! The errors of artifacts.
+
 use std::ops::Range;
 
 use carbon_core::{Classify, Fault, Retry};
 
 use crate::Sha256Hex;
 
-/// What a stream of the caller's may fail with.
+/// The error of a caller's stream.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What can go wrong with artifacts.
+/// Errors of artifacts: paths, digests, manifests, uploads, downloads, and the store.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
     #[error("artifact path {path:?} {reason}")]
     Path { path: String, reason: &'static str },
-    #[error("{0:?} is no SHA-256: it must be 64 lower-case hexadecimal digits")]
+    #[error("{0:?} is not a SHA-256: it must be 64 lower-case hexadecimal digits")]
     Digest(String),
-    #[error("the manifest names {0:?} twice")]
+    #[error("the manifest has the path {0:?} twice")]
     Duplicate(String),
-    #[error("the artifact has more than {limit} bytes, no more are taken")]
+    #[error("the artifact is larger than the limit of {limit} bytes")]
     TooLarge { limit: u64 },
-    #[error("the upload broke off: {0}")]
+    /// The caller's stream failed.
+    #[error("the upload was interrupted: {0}")]
     Interrupted(BoxError),
-    #[error("bytes {}..{} of an artifact of {size}", range.start, range.end)]
+    #[error("byte range {}..{} is outside the artifact, which has {size} bytes", range.start, range.end)]
     OutOfRange { range: Range<u64>, size: u64 },
-    #[error("artifacts: blob {0} is not in the store, though it was; put it back from a copy")]
+    #[error("artifacts: blob {0} is missing from the store; restore it from a backup")]
     Missing(Sha256Hex),
     #[error(
-        "artifacts: blob {expected} is damaged, its bytes have the hash {found}: put it back from a copy, or delete it and upload the file again"
+        "artifacts: blob {expected} is corrupt, its content has SHA-256 {found}; restore it from a backup, or delete it and upload the file again"
     )]
     Corrupt { expected: Sha256Hex, found: Sha256Hex },
+    /// A setting of the artifact store is invalid; the text names the setting.
     #[error("{0}")]
     Options(String),
     #[error("artifacts: {path}: {source}")]
@@ -37,6 +41,7 @@ pub enum ArtifactError {
 }
 
 impl ArtifactError {
+    /// Maps an I/O error to an [`ArtifactError::Io`] with its path.
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.display().to_string();
         move |source| Self::Io { path, source }

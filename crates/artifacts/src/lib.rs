@@ -1,6 +1,6 @@
-//! The files that events name: blobs under their SHA-256 on a local folder or an S3 store, the paths
-//! that MLflow gives them, and manifests with their digests. A blob is durable when [`ArtifactStore::put`]
-//! returns, so that its event may follow (laws 1 and 14).
+//! Artifacts: the files that events name. Blobs are stored under their SHA-256 in a local folder or an S3 store. The
+//! crate also has the paths of artifacts in MLflow, and manifests with their digests. A blob is durable when
+//! [`ArtifactStore::put`] returns, so its event can be appended (laws 1 and 14).
 
 mod digest;
 mod error;

@@ -1,4 +1,4 @@
-//! Directories, which artifacts do not have: they follow from the paths.
+//! Listings of directories. Directories are not stored; they are derived from the paths of the files.
 
 use crate::ArtifactPath;
 use crate::path::basename;
@@ -6,13 +6,14 @@ use crate::path::basename;
 /// A file or a directory in a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed<'a> {
-    /// From the owner's root; [`basename`](Listed::basename) is the name alone.
+    /// Path relative to the root of the run or logged model.
     pub path: &'a str,
-    /// None of a directory.
+    /// Size in bytes; `None` for a directory.
     pub size: Option<u64>,
 }
 
 impl<'a> Listed<'a> {
+    /// The last segment of the path.
     pub fn basename(&self) -> &'a str {
         basename(self.path)
     }
@@ -22,14 +23,14 @@ impl<'a> Listed<'a> {
     }
 }
 
-/// What lies directly in a directory (the root where none is given), by path. `files` are all of an owner's, sorted by path.
-/// Of a file, and of a directory that is not there, nothing is listed.
+/// Lists the direct children of a directory, sorted by path; `None` is the root. `files` are the paths and sizes of all
+/// files of the run or logged model, sorted by path. The list is empty if `directory` is a file or does not exist.
 pub fn list<'a, P: AsRef<str>>(files: &'a [(P, u64)], directory: Option<&ArtifactPath>) -> Vec<Listed<'a>> {
-    debug_assert!(files.is_sorted_by(|a, b| a.0.as_ref() <= b.0.as_ref()), "sorted by path");
+    debug_assert!(files.is_sorted_by(|a, b| a.0.as_ref() <= b.0.as_ref()), "files must be sorted by path");
     let prefix = directory.map(|directory| format!("{directory}/")).unwrap_or_default();
     let start = files.partition_point(|(path, _)| path.as_ref() < prefix.as_str());
     let mut rest = files.get(start..).unwrap_or_default();
-    let mut listed = Vec::new();
+    let mut children = Vec::new();
     while let Some((path, size)) = rest.first() {
         let path = path.as_ref();
         let Some(inside) = path.strip_prefix(&prefix) else { break };
@@ -42,12 +43,12 @@ pub fn list<'a, P: AsRef<str>>(files: &'a [(P, u64)], directory: Option<&Artifac
                 (Listed { path: directory, size: None }, below.max(1))
             }
         };
-        listed.push(found);
+        children.push(found);
         rest = rest.get(skip..).unwrap_or_default();
     }
-    // `a-b` sorts before `a/x`, yet after `a`.
-    listed.sort_by_key(|found| found.path);
-    listed
+    // The file `a-b` sorts before `a/x`, but the directory `a` sorts before `a-b`.
+    children.sort_by_key(|found| found.path);
+    children
 }
 
 #[cfg(test)]
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_shows_its_files_and_directories() {
+    fn a_listing_has_the_files_and_directories_of_a_directory() {
         let files =
             [("a", 1), ("a-b/x", 2), ("m/MLmodel", 3), ("m/data/1", 4), ("m/data/deep/2", 5), ("m0", 6), ("z/z/z", 7)];
         let shown = |directory: &str| -> Vec<(String, Option<u64>)> {
@@ -84,7 +85,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_shows_what_a_plain_scan_shows(
+        fn a_listing_equals_that_of_a_full_scan(
             paths in prop::collection::btree_set("[a-c0-](/[a-c.-]{1,2}){0,3}", 0..40), directory in "([a-c](/[a-c]{1,2}){0,2})?",
         ) {
             let directory = ArtifactPath::parse(&directory).ok();

@@ -1,21 +1,24 @@
-//! What a version of a model consists of.
+//! Manifests: the list of files of a model version, and its digest.
 
 use crate::digest::Hasher;
 use crate::{ArtifactError, ArtifactPath, Sha256Hex};
 
+/// A file of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ManifestEntry {
     pub path: ArtifactPath,
+    /// In bytes.
     pub size: u64,
     pub sha256: Sha256Hex,
 }
 
-/// Files by path, each path once, sorted by the bytes of their paths.
+/// The files of a model version, sorted by the bytes of their paths. Each path occurs once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "Vec<ManifestEntry>", into = "Vec<ManifestEntry>")]
 pub struct Manifest(Vec<ManifestEntry>);
 
 impl Manifest {
+    /// Sorts the entries. Fails with [`ArtifactError::Duplicate`] if a path occurs twice.
     pub fn new(mut entries: Vec<ManifestEntry>) -> Result<Self, ArtifactError> {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         match entries.windows(2).find(|pair| pair[0].path == pair[1].path) {
@@ -28,19 +31,20 @@ impl Manifest {
         &self.0
     }
 
+    /// The entry with a path.
     pub fn get(&self, path: &str) -> Option<&ManifestEntry> {
         let at = self.0.binary_search_by(|entry| entry.path.as_str().cmp(path)).ok()?;
         self.0.get(at)
     }
 
-    /// The bytes of all files together.
+    /// Total size of the files, in bytes.
     pub fn size(&self) -> u64 {
         self.0.iter().map(|entry| entry.size).fold(0, u64::saturating_add)
     }
 
-    /// SHA-256 over three netstrings (`<length in bytes>:<bytes>,`) an entry, in the order of the manifest: the path in
-    /// UTF-8, the size in decimal, the file's SHA-256 in lower-case hexadecimal.
-    /// This is version 1 for ever: digests lie in the log.
+    /// SHA-256 over 3 netstrings (`<length in bytes>:<bytes>,`) per entry, in the order of the manifest: the path in
+    /// UTF-8, the size in decimal, and the file's SHA-256 in lower-case hexadecimal digits. The log contains digests,
+    /// so this format must not change.
     pub fn digest(&self) -> Sha256Hex {
         let mut hasher = Hasher::default();
         for ManifestEntry { path, size, sha256 } in &self.0 {
@@ -78,8 +82,8 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_what_other_programs_compute() {
-        // hashlib.sha256(b"".join(ns(path) + ns(size) + ns(sha256) ...)), in Python.
+    fn the_digest_equals_that_of_another_implementation() {
+        // Computed in Python: hashlib.sha256(b"".join(ns(path) + ns(size) + ns(sha256) ...)).
         const GOLDEN: &str = "dfa2cd2ac59bd5d57c9dc7df9e2e6ee3b66b97819325905f09bf92847d94eabb";
         let manifest = Manifest::new(sample()).unwrap();
         assert_eq!(manifest.digest().to_string(), GOLDEN);
@@ -87,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn order_does_not_matter_and_everything_else_does() {
+    fn the_digest_depends_on_the_content_and_not_on_the_order() {
         let manifest = Manifest::new(sample()).unwrap();
         let mut reversed = sample();
         reversed.reverse();
@@ -113,9 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_named_once() {
+    fn a_duplicate_path_is_rejected() {
         let twice = vec![entry("a", 1, "x"), entry("b", 1, "x"), entry("a", 2, "y")];
-        assert_eq!(Manifest::new(twice.clone()).unwrap_err().to_string(), "the manifest names \"a\" twice");
+        assert_eq!(Manifest::new(twice.clone()).unwrap_err().to_string(), "the manifest has the path \"a\" twice");
         let json = serde_json::to_string(&twice).unwrap();
         assert!(serde_json::from_str::<Manifest>(&json).is_err());
         let manifest = Manifest::new(sample()).unwrap();

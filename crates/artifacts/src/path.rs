@@ -1,23 +1,24 @@
-//! Paths of artifacts inside their run or logged model.
+//! Paths of artifacts, relative to the root of their run or logged model.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::ArtifactError;
 
-/// A relative path of plain segments between `/`: it cannot leave the root that it is joined to, neither as it stands
-/// nor if somebody percent-decodes it again, however often.
+/// A relative path of normal segments, separated by `/`. Joined to a root, it cannot leave the root, neither as given
+/// nor after any number of percent-decodings.
 ///
-/// [`parse`](ArtifactPath::parse) takes what an HTTP extractor hands out, decoded once, and keeps it as given: a `%`
-/// that is left is part of a name.
+/// [`parse`](ArtifactPath::parse) expects a path that an HTTP extractor has percent-decoded once, and stores it
+/// unchanged: a remaining `%` is part of a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ArtifactPath(Arc<str>);
 
 impl ArtifactPath {
-    /// The longest path, in bytes.
+    /// Maximum length of a path, in bytes.
     pub const MAX_BYTES: usize = 1000;
 
+    /// Validates a path. Fails with [`ArtifactError::Path`].
     pub fn parse(path: &str) -> Result<Self, ArtifactError> {
         let fault = |reason| Err(ArtifactError::Path { path: path.chars().take(80).collect(), reason });
         if path.len() > Self::MAX_BYTES {
@@ -32,7 +33,7 @@ impl ArtifactPath {
             if decoded == form {
                 return Ok(Self(path.into()));
             }
-            // The reasons are those of the form as given; whoever encodes twice knows what is meant.
+            // The reason describes the decoded form; the message shows the path as given.
             if let Err(reason) = check(&decoded) {
                 return fault(reason);
             }
@@ -44,7 +45,7 @@ impl ArtifactPath {
         &self.0
     }
 
-    /// The directory that it lies in; none for what lies in the root.
+    /// The path of the parent directory; `None` if that is the root.
     pub fn parent(&self) -> Option<Self> {
         self.0.rsplit_once('/').map(|(parent, _)| Self(parent.into()))
     }
@@ -54,18 +55,19 @@ impl ArtifactPath {
         basename(&self.0)
     }
 
-    /// The path of something below this one.
+    /// Joins a relative path to this one.
     pub fn join(&self, below: &str) -> Result<Self, ArtifactError> {
         Self::parse(&format!("{}/{below}", self.0))
     }
 
-    /// Whether it lies in that directory, at any depth.
+    /// True if the path is in `directory` or one of its subdirectories.
     pub fn is_below(&self, directory: &ArtifactPath) -> bool {
         self.0.strip_prefix(&*directory.0).is_some_and(|rest| rest.starts_with('/'))
     }
 }
 
-/// Whether a text of any kind has a segment `..`, as it stands or once somebody percent-decodes it, however often.
+/// True if a text has a segment `..`, as given or after any number of percent-decodings. Segments are separated by `/`
+/// or `\`.
 pub fn climbs(text: &str) -> bool {
     let mut form = text.to_owned();
     loop {
@@ -80,10 +82,12 @@ pub fn climbs(text: &str) -> bool {
     }
 }
 
+/// The last segment of a path.
 pub(crate) fn basename(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
+/// Validates one form of a path. The error is the reason for a message.
 fn check(path: &str) -> Result<(), &'static str> {
     if path.is_empty() {
         return Err("is empty");
@@ -100,14 +104,14 @@ fn check(path: &str) -> Result<(), &'static str> {
     path.split('/').try_for_each(|segment| match segment.as_bytes() {
         [] => Err("has an empty segment: no //, and no / at its end"),
         [b'.'] | [b'.', b'.'] => Err("has a segment . or .."),
-        // Windows drops dots and spaces at a name's end, so that these would be .. as well.
-        bytes if bytes.iter().all(|b| matches!(b, b'.' | b' ')) => Err("has a segment of dots and spaces alone"),
+        // Windows removes trailing dots and spaces from a name, so such a segment could become `..`.
+        bytes if bytes.iter().all(|b| matches!(b, b'.' | b' ')) => Err("has a segment of only dots and spaces"),
         [letter, b':', ..] if letter.is_ascii_alphabetic() => Err("has a drive letter"),
         _ => Ok(()),
     })
 }
 
-/// Percent-decodes once. Bytes that are no UTF-8 then become U+FFFD: what they hide is no ASCII, so it does not matter here.
+/// Percent-decodes once. Invalid UTF-8 becomes U+FFFD. That is safe here: the checks concern ASCII characters only.
 fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let hex = |at: usize| bytes.get(at).and_then(|digit| (*digit as char).to_digit(16));

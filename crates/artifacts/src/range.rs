@@ -1,32 +1,35 @@
-//! HTTP's byte ranges (RFC 9110, section 14).
+//! HTTP byte ranges (RFC 9110, section 14).
 
 use std::ops::Range;
 
-/// Reads the header `Range`.
+/// The parser of the header `Range`.
 pub struct ByteRange;
 
-/// No byte of the artifact lies in the range: 416, with [`content_range`](Unsatisfiable::content_range).
+/// The range contains no byte of the artifact. The response is 416 with
+/// [`content_range`](Unsatisfiable::content_range).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no byte of the range is there, the artifact has {size}")]
+#[error("the range contains no byte of the artifact, which has {size} bytes")]
 pub struct Unsatisfiable {
+    /// Size of the artifact in bytes.
     pub size: u64,
 }
 
 impl Unsatisfiable {
-    /// The value of `Content-Range` in the answer 416.
+    /// The value of `Content-Range` in a 416 response.
     pub fn content_range(self) -> String {
         format!("bytes */{}", self.size)
     }
 }
 
 impl ByteRange {
-    /// The range that is asked for, cut to the size. `None`, the whole artifact, where the header is to be ignored: several
-    /// ranges, another unit, or what is no range at all.
+    /// Parses the header for an artifact of `size` bytes and returns the byte range, limited to the size. `None` means
+    /// that the header is ignored and the whole artifact is sent: it has several ranges, another unit, or invalid
+    /// syntax.
     pub fn parse(header: &str, size: u64) -> Result<Option<Range<u64>>, Unsatisfiable> {
         let Some(range) = one_range(header) else { return Ok(None) };
         match range {
             (None, Some(0)) => Err(Unsatisfiable { size }),
-            // Satisfiable by the letter, but there is no way to answer it in part.
+            // RFC 9110 calls it satisfiable, but a 206 response cannot describe an empty range.
             (None, Some(_)) if size == 0 => Ok(None),
             (None, Some(last)) => Ok(Some(size.saturating_sub(last)..size)),
             (Some(first), last) if last.is_none_or(|last| last >= first) => match first < size {
@@ -37,20 +40,20 @@ impl ByteRange {
         }
     }
 
-    /// The value of `Content-Range` in the answer 206.
+    /// The value of `Content-Range` in a 206 response.
     pub fn content_range(range: &Range<u64>, size: u64) -> String {
         format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))
     }
 }
 
-/// First and last position as written; a suffix has no first one.
+/// The first and last position of the only range in the header. A suffix range (`-n`) has no first position.
 fn one_range(header: &str) -> Option<(Option<u64>, Option<u64>)> {
     let (unit, set) = header.trim().split_once('=')?;
     if !unit.eq_ignore_ascii_case("bytes") {
         return None;
     }
     let blank = |c| matches!(c, ' ' | '\t');
-    // A list may hold empty elements.
+    // RFC 9110 allows empty list elements.
     let mut ranges = set.split(',').map(|range| range.trim_matches(blank)).filter(|range| !range.is_empty());
     let (range, None) = (ranges.next()?, ranges.next()) else { return None };
     let (first, last) = range.split_once('-')?;
@@ -58,7 +61,8 @@ fn one_range(header: &str) -> Option<(Option<u64>, Option<u64>)> {
     (range != (None, None)).then_some(range)
 }
 
-/// The outer `None` is no position, the inner one none at all. What is too large for a number lies past every end.
+/// Parses a position. The outer `None` is a syntax error; the inner one is an empty position. A number above `u64::MAX`
+/// becomes `u64::MAX`, which is past every end.
 fn position(digits: &str) -> Option<Option<u64>> {
     match digits.bytes().all(|digit| digit.is_ascii_digit()) {
         false => None,
@@ -74,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_read_as_rfc_9110_has_them() {
+    fn ranges_are_parsed_as_in_rfc_9110() {
         let unsatisfiable = Err(Unsatisfiable { size: 10 });
         let cases = [
             ("bytes=0-0", Ok(Some(0..1))),
@@ -121,7 +125,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_range_lies_inside(header in "bytes=[0-9]{0,21}-[0-9]{0,21}", size in any::<u64>()) {
+        fn a_range_is_inside_the_artifact(header in "bytes=[0-9]{0,21}-[0-9]{0,21}", size in any::<u64>()) {
             if let Ok(Some(range)) = ByteRange::parse(&header, size) {
                 prop_assert!(range.start < range.end && range.end <= size);
             }

@@ -1,44 +1,46 @@
-//! What every store does: a local folder, any `object_store` (here in memory), and the same writing by parts to a disk.
+//! The conformance suite of artifact stores. It runs on a local folder, on an in-memory `object_store`, and on an
+//! `object_store` in a folder, which shows the parts of uploads as files.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[path = "conformance/broken.rs"]
-mod broken;
 #[path = "conformance/content.rs"]
 mod content;
+#[path = "conformance/interrupted.rs"]
+mod interrupted;
 #[path = "conformance/support.rs"]
 mod support;
 
-/// Runs every law on a store.
-macro_rules! law {
-    ($store:ident $module:ident $law:ident) => {
+/// One test of the suite on one store.
+macro_rules! conformance_test {
+    ($store:ident $module:ident $test:ident) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $law() {
-            crate::$module::$law(&crate::support::Fixture::$store()).await;
+        async fn $test() {
+            crate::$module::$test(&crate::support::Fixture::$store()).await;
         }
     };
 }
 
+/// Every test of the suite on every store.
 macro_rules! suite {
-    ($($module:ident::$law:ident,)*) => {
-        mod local { $(law!(local $module $law);)* }
-        mod memory { $(law!(memory $module $law);)* }
-        mod parts { $(law!(parts $module $law);)* }
+    ($($module:ident::$test:ident,)*) => {
+        mod local { $(conformance_test!(local $module $test);)* }
+        mod memory { $(conformance_test!(memory $module $test);)* }
+        mod parts { $(conformance_test!(parts $module $test);)* }
     };
 }
 
 suite!(
-    content::what_is_put_is_read,
-    content::every_chunking_is_the_same_blob,
+    content::stored_content_is_read_back,
+    content::the_chunking_does_not_change_the_blob,
     content::the_same_content_is_stored_once,
-    content::sixteen_puts_at_once_are_one_blob,
+    content::sixteen_concurrent_puts_store_one_blob,
     content::ranges_are_read,
-    content::what_is_not_there_is_missing,
-    content::a_limit_is_kept,
-    content::a_change_of_bytes_is_found,
-    content::a_blob_of_another_size_is_mended,
-    broken::a_stream_that_fails_leaves_nothing,
-    broken::a_put_that_is_dropped_leaves_nothing,
-    broken::a_sweep_spares_running_uploads,
-    broken::writes_that_fail_are_told,
+    content::a_blob_that_was_never_stored_is_missing,
+    content::content_beyond_the_limit_is_rejected,
+    content::changed_bytes_are_detected,
+    content::a_blob_of_a_wrong_size_is_replaced,
+    interrupted::a_stream_that_fails_leaves_nothing,
+    interrupted::a_put_that_is_dropped_leaves_nothing,
+    interrupted::a_sweep_keeps_running_uploads,
+    interrupted::failed_writes_are_reported,
 );

@@ -1,4 +1,5 @@
-//! A large file passes through; it is held nowhere. Alone in its process, whose peak it measures.
+//! Uploads and downloads of 100 MiB do not hold the file in memory. The test is alone in its process, because it
+//! measures the peak memory of the process.
 
 #![allow(clippy::unwrap_used)]
 #![cfg(target_os = "linux")]
@@ -14,7 +15,7 @@ const CHUNKS: u64 = 1600;
 const CHUNK: usize = 64 * 1024;
 const SIZE: u64 = CHUNKS * CHUNK as u64;
 
-/// The most memory that the process has had since the last reset, in bytes.
+/// Peak resident memory of the process since the last reset, in bytes.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -22,17 +23,17 @@ fn peak() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_megabytes_pass_in_constant_memory() {
+async fn uploads_and_downloads_of_100_mib_use_constant_memory() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("parts")).unwrap();
     let parts = LocalFileSystem::new_with_prefix(folder.path().join("parts")).unwrap();
     let stores = [
         (ArtifactStore::local(folder.path().join("local")).unwrap(), 16 << 20),
-        // Three parts of 8 MiB, and what the allocator keeps of them.
+        // 3 parts of 8 MiB, and what the allocator retains of them.
         (ArtifactStore::new(Arc::new(parts)), 48 << 20),
     ];
     for (n, (store, allowed)) in stores.into_iter().enumerate() {
-        // The peak begins anew at what is held now.
+        // Resets the peak to the current resident memory.
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
         let before = peak();
         let bytes = stream::iter((0..CHUNKS).map(move |at| {

@@ -1,5 +1,6 @@
-//! Law 14, of blobs: a child process stores files and says which were acknowledged; it is killed at a random moment. Every
-//! blob that it named is whole, no other name holds wrong bytes, and the next opening removes what it has left.
+//! Crash test of blobs (law 14): a child process stores files, prints the acknowledged ones, and is killed. Every
+//! acknowledged blob is complete, every stored blob has the SHA-256 of its name, and opening the store deletes the
+//! unfinished uploads.
 
 #![allow(clippy::unwrap_used)]
 #![cfg(unix)]
@@ -21,7 +22,7 @@ fn content(n: u64) -> impl Iterator<Item = Bytes> {
     std::iter::repeat_n(chunk, 10)
 }
 
-/// What the child runs; nothing when the suite runs it itself.
+/// The child process. Does nothing if the environment variable is not set, as in a normal test run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
@@ -34,7 +35,7 @@ async fn child() {
         })
         .buffer_unordered(4)
         .for_each(|blob| async move {
-            // Past the test harness, which would hold it back.
+            // Written directly: the test harness captures `println!`.
             std::io::stdout().lock().write_all(format!("\nstored {}\n", blob.sha256).as_bytes()).unwrap();
         })
         .await;
@@ -55,8 +56,8 @@ async fn law_14_an_acknowledged_blob_outlives_a_kill() {
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let reader = std::thread::spawn(move || {
-            let said = lines.map_while(Result::ok);
-            said.filter_map(|line| line.strip_prefix("stored ")?.parse().ok()).collect::<Vec<Sha256Hex>>()
+            let lines = lines.map_while(Result::ok);
+            lines.filter_map(|line| line.strip_prefix("stored ")?.parse().ok()).collect::<Vec<Sha256Hex>>()
         });
         let incoming = folder.path().join("incoming");
         let busy = || std::fs::read_dir(&incoming).is_ok_and(|entries| entries.count() > 0);
@@ -64,7 +65,7 @@ async fn law_14_an_acknowledged_blob_outlives_a_kill() {
         while !busy() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        // A second process that opens the same folder takes nothing from the first: it goes on.
+        // A second process that opens the folder must not delete the running uploads of the first.
         drop(ArtifactStore::local(folder.path()).unwrap());
         tokio::time::sleep(Duration::from_millis(20 + round * 37)).await;
         child.kill().unwrap();
@@ -78,7 +79,7 @@ async fn law_14_an_acknowledged_blob_outlives_a_kill() {
             let read = bytes.try_fold(0, |read, chunk| async move { Ok(read + chunk.len() as u64) }).await.unwrap();
             assert_eq!(read, size);
         }
-        // Also those whose acknowledgement came too late.
+        // All blobs, also those that were not acknowledged before the kill.
         for prefix in std::fs::read_dir(folder.path().join("blobs")).unwrap() {
             for blob in std::fs::read_dir(prefix.unwrap().path()).unwrap() {
                 let path = blob.unwrap().path();

@@ -1,7 +1,8 @@
-//! Measures an encoder: load, texts per second in the bulk lane, latency of a query with the bulk
-//! lane idle and busy, and memory.
+//! Measures an encoder: time to load, throughput of bulk texts, latency of a query while bulk texts do and do not run,
+//! and memory.
 //!
-//! `CARBON_MODELS_DIR=… encode_speed [model] [file with one text a line]`; pulls what is missing.
+//! Usage: `CARBON_MODELS_DIR=… encode_speed [model] [file with one text per line]`. Missing files of the model are
+//! downloaded. `THREADS` and `BATCH_TOKENS` override the encoder's options.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -28,32 +29,34 @@ const WORDS: [&str; 16] = [
     "oil",
 ];
 
-/// A text of about so many tokens, different for each seed.
+/// A text of about `tokens` tokens; different for each seed.
 fn text(tokens: usize, seed: usize) -> String {
     let word = |at: usize| WORDS[(at * 7 + seed * 13 + at * seed) % WORDS.len()];
     (0..tokens.saturating_sub(2)).map(word).collect::<Vec<_>>().join(" ")
 }
 
-fn memory_mb(field: &str) -> f64 {
+/// A memory figure of this process from `/proc/self/status`, in MiB.
+fn memory_mib(field: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
 
-/// Seconds of CPU that this process has used, at 100 ticks a second.
+/// CPU time of this process in seconds, at 100 ticks per second.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let ticks = |field: usize| stat.split_whitespace().nth(field).and_then(|text| text.parse::<f64>().ok());
     (ticks(13).unwrap_or(0.0) + ticks(14).unwrap_or(0.0)) / 100.0
 }
 
+/// Encodes `texts` as bulk texts and prints the throughput.
 async fn throughput(queue: &Arc<EncodeQueue>, name: &str, texts: &[String]) -> Result<(), Box<dyn Error>> {
     let (started, cpu) = (Instant::now(), cpu_seconds());
     let embeddings = queue.lane(Lane::Bulk).encode(texts).await?;
     let seconds = started.elapsed().as_secs_f64();
     let tokens: u64 = embeddings.iter().map(|embedding| u64::from(embedding.tokens)).sum();
     println!(
-        "{name}: {} texts of {:.0} tokens: {:.0} texts/s, {:.0} tokens/s, {:.0} tokens for each second of CPU",
+        "{name}: {} texts of {:.0} tokens: {:.0} texts/s, {:.0} tokens/s, {:.0} tokens per CPU second",
         texts.len(),
         tokens as f64 / texts.len() as f64,
         texts.len() as f64 / seconds,
@@ -63,6 +66,7 @@ async fn throughput(queue: &Arc<EncodeQueue>, name: &str, texts: &[String]) -> R
     Ok(())
 }
 
+/// Encodes 100 interactive texts, one after the other, and prints the percentiles of the latency.
 async fn latency(queue: &Arc<EncodeQueue>, name: &str, tokens: usize) -> Result<(), Box<dyn Error>> {
     let encoder = queue.lane(Lane::Interactive);
     let mut took = Vec::with_capacity(100);
@@ -91,30 +95,30 @@ async fn main() -> Result<(), Box<dyn Error>> {
         |name: &str, default: usize| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
     options.threads = number("THREADS", options.threads);
     options.batch_tokens = number("BATCH_TOKENS", options.batch_tokens);
-    println!("memory before loading: {:.0} MB", memory_mb("VmRSS"));
+    println!("memory before loading: {:.0} MiB", memory_mib("VmRSS"));
     let started = Instant::now();
     let queue = load_encoder(entry, &store, options).await?;
     println!("load: {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
-    println!("memory after loading: {:.0} MB, peak {:.0} MB", memory_mb("VmRSS"), memory_mb("VmHWM"));
+    println!("memory after loading: {:.0} MiB, peak {:.0} MiB", memory_mib("VmRSS"), memory_mib("VmHWM"));
 
-    latency(&queue, "query, bulk lane idle", 4).await?;
+    latency(&queue, "query, no bulk texts", 4).await?;
     latency(&queue, "text of 100 tokens, alone", 100).await?;
     if let Some(file) = arguments.next() {
         let texts: Vec<String> =
             std::fs::read_to_string(file)?.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
-        throughput(&queue, "given texts", &texts).await?;
+        throughput(&queue, "texts of the file", &texts).await?;
     }
     for tokens in [10, 60, 130, 256] {
         let texts: Vec<String> = (0..60_000 / tokens).map(|seed| text(tokens, seed)).collect();
-        throughput(&queue, "made texts", &texts[..texts.len().min(1000)]).await?;
+        throughput(&queue, "generated texts", &texts[..texts.len().min(1000)]).await?;
     }
     let busy = queue.clone();
     let bulk = tokio::spawn(async move {
         let texts: Vec<String> = (0..4000).map(|seed| text(130, seed)).collect();
         let _ = busy.lane(Lane::Bulk).encode(&texts).await;
     });
-    latency(&queue, "query, bulk lane busy", 4).await?;
+    latency(&queue, "query, with bulk texts", 4).await?;
     bulk.abort();
-    println!("memory at the end: {:.0} MB, peak {:.0} MB", memory_mb("VmRSS"), memory_mb("VmHWM"));
+    println!("memory at the end: {:.0} MiB, peak {:.0} MiB", memory_mib("VmRSS"), memory_mib("VmHWM"));
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! BERT sentence encoders: tokens, the network, mean pooling.
+//! BERT sentence encoders (Devlin et al. 2019; Reimers and Gurevych 2019): tokeniser, network, mean pooling,
+//! normalisation.
 
 mod kernels;
 mod packed;
@@ -11,10 +12,10 @@ use serde::Deserialize;
 
 use crate::InferenceError;
 use crate::encoder::{PrepareError, Prepared, TextModel, normalise};
-use crate::tokens::Tokens;
-pub(crate) use packed::Packed;
+use crate::tokenizer::TextTokenizer;
+pub(crate) use packed::PackedNetwork;
 
-/// What config.json says of the network.
+/// The parameters of a network, from `config.json`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Config {
     vocab_size: usize,
@@ -26,19 +27,22 @@ pub(crate) struct Config {
     layer_norm_eps: f64,
 }
 
+/// A loaded BERT sentence encoder.
 pub(crate) struct Bert {
-    pub tokens: Tokens,
-    pub network: Packed,
+    pub tokenizer: TextTokenizer,
+    pub network: PackedNetwork,
+    /// Number of components of a vector.
     pub dimension: usize,
 }
 
-/// The network of a configuration; it keeps nothing of `weights`.
-pub(crate) fn network(config: &[u8], weights: &[u8], dimension: usize) -> Result<Packed, String> {
+/// Loads the network from `config.json` and `model.safetensors`. It copies the weights, so the caller can free the
+/// buffer. Fails if the hidden size is not `dimension`.
+pub(crate) fn network(config: &[u8], weights: &[u8], dimension: usize) -> Result<PackedNetwork, String> {
     let config: Config = serde_json::from_slice(config).map_err(|error| format!("config.json: {error}"))?;
     if config.hidden_size != dimension {
-        return Err(format!("config.json says {} dimensions, the catalogue {dimension}", config.hidden_size));
+        return Err(format!("config.json has {} dimensions, the catalogue has {dimension}", config.hidden_size));
     }
-    Packed::load(&config, weights).map_err(|error| error.to_string())
+    PackedNetwork::load(&config, weights).map_err(|error| error.to_string())
 }
 
 impl TextModel for Bert {
@@ -47,14 +51,16 @@ impl TextModel for Bert {
     }
 
     fn prepare(&self, text: &str) -> Result<Prepared, PrepareError> {
-        self.tokens.prepare(text)
+        self.tokenizer.prepare(text)
     }
 
     fn run(&self, batch: &[&[u32]]) -> Result<Vec<Vec<f32>>, InferenceError> {
         let mut vectors = self.network.run(batch).map_err(|error| InferenceError::Broken(error.to_string()))?;
         for vector in &mut vectors {
             if !normalise(vector) {
-                return Err(InferenceError::Broken("the model's vector has no direction".to_owned()));
+                return Err(InferenceError::Broken(
+                    "the model returned a vector whose length is 0 or not finite".to_owned(),
+                ));
             }
         }
         Ok(vectors)

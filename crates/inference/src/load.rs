@@ -1,4 +1,4 @@
-//! From the store's files to a running encoder.
+//! Loads a model from the store and starts its encoder.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,19 +8,19 @@ use crate::catalogue::Engine;
 use crate::encoder::TextModel;
 use crate::hashing::FeatureHashing;
 use crate::queue::EncodeQueue;
-use crate::tokens::Tokens;
+use crate::tokenizer::TextTokenizer;
 use crate::{InferenceError, ModelEntry, ModelStore};
 
-/// How an encoder batches and how much it lets wait.
+/// Options of an encoder: threads, batch size, and limits of waiting texts.
 #[derive(Clone, Debug)]
 pub struct EncoderOptions {
-    /// Threads that encode; 0 = one for each core.
+    /// Number of threads that encode; 0 means one per core.
     pub threads: usize,
-    /// Tokens computed at once. It bounds how long a waiting interactive text can be held up.
+    /// Maximum tokens of a batch. It limits how long an interactive text waits for the running batch.
     pub batch_tokens: usize,
-    /// Texts that may wait in the bulk lane before more are refused.
+    /// Maximum number of accepted bulk texts that are not encoded yet; more are rejected.
     pub bulk_waiting: usize,
-    /// Texts that may wait in the interactive lane before more are refused.
+    /// Maximum number of accepted interactive texts that are not encoded yet; more are rejected.
     pub interactive_waiting: usize,
 }
 
@@ -30,7 +30,7 @@ impl Default for EncoderOptions {
     }
 }
 
-/// Loads a model, after checking the hash of every file, and starts its queue.
+/// Verifies the SHA-256 of every file, loads the model, and starts its queue. Fails if a file is missing or differs.
 pub async fn load_encoder(
     entry: &ModelEntry,
     store: &ModelStore,
@@ -51,10 +51,10 @@ async fn load_bert(entry: &ModelEntry, store: &ModelStore) -> Result<Arc<dyn Tex
     store.require(entry)?;
     let (max_tokens, dimension) = (entry.max_tokens, entry.dimension);
     let config = store.with_file(entry, "config.json", Ok).await?;
-    // The tokenizer is parsed beside; the weights' buffer is freed once the network has its own copy.
-    let (tokens, network) = tokio::try_join!(
-        store.with_file(entry, "tokenizer.json", move |json| Tokens::from_bytes(&json, max_tokens)),
+    // Tokenizer and network are parsed concurrently. The buffer of the weights is freed when the network has its copy.
+    let (tokenizer, network) = tokio::try_join!(
+        store.with_file(entry, "tokenizer.json", move |json| TextTokenizer::from_bytes(&json, max_tokens)),
         store.with_file(entry, "model.safetensors", move |weights| bert::network(&config, &weights, dimension)),
     )?;
-    Ok(Arc::new(Bert { tokens, network, dimension }))
+    Ok(Arc::new(Bert { tokenizer, network, dimension }))
 }

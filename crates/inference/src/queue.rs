@@ -1,6 +1,6 @@
-//! The queue before a model: two lanes, small batches, a limit.
+//! The queue of a model. It batches texts, runs interactive texts before bulk ones, and rejects texts beyond a limit.
 
-mod lanes;
+mod scheduler;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -14,14 +14,14 @@ use tokio::sync::oneshot;
 
 use crate::encoder::{Embedding, Encoder, PrepareError, TextModel};
 use crate::{EncoderOptions, InferenceError};
-use lanes::{Item, Job, Reservation, Shared};
+use scheduler::{Call, QueuedText, Reservation, Scheduler};
 
-/// Who waits for a vector. Interactive texts go before bulk ones, whatever waits.
+/// The priority class of a text. Every waiting interactive text is encoded before the bulk ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// A person or a request waits: a query.
+    /// Latency counts: a request waits for the vector of its query.
     Interactive,
-    /// Throughput counts: texts of a stream.
+    /// Throughput counts: the texts of a stream.
     Bulk,
 }
 
@@ -34,24 +34,26 @@ impl Lane {
     }
 }
 
-/// A loaded model with its worker threads. They end when the last handle is dropped.
+/// A loaded model with its worker threads. The threads end when the last handle is dropped.
 pub struct EncodeQueue {
     model: ModelRef,
+    /// The model's reference, as a metric label.
     label: Arc<str>,
-    shared: Arc<Shared>,
+    scheduler: Arc<Scheduler>,
 }
 
 impl EncodeQueue {
+    /// Starts the worker threads.
     pub(crate) fn start(
         model: ModelRef,
         network: Arc<dyn TextModel>,
         options: &EncoderOptions,
     ) -> Result<Arc<Self>, InferenceError> {
         let label: Arc<str> = model.to_string().into();
-        let shared = Arc::new(Shared::new(network, options));
-        // Made first, so that its drop ends the threads if one cannot be started.
-        let queue = Arc::new(Self { model, label: label.clone(), shared: shared.clone() });
-        worker::spawn(&shared, label, options)?;
+        let scheduler = Arc::new(Scheduler::new(network, options));
+        // If a thread cannot be started, dropping the queue ends those that were.
+        let queue = Arc::new(Self { model, label: label.clone(), scheduler: scheduler.clone() });
+        worker::spawn(&scheduler, label, options)?;
         Ok(queue)
     }
 
@@ -60,73 +62,78 @@ impl EncodeQueue {
     }
 
     pub fn dimension(&self) -> usize {
-        self.shared.model.dimension()
+        self.scheduler.model.dimension()
     }
 
-    /// Texts that wait in a lane.
+    /// Number of accepted texts of a priority class that are not encoded yet, the running ones included.
     pub fn waiting(&self, lane: Lane) -> usize {
-        self.shared.lane(lane).waiting.load(Ordering::Relaxed)
+        self.scheduler.limit(lane).waiting.load(Ordering::Relaxed)
     }
 
-    /// The encoder whose texts wait in `lane`.
+    /// Returns an encoder whose texts have this priority class.
     pub fn lane(self: &Arc<Self>, lane: Lane) -> Arc<dyn Encoder> {
-        Arc::new(LaneEncoder { queue: self.clone(), lane })
+        Arc::new(ClassEncoder { queue: self.clone(), lane })
     }
 
     async fn encode(&self, lane: Lane, texts: &[String]) -> Result<Vec<Embedding>, InferenceError> {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        let reservation = self.shared.reserve(lane, texts.len())?;
+        let reservation = self.scheduler.reserve(lane, texts.len())?;
         let (sender, receiver) = oneshot::channel();
-        let job = Arc::new(Job::new(texts.len(), sender));
+        let call = Arc::new(Call::new(texts.len(), sender));
         if texts.iter().map(String::len).sum::<usize>() <= INLINE_BYTES {
-            enqueue(&self.shared, lane, &job, reservation, texts);
+            enqueue(&self.scheduler, lane, &call, reservation, texts);
         } else {
-            let (shared, texts) = (self.shared.clone(), texts.to_vec());
-            tokio::task::spawn_blocking(move || enqueue(&shared, lane, &job, reservation, &texts));
+            let (scheduler, texts) = (self.scheduler.clone(), texts.to_vec());
+            tokio::task::spawn_blocking(move || enqueue(&scheduler, lane, &call, reservation, &texts));
         }
-        // The sender is gone without an answer only if a thread has died.
-        receiver.await.unwrap_or_else(|_| Err(InferenceError::Broken("a text was lost".to_owned())))
+        // The sender is dropped without an answer only if a worker thread died.
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(InferenceError::Broken("a worker thread ended without an answer".to_owned())))
     }
 }
 
-/// So much text is tokenised where the caller runs; more would hold up its thread.
+/// Maximum bytes of text that are tokenised on the caller's async thread: 4 KiB. More is tokenised on a blocking
+/// thread.
 const INLINE_BYTES: usize = 4096;
-/// Workers begin while the rest is still tokenised.
+/// Number of texts that are tokenised before they are queued. Workers start on them while the rest is tokenised.
 const CHUNK: usize = 64;
 
-fn enqueue(shared: &Shared, lane: Lane, job: &Arc<Job>, mut reservation: Reservation, texts: &[String]) {
+/// Tokenises the texts of a call and queues them. If one text fails, the call fails.
+fn enqueue(scheduler: &Scheduler, lane: Lane, call: &Arc<Call>, mut reservation: Reservation, texts: &[String]) {
     for (chunk, first) in texts.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
-        if job.is_abandoned() {
+        if call.is_finished() {
             return;
         }
-        let mut items = Vec::with_capacity(chunk.len());
+        let mut queued = Vec::with_capacity(chunk.len());
         for (text, index) in chunk.iter().zip(first..) {
-            let prepared = worker::guarded(|| shared.model.prepare(text));
+            let prepared = worker::catch_panic(|| scheduler.model.prepare(text));
             match prepared {
                 Ok(Ok(prepared)) => {
-                    items.push(Item { prepared, index, job: job.clone(), _slot: reservation.take_one() });
+                    queued.push(QueuedText { prepared, index, call: call.clone(), _slot: reservation.take_one() });
                 }
                 Ok(Err(PrepareError::NotEmbeddable(reason))) => {
-                    return job.fail(InferenceError::NotEmbeddable { index, reason });
+                    return call.fail(InferenceError::NotEmbeddable { index, reason });
                 }
-                Ok(Err(PrepareError::Broken(reason))) | Err(reason) => {
-                    return job.fail(InferenceError::Broken(reason));
+                Ok(Err(PrepareError::Tokenizer(reason))) | Err(reason) => {
+                    return call.fail(InferenceError::Broken(reason));
                 }
             }
         }
-        shared.push(lane, items);
+        scheduler.push(lane, queued);
     }
 }
 
-struct LaneEncoder {
+/// The [`Encoder`] of a queue for one priority class.
+struct ClassEncoder {
     queue: Arc<EncodeQueue>,
     lane: Lane,
 }
 
 #[async_trait::async_trait]
-impl Encoder for LaneEncoder {
+impl Encoder for ClassEncoder {
     fn model(&self) -> &ModelRef {
         &self.queue.model
     }
@@ -155,6 +162,6 @@ impl Encoder for LaneEncoder {
 
 impl Drop for EncodeQueue {
     fn drop(&mut self) {
-        self.shared.close();
+        self.scheduler.close();
     }
 }

@@ -1,4 +1,4 @@
-//! The weights on disk: each file under its SHA-256, written whole or not at all.
+//! The store of model files on disk. Each file is named by its SHA-256 and is renamed into place when it is complete.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use crate::InferenceError;
 use crate::catalogue::{ModelEntry, ModelFile};
 use crate::pull::Sources;
 
-/// The folder of weights, `$ML_DATA_DIR/models`; files lie in `blobs/<sha256>`.
+/// The folder of model files, `$ML_DATA_DIR/models`. Files are at `blobs/<sha256>`.
 #[derive(Clone, Debug)]
 pub struct ModelStore {
     root: PathBuf,
@@ -18,11 +18,12 @@ pub struct ModelStore {
 }
 
 impl ModelStore {
+    /// A store at `root` that downloads from the sources of the environment.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), sources: Sources::from_env() }
     }
 
-    /// Pulls from other places than the public ones.
+    /// Replaces the sources of downloads.
     pub fn with_sources(mut self, sources: Sources) -> Self {
         self.sources = sources;
         self
@@ -32,18 +33,20 @@ impl ModelStore {
         self.root.join("blobs")
     }
 
+    /// The location of a file.
     pub(crate) fn path(&self, file: &ModelFile) -> PathBuf {
         self.blobs().join(&file.sha256)
     }
 
-    /// The files that are not there, or not there whole; looks at sizes alone.
+    /// Returns the files that are missing or have the wrong size. Does not verify hashes.
     pub fn missing<'a>(&self, entry: &'a ModelEntry) -> Vec<&'a ModelFile> {
-        let there = |file: &ModelFile| {
+        let present = |file: &ModelFile| {
             std::fs::metadata(self.path(file)).is_ok_and(|meta| meta.is_file() && meta.len() == file.size)
         };
-        entry.files.iter().filter(|file| !there(file)).collect()
+        entry.files.iter().filter(|file| !present(file)).collect()
     }
 
+    /// Fails with [`InferenceError::NotPulled`] if a file is missing.
     pub(crate) fn require(&self, entry: &ModelEntry) -> Result<(), InferenceError> {
         let missing = self.missing(entry);
         if missing.is_empty() {
@@ -53,7 +56,8 @@ impl ModelStore {
         Err(InferenceError::NotPulled { model: entry.name().to_owned(), files })
     }
 
-    /// Reads every file again and compares its hash.
+    /// Verifies the SHA-256 of every file. Fails with [`InferenceError::NotPulled`] or
+    /// [`InferenceError::HashMismatch`].
     pub async fn verify(&self, entry: &ModelEntry) -> Result<(), InferenceError> {
         self.require(entry)?;
         match self.damaged(entry).await?.into_iter().next() {
@@ -62,10 +66,10 @@ impl ModelStore {
         }
     }
 
-    /// The files whose hash is not theirs, each with what was found; those that are missing are not among them.
+    /// Returns the present files whose SHA-256 is wrong, each with the actual SHA-256.
     pub(crate) async fn damaged(&self, entry: &ModelEntry) -> Result<Vec<(ModelFile, String)>, InferenceError> {
         let missing = self.missing(entry);
-        let there: Vec<(ModelFile, PathBuf)> = entry
+        let present: Vec<(ModelFile, PathBuf)> = entry
             .files
             .iter()
             .filter(|file| !missing.contains(file))
@@ -73,7 +77,7 @@ impl ModelStore {
             .collect();
         blocking(move || {
             let mut damaged = Vec::new();
-            for (file, path) in there {
+            for (file, path) in present {
                 let found = hash_file(&path).map_err(InferenceError::storage(&path))?;
                 if found != file.sha256 {
                     damaged.push((file, found));
@@ -84,7 +88,7 @@ impl ModelStore {
         .await
     }
 
-    /// Reads a file, checks its hash, and hands the bytes to `parse`.
+    /// Reads a file, verifies its SHA-256, and passes the bytes to `parse`, on a blocking thread.
     pub(crate) async fn with_file<T: Send + 'static>(
         &self,
         entry: &ModelEntry,
@@ -107,6 +111,7 @@ impl ModelStore {
     }
 }
 
+/// Runs blocking work on a thread of the blocking pool.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, InferenceError> + Send + 'static,
 ) -> Result<T, InferenceError> {
@@ -116,6 +121,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
+/// The bytes in lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -124,6 +130,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// The SHA-256 of a file, in hexadecimal digits.
 fn hash_file(path: &Path) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
@@ -136,19 +143,22 @@ fn hash_file(path: &Path) -> std::io::Result<String> {
     }
 }
 
-/// A file that is being written beside its place. Holding its lock says that its writer lives;
-/// dropping it removes it.
-pub(crate) struct Incoming {
+/// A temporary file of a download, in the folder of its final location. The file lock is held while the writer lives,
+/// so that [`sweep`] does not delete the file. Dropping it deletes the file, unless it was persisted.
+pub(crate) struct TempFile {
     path: PathBuf,
     file: File,
     hasher: Sha256,
+    /// Bytes written.
     pub written: u64,
-    kept: bool,
+    persisted: bool,
 }
 
+/// Prefix of the names of temporary files.
 const INCOMING: &str = ".incoming-";
 
-impl Incoming {
+impl TempFile {
+    /// Creates and locks a file in `folder`.
     pub fn create(folder: &Path) -> Result<Self, InferenceError> {
         let path = folder.join(format!("{INCOMING}{}", uuid::Uuid::new_v4().simple()));
         let open = || -> std::io::Result<File> {
@@ -158,9 +168,10 @@ impl Incoming {
             Ok(file)
         };
         let file = open().map_err(InferenceError::storage(&path))?;
-        Ok(Self { path, file, hasher: Sha256::new(), written: 0, kept: false })
+        Ok(Self { path, file, hasher: Sha256::new(), written: 0, persisted: false })
     }
 
+    /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), InferenceError> {
         self.file.write_all(bytes).map_err(InferenceError::storage(&self.path))?;
         self.hasher.update(bytes);
@@ -168,48 +179,49 @@ impl Incoming {
         Ok(())
     }
 
+    /// The SHA-256 of the bytes so far, in hexadecimal digits.
     pub fn sha256(&self) -> String {
         hex(&self.hasher.clone().finalize())
     }
 
-    /// The file itself, to be read from its start.
+    /// Opens the file for reading from its start.
     pub fn reader(&self) -> Result<File, InferenceError> {
         File::open(&self.path).map_err(InferenceError::storage(&self.path))
     }
 
-    /// Moves the file into its place, durably; the caller has checked its hash.
-    pub fn keep(mut self, place: &Path) -> Result<(), InferenceError> {
-        let settle = || -> std::io::Result<()> {
+    /// Renames the file to `target` and fsyncs file and folder. The caller must have verified the hash.
+    pub fn persist(mut self, target: &Path) -> Result<(), InferenceError> {
+        let rename_durably = || -> std::io::Result<()> {
             self.file.sync_all()?;
-            std::fs::rename(&self.path, place)?;
-            match place.parent() {
+            std::fs::rename(&self.path, target)?;
+            match target.parent() {
                 Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
                 _ => Ok(()),
             }
         };
-        settle().map_err(InferenceError::storage(place))?;
-        self.kept = true;
+        rename_durably().map_err(InferenceError::storage(target))?;
+        self.persisted = true;
         Ok(())
     }
 }
 
-impl Drop for Incoming {
+impl Drop for TempFile {
     fn drop(&mut self) {
-        if !self.kept {
+        if !self.persisted {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Removes what pulls that were killed have left: the lock of a living one cannot be taken.
+/// Deletes the temporary files that killed pulls left behind: those whose lock is free.
 pub(crate) fn sweep(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        let left = entry.file_name().to_string_lossy().starts_with(INCOMING)
-            // Younger ones may not have their lock yet.
+        let abandoned = entry.file_name().to_string_lossy().starts_with(INCOMING)
+            // A file younger than 2 s may not be locked yet.
             && entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() >= 2))
             && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
-        if left {
+        if abandoned {
             let _ = std::fs::remove_file(entry.path());
         }
     }

@@ -1,7 +1,7 @@
-//! How fast the embedded index takes documents and answers: `search_speed [documents …]`.
+//! Measures the embedded index: indexing throughput, query latency, time to visibility, memory, and time to open.
 //!
-//! Documents are composed of about 70 words drawn by Zipf's law, with random unit vectors; all
-//! from one seed.
+//! Usage: `search_speed [number of documents]…`, by default 50,000. The documents have about 70 words drawn by Zipf's
+//! law and random unit vectors of 384 dimensions. One fixed seed makes runs comparable.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::{Duration, Instant};
@@ -16,9 +16,12 @@ use carbon_search::{
 };
 
 const DIMENSION: usize = 384;
+/// Documents of a batch.
 const BATCH: usize = 500;
+/// Queries of a measurement.
 const QUERIES: usize = 1000;
 
+/// The SplitMix64 generator (Steele et al. 2014).
 struct Random(u64);
 
 impl Random {
@@ -34,12 +37,14 @@ impl Random {
         (self.next() % n as u64) as usize
     }
 
+    /// A number from 0 (inclusive) to 1 (exclusive).
     fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// A unit vector of random direction.
     fn vector(&mut self) -> Vec<f32> {
-        // The sum of uniform numbers is near enough to a normal one.
+        // The sum of 4 uniform numbers approximates a normal distribution.
         let raw: Vec<f32> = (0..DIMENSION).map(|_| (0..4).map(|_| self.unit() as f32 - 0.5).sum()).collect();
         let length = raw.iter().map(|x| x * x).sum::<f32>().sqrt();
         raw.into_iter().map(|x| x / length).collect()
@@ -53,7 +58,7 @@ const STEMS: &str = "gas power crude oil coal carbon freight metal wheat corn pr
     backtest return drawdown position exposure limit desk trader book portfolio market liquidity auction tariff grid";
 const ENDINGS: [&str; 12] = ["", "s", "ing", "ed", "er", "less", "ly", "able", "ist", "ment", "ness", "ful"];
 
-/// Words by rank: the common ones first.
+/// The vocabulary by rank: frequent words first.
 fn vocabulary() -> Vec<String> {
     let stems: Vec<&str> = STEMS.split_whitespace().collect();
     let mut words: Vec<String> = "the of and in to for with by on at from as".split(' ').map(str::to_owned).collect();
@@ -67,6 +72,7 @@ fn vocabulary() -> Vec<String> {
     words
 }
 
+/// A generator of documents and queries.
 struct Corpus {
     words: Vec<String>,
     random: Random,
@@ -74,7 +80,7 @@ struct Corpus {
 
 impl Corpus {
     fn word(&mut self) -> &str {
-        // Zipf's law: ranks are uniform in their logarithm.
+        // Zipf's law: the logarithm of the rank is uniform.
         let rank = (self.words.len() as f64).powf(self.random.unit()) as usize - 1;
         &self.words[rank]
     }
@@ -120,22 +126,26 @@ fn input(next: u64) -> Positions {
     [(TopicPartition::new(TopicName::parse("ml.embedding.generated.v1").unwrap(), 0), next)].into_iter().collect()
 }
 
+/// Prints the percentiles of `times`.
 fn show(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
     println!("  {what:<44} p50 {:>7.2} ms   p95 {:>7.2} ms   max {:>7.2} ms", at(0.5), at(0.95), at(1.0));
 }
 
+/// The resident memory of this process, as the kernel prints it.
 fn memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.map_or("?".to_owned(), |line| line.trim().to_owned())
 }
 
+/// An index under measurement.
 struct Run {
     index: EmbeddedIndex,
     spec: GenerationSpec,
     scope: TenantScope,
+    /// The next input offset: the checkpoint.
     next: u64,
 }
 
@@ -146,13 +156,15 @@ impl Run {
         self.next = upto;
     }
 
-    async fn seen(&self) {
+    /// Waits until the view has reached the last applied op.
+    async fn wait_for_view(&self) {
         let mut sources = Positions::new();
         sources.advance_past(&source(self.next - 1));
         let deadline = tokio::time::Instant::now() + Duration::from_secs(600);
         assert!(self.index.reached(&self.spec.id, &sources, deadline).await.unwrap());
     }
 
+    /// Runs [`QUERIES`] random queries and prints their latencies.
     async fn queries(&self, what: &str, corpus: &mut Corpus, mode: Mode, filter: Filter) {
         let mut times = Vec::with_capacity(QUERIES);
         for n in 0..QUERIES {
@@ -179,6 +191,7 @@ async fn main() {
     }
 }
 
+/// Measures an index with `documents` documents.
 async fn run(documents: usize) {
     println!("{documents} documents of {DIMENSION} dimensions; memory before: {}", memory());
     let folder = tempfile::tempdir().unwrap();
@@ -201,8 +214,8 @@ async fn run(documents: usize) {
         applying += last.elapsed();
     }
     println!("  applied {:.0} documents/s in batches of {BATCH}", documents as f64 / applying.as_secs_f64());
-    run.seen().await;
-    println!("  the view had all {:.0} ms after the last batch began", last.elapsed().as_secs_f64() * 1e3);
+    run.wait_for_view().await;
+    println!("  the view was complete {:.0} ms after the start of the last batch", last.elapsed().as_secs_f64() * 1e3);
     tokio::time::sleep(Duration::from_secs(1)).await;
     println!("  memory: {}", memory());
 
@@ -210,10 +223,10 @@ async fn run(documents: usize) {
     run.queries("lexical", &mut corpus, Mode::Lexical, Filter::default()).await;
     run.queries("dense", &mut corpus, Mode::Dense, Filter::default()).await;
     let curves = Filter { types: vec!["curve".into()], ..Default::default() };
-    run.queries("hybrid, one type of four", &mut corpus, Mode::Hybrid, curves).await;
+    run.queries("hybrid, one type of 4", &mut corpus, Mode::Hybrid, curves).await;
     let hub = ("hub".to_owned(), Condition::OneOf(vec![MetadataValue::String("H7".into())]));
     let hub = Filter { metadata: vec![hub], ..Default::default() };
-    run.queries("hybrid, one metadata value of fifty", &mut corpus, Mode::Hybrid, hub).await;
+    run.queries("hybrid, one metadata value of 50", &mut corpus, Mode::Hybrid, hub).await;
 
     let (mut applied, mut seen) = (Vec::new(), Vec::new());
     for _ in 0..100 {
@@ -222,7 +235,7 @@ async fn run(documents: usize) {
         let started = Instant::now();
         run.apply(vec![op]).await;
         applied.push(started.elapsed());
-        run.seen().await;
+        run.wait_for_view().await;
         seen.push(started.elapsed());
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
@@ -233,12 +246,12 @@ async fn run(documents: usize) {
     run.index.close().await.unwrap();
     let started = Instant::now();
     run.index.create(&run.spec).await.unwrap();
-    println!("  opened again in {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
+    println!("  reopened in {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
     assert!(run.index.repairs(&run.spec.id).unwrap().is_empty());
     std::fs::remove_dir_all(folder.path().join(run.spec.id.as_str()).join("tantivy")).unwrap();
     run.index.close().await.unwrap();
     let started = Instant::now();
     run.index.create(&run.spec).await.unwrap();
-    println!("  opened again without its text index in {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
+    println!("  reopened without its tantivy directory in {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
     run.index.close().await.unwrap();
 }

@@ -1,26 +1,26 @@
-//! From text to terms: one function for documents and queries.
+//! Text analysis: splits text into terms. Documents and queries use the same function.
 //!
-//! A word is a run of letters and digits, lower-cased, without English stop words, stemmed
-//! (Porter 2). Words joined by `_`, `.`, `-` or `/` are a compound, which yields itself whole,
-//! unstemmed, and then its parts as words: `NG_HH_BALMO` is `ng_hh_balmo`, `ng`, `hh`, `balmo`.
+//! A word is a run of letters and digits. It is lower-cased and stemmed (Porter 2); English stop words are dropped.
+//! Words joined by `_`, `.`, `-` or `/` are a compound. A compound gives one unstemmed term for itself, and then one
+//! term for each of its words: `NG_HH_BALMO` gives `ng_hh_balmo`, `ng`, `hh`, `balmo`.
 
 use std::ops::Range;
 use std::sync::LazyLock;
 
 use tantivy::tokenizer::{Language, Stemmer, StopWordFilter, Token, TokenFilter, TokenStream, Tokenizer};
 
-/// Longer terms are left out; a compound's parts stay.
+/// Maximum length of a term. A longer term is dropped; the words of a compound that is too long are kept.
 const MAX_TERM_BYTES: usize = 255;
 
 static STOP_WORDS: LazyLock<StopWordFilter> =
     LazyLock::new(|| StopWordFilter::new(Language::English).unwrap_or_else(|| StopWordFilter::remove(Vec::new())));
 
-/// A stream over one token that is set from outside, so that tantivy's filters can be put over
-/// it and their buffers used again for word after word. `position` 1 says that it is spent.
+/// A token stream over one token, which the caller sets. tantivy's filters are built once over this stream, and their
+/// buffers are reused for every word. `position` is 0 for a new token and 1 after the token was consumed.
 #[derive(Clone, Default)]
-struct Slot(Token);
+struct SingleToken(Token);
 
-impl TokenStream for Slot {
+impl TokenStream for SingleToken {
     fn advance(&mut self) -> bool {
         let fresh = self.0.position == 0;
         self.0.position = 1;
@@ -34,29 +34,31 @@ impl TokenStream for Slot {
     }
 }
 
-impl Tokenizer for Slot {
-    type TokenStream<'a> = Slot;
-    fn token_stream<'a>(&'a mut self, _text: &'a str) -> Slot {
-        Slot::default()
+impl Tokenizer for SingleToken {
+    type TokenStream<'a> = SingleToken;
+    fn token_stream<'a>(&'a mut self, _text: &'a str) -> SingleToken {
+        SingleToken::default()
     }
 }
 
-/// The terms of a text, one after the other.
+/// An iterator over the terms of a text, which lends each term.
 pub struct Terms<'t> {
     scanner: Scanner<'t>,
+    /// The filters for words: stop words and stemmer.
     words: Box<dyn TokenStream>,
+    /// Buffer for a whole compound.
     whole: String,
 }
 
-/// The terms of `text`.
+/// Returns the terms of `text`.
 pub fn terms(text: &str) -> Terms<'_> {
-    let mut chain = Stemmer::new(Language::English).transform(STOP_WORDS.clone().transform(Slot::default()));
+    let mut chain = Stemmer::new(Language::English).transform(STOP_WORDS.clone().transform(SingleToken::default()));
     Terms { scanner: Scanner::new(text), words: Box::new(chain.token_stream("")), whole: String::new() }
 }
 
 impl Terms<'_> {
-    /// The next term; it is borrowed from a buffer that is used again.
-    #[allow(clippy::should_implement_trait)] // Lends, which `Iterator` cannot.
+    /// The next term, borrowed from a buffer that the next call overwrites.
+    #[allow(clippy::should_implement_trait)] // `Iterator` cannot lend.
     pub fn next(&mut self) -> Option<&str> {
         loop {
             let (range, whole) = self.scanner.next()?;
@@ -78,6 +80,7 @@ impl Terms<'_> {
         Some(&self.whole)
     }
 
+    /// Calls `each` with every term.
     pub fn for_each(mut self, mut each: impl FnMut(&str)) {
         while let Some(term) = self.next() {
             each(term);
@@ -85,19 +88,21 @@ impl Terms<'_> {
     }
 }
 
-/// The terms of a document: those of its id (whole, and in parts), then those of its text.
+/// Calls `each` with every term of a document: the terms of its id (the compound and its words), then those of its
+/// text.
 pub fn for_each_document_term(entity_id: &str, text: &str, mut each: impl FnMut(&str)) {
     terms(entity_id).for_each(&mut each);
     terms(text).for_each(each);
 }
 
-/// How many terms a document has.
+/// Returns the number of terms of a document: its length for BM25.
 pub fn count_document_terms(entity_id: &str, text: &str) -> u32 {
     let mut count = 0;
     for_each_document_term(entity_id, text, |_| count += 1);
     count
 }
 
+/// Overwrites `out` with `text` in lower case.
 fn lowercase(text: &str, out: &mut String) {
     out.clear();
     if text.is_ascii() {
@@ -107,22 +112,24 @@ fn lowercase(text: &str, out: &mut String) {
     }
     for c in text.chars() {
         match c {
-            // So that the stemmer knows it.
+            // The stemmer knows only the ASCII apostrophe.
             '\u{2019}' => out.push('\''),
             _ => out.extend(c.to_lowercase()),
         }
     }
 }
 
-fn joins(c: char) -> bool {
+/// True for a character that joins the words of a compound.
+fn is_joiner(c: char) -> bool {
     matches!(c, '_' | '.' | '-' | '/')
 }
 
-/// Finds words, and compounds with their parts, as ranges of the text.
+/// Finds words and compounds, as byte ranges of the text.
 struct Scanner<'t> {
     text: &'t str,
+    /// Byte offset of the rest of the text.
     at: usize,
-    /// What is left of the compound that was just given out whole.
+    /// The words still to be returned of the compound that was returned last.
     parts: Range<usize>,
 }
 
@@ -131,7 +138,7 @@ impl<'t> Scanner<'t> {
         Self { text, at: 0, parts: 0..0 }
     }
 
-    /// The next piece, and whether it is a whole compound.
+    /// The next word or compound; true for a compound. After a compound follow its words.
     fn next(&mut self) -> Option<(Range<usize>, bool)> {
         if let Some(part) = self.next_part() {
             return Some((part, false));
@@ -139,7 +146,7 @@ impl<'t> Scanner<'t> {
         let start = self.at + self.text[self.at..].find(char::is_alphanumeric)?;
         let mut end = self.word_end(start);
         let mut compound = false;
-        while let Some(after) = self.joined(end) {
+        while let Some(after) = self.next_joined(end) {
             compound = true;
             end = self.word_end(after);
         }
@@ -150,6 +157,7 @@ impl<'t> Scanner<'t> {
         Some((start..end, compound))
     }
 
+    /// The next word of the current compound.
     fn next_part(&mut self) -> Option<Range<usize>> {
         let rest = &self.text[self.parts.clone()];
         let start = self.parts.start + rest.find(char::is_alphanumeric)?;
@@ -158,7 +166,7 @@ impl<'t> Scanner<'t> {
         Some(start..end)
     }
 
-    /// Where the word that begins at `start` ends; an apostrophe inside belongs to it.
+    /// End of the word that starts at `start`. An apostrophe inside the word is part of it if a letter follows.
     fn word_end(&self, start: usize) -> usize {
         let mut chars = self.text[start..].char_indices().peekable();
         while let Some((at, c)) = chars.next() {
@@ -171,13 +179,13 @@ impl<'t> Scanner<'t> {
         self.text.len()
     }
 
-    /// Where the next word of a compound begins, if one or two joints lead from `end` to it.
-    fn joined(&self, end: usize) -> Option<usize> {
+    /// Start of the next word of a compound, if one or two joiners follow `end` directly.
+    fn next_joined(&self, end: usize) -> Option<usize> {
         let mut chars = self.text[end..].chars();
-        let first = chars.next().filter(|c| joins(*c))?;
+        let first = chars.next().filter(|c| is_joiner(*c))?;
         let mut after = end + first.len_utf8();
         let mut next = chars.next()?;
-        if joins(next) {
+        if is_joiner(next) {
             after += next.len_utf8();
             next = chars.next()?;
         }
@@ -197,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn compounds_yield_themselves_and_their_parts() {
+    fn a_compound_gives_itself_and_its_words() {
         assert_eq!(all("NG_HH_BALMO"), ["ng_hh_balmo", "ng", "hh", "balmo"]);
         assert_eq!(all("u.s. crude"), ["u.s", "u", "s", "crude"]);
         assert_eq!(all("risk-adjusted returns"), ["risk-adjusted", "risk", "adjust", "return"]);
@@ -207,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_lowered_stemmed_and_stop_words_dropped() {
+    fn words_are_lower_cased_and_stemmed_and_stop_words_dropped() {
         assert_eq!(
             all("The Company\u{2019}s prices were TRADING in 2026"),
             ["compani", "price", "were", "trade", "2026"]
@@ -218,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_documents_count_is_that_of_its_terms() {
+    fn the_term_count_equals_the_number_of_terms() {
         let mut count = 0;
         for_each_document_term("NG_HH", "gas at the hub", |_| count += 1);
         assert_eq!((count, count_document_terms("NG_HH", "gas at the hub")), (5, 5));
@@ -226,7 +234,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_is_taken_and_terms_are_their_own_terms_lowercase(text in "\\PC{0,60}|[a-zA-Z_./' -]{0,40}") {
+        fn terms_of_any_text_are_not_empty_and_not_too_long(text in "\\PC{0,60}|[a-zA-Z_./' -]{0,40}") {
             for term in all(&text) {
                 proptest::prop_assert!(!term.is_empty());
                 proptest::prop_assert!(term.len() <= MAX_TERM_BYTES);

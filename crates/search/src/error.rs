@@ -1,23 +1,26 @@
+//! The errors of indexes and searches.
+
 use carbon_core::{Classify, EntityKey, Fault, GenerationId, Positions, Retry};
 use carbon_store::{CheckpointError, StoreError};
 
 use crate::plan::PlanError;
 
-/// What can go wrong with an index.
+/// Errors of an index.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    #[error("index: there is no generation {0}")]
+    #[error("index: generation {0} does not exist or is not open")]
     UnknownGeneration(GenerationId),
-    #[error("index: generation {id} was made for {found}, not for {expected}")]
+    #[error("index: generation {id} has model and dimension {found}; expected {expected}")]
     Spec { id: GenerationId, found: String, expected: String },
-    /// Somebody else has moved the checkpoint: this batch must not land (law 4).
-    #[error("index: the checkpoint stands at {actual}, not where this batch begins")]
+    /// Another writer moved the checkpoint. The batch was not applied (law 4).
+    #[error("index: the checkpoint is at {actual}, not at the start of this batch; the batch was not applied")]
     Moved { actual: Positions },
-    #[error("index: the vector of {key} cannot be used: {reason}")]
+    #[error("index: the vector of {key} is invalid: {reason}")]
     Vector { key: EntityKey, reason: String },
-    #[error("index: the query's vector cannot be used: {0}")]
+    #[error("index: the query's vector is invalid: {0}")]
     QueryVector(String),
-    #[error("index: no row numbers are left")]
+    /// Every 32-bit row number was used once. Numbers are never reused.
+    #[error("index: no row numbers are left; reindex into a new generation")]
     Full,
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -56,7 +59,7 @@ impl Classify for IndexError {
             IndexError::QueryVector(_) | IndexError::Vector { .. } => Fault::User,
             IndexError::Store(error) => error.fault(),
             IndexError::Io { .. } | IndexError::Lexical(_) | IndexError::Moved { .. } => Fault::External,
-            // It is just being opened, or made anew.
+            // The generation is being opened or rebuilt; it will be available later.
             IndexError::UnknownGeneration(_) => Fault::External,
             IndexError::Spec { .. } => Fault::Internal,
             IndexError::Full | IndexError::Thread(_) => Fault::Internal,
@@ -72,12 +75,12 @@ impl Classify for IndexError {
     }
 }
 
-/// Why a search has no answer.
+/// Errors of a search.
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
     #[error(transparent)]
     Plan(#[from] PlanError),
-    #[error("the plan needs the query's vector, and none was given")]
+    #[error("the plan has a dense retriever, but no query vector was given")]
     NoVector,
     #[error("{0} is not in the index")]
     NotFound(EntityKey),

@@ -1,36 +1,37 @@
-//! Filters: which documents may be found at all.
+//! Filters: conditions that a document must meet to be a result.
 
 use carbon_core::{Classify, Fault, MetadataValue, Retry, TenantId};
 use serde_json::{Map, Value};
 
 use crate::types::Document;
 
+/// Maximum number of keys in a filter.
 const MAX_KEYS: usize = 64;
+/// Maximum number of values of one key.
 const MAX_VALUES: usize = 256;
 const MAX_TEXT_BYTES: usize = 4096;
 
-/// All of its parts must hold.
+/// A conjunction: a document must meet every condition.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
-    /// One of these types; empty means any.
+    /// The document's type must be one of these; empty means any type.
     pub types: Vec<String>,
-    /// All of these tags.
+    /// The document must have all of these tags.
     pub tags: Vec<String>,
+    /// Metadata key and the condition on its value. A document without the key does not match.
     pub metadata: Vec<(String, Condition)>,
 }
 
-/// What must hold of one metadata value.
+/// A condition on one metadata value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Condition {
+    /// The value equals one of these.
     OneOf(Vec<MetadataValue>),
-    /// A number within the bounds, both included.
-    Range {
-        gte: Option<f64>,
-        lte: Option<f64>,
-    },
+    /// The value is a number within the bounds, both inclusive. NaN never matches.
+    Range { gte: Option<f64>, lte: Option<f64> },
 }
 
-/// Why a filter cannot be used.
+/// A filter was rejected; the text says which key and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("filters: {0}")]
 pub struct FilterError(String);
@@ -44,16 +45,16 @@ impl Classify for FilterError {
     }
 }
 
-/// A filter as it came over HTTP. The tenant is the caller's claim, to be checked by whoever
-/// authorises it.
+/// A filter parsed from its HTTP form. `tenant` is not authorised yet: the caller must compare it with the tenant of
+/// the request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ParsedFilter {
     pub filter: Filter,
     pub tenant: Option<TenantId>,
 }
 
-fn refuse<T>(why: impl Into<String>) -> Result<T, FilterError> {
-    Err(FilterError(why.into()))
+fn reject<T>(reason: impl Into<String>) -> Result<T, FilterError> {
+    Err(FilterError(reason.into()))
 }
 
 impl Filter {
@@ -61,10 +62,10 @@ impl Filter {
         self.types.is_empty() && self.tags.is_empty() && self.metadata.is_empty()
     }
 
-    /// Reads the HTTP form: `{type, tags, tenant_id, <metadata key>: value | [value] | {gte, lte}}`.
+    /// Parses the HTTP form: `{type, tags, tenant_id, <metadata key>: value | [value] | {gte, lte}}`.
     pub fn from_json(object: &Map<String, Value>) -> Result<ParsedFilter, FilterError> {
         if object.len() > MAX_KEYS {
-            return refuse(format!("{} keys are more than the {MAX_KEYS} allowed", object.len()));
+            return reject(format!("it has {} keys; at most {MAX_KEYS} are allowed", object.len()));
         }
         let mut parsed = ParsedFilter::default();
         for (key, value) in object {
@@ -73,7 +74,7 @@ impl Filter {
                 "tags" => parsed.filter.tags = strings(key, value)?,
                 "tenant_id" => {
                     let Value::String(tenant) = value else {
-                        return refuse("tenant_id must be a string");
+                        return reject("tenant_id must be a string");
                     };
                     parsed.tenant = Some(TenantId::parse(tenant).map_err(|error| FilterError(error.to_string()))?);
                 }
@@ -83,7 +84,7 @@ impl Filter {
         Ok(parsed)
     }
 
-    /// What engines must agree with.
+    /// True if the document meets every condition. The reference for the engines' own filters.
     pub fn matches(&self, document: &Document) -> bool {
         let is_type = || self.types.iter().any(|wanted| wanted == document.key.entity_type.as_str());
         (self.types.is_empty() || is_type())
@@ -91,12 +92,13 @@ impl Filter {
             && self
                 .metadata
                 .iter()
-                .all(|(key, condition)| document.metadata.get(key).is_some_and(|value| condition.holds(value)))
+                .all(|(key, condition)| document.metadata.get(key).is_some_and(|value| condition.matches(value)))
     }
 }
 
 impl Condition {
-    pub fn holds(&self, value: &MetadataValue) -> bool {
+    /// True if the value meets the condition.
+    pub fn matches(&self, value: &MetadataValue) -> bool {
         match self {
             Condition::OneOf(values) => values.contains(value),
             Condition::Range { gte, lte } => {
@@ -107,12 +109,12 @@ impl Condition {
     }
 }
 
-/// A string, or several.
+/// Parses one string or an array of strings.
 fn strings(key: &str, value: &Value) -> Result<Vec<String>, FilterError> {
     let one = |value: &Value| match value {
         Value::String(text) if text.len() <= MAX_TEXT_BYTES => Ok(text.clone()),
-        Value::String(_) => refuse(format!("{key} holds a string of more than {MAX_TEXT_BYTES} bytes")),
-        _ => refuse(format!("{key} must be a string or an array of strings")),
+        Value::String(_) => reject(format!("{key} has a string of more than {MAX_TEXT_BYTES} bytes")),
+        _ => reject(format!("{key} must be a string or an array of strings")),
     };
     match value {
         Value::Array(values) => bounded(key, values)?.iter().map(one).collect(),
@@ -120,10 +122,11 @@ fn strings(key: &str, value: &Value) -> Result<Vec<String>, FilterError> {
     }
 }
 
+/// Returns `values` if their number is from 1 to [`MAX_VALUES`].
 fn bounded<'v>(key: &str, values: &'v [Value]) -> Result<&'v [Value], FilterError> {
     match values.len() {
-        0 => refuse(format!("{key} must not be an empty array")),
-        n if n > MAX_VALUES => refuse(format!("{key} has {n} values, more than the {MAX_VALUES} allowed")),
+        0 => reject(format!("{key} must not be an empty array")),
+        n if n > MAX_VALUES => reject(format!("{key} has {n} values; at most {MAX_VALUES} are allowed")),
         _ => Ok(values),
     }
 }
@@ -141,13 +144,13 @@ fn condition(key: &str, value: &Value) -> Result<Condition, FilterError> {
 fn scalar(key: &str, value: &Value) -> Result<MetadataValue, FilterError> {
     match value {
         Value::String(text) if text.len() <= MAX_TEXT_BYTES => Ok(MetadataValue::String(text.clone())),
-        Value::String(_) => refuse(format!("{key} holds a string of more than {MAX_TEXT_BYTES} bytes")),
+        Value::String(_) => reject(format!("{key} has a string of more than {MAX_TEXT_BYTES} bytes")),
         Value::Bool(value) => Ok(MetadataValue::Boolean(*value)),
         Value::Number(number) => number
             .as_f64()
             .map(MetadataValue::Double)
-            .ok_or_else(|| FilterError(format!("{key} holds a number that a double cannot hold"))),
-        _ => refuse(format!("{key} must be a string, a number, a boolean, an array of these, or {{gte, lte}}")),
+            .ok_or_else(|| FilterError(format!("{key} has a number outside the range of a 64-bit float"))),
+        _ => reject(format!("{key} must be a string, a number, a boolean, an array of these, or {{gte, lte}}")),
     }
 }
 
@@ -157,15 +160,15 @@ fn range(key: &str, bounds: &Map<String, Value>) -> Result<Condition, FilterErro
         let bound = match name.as_str() {
             "gte" => &mut gte,
             "lte" => &mut lte,
-            other => return refuse(format!("{key} has the bound {other:?}; there are only gte and lte")),
+            other => return reject(format!("{key} has the unknown bound {other:?}; the bounds are gte and lte")),
         };
         match value.as_f64() {
             Some(number) => *bound = Some(number),
-            None => return refuse(format!("{key}.{name} must be a number")),
+            None => return reject(format!("{key}.{name} must be a number")),
         }
     }
     match (gte, lte) {
-        (None, None) => refuse(format!("{key} must have gte or lte")),
+        (None, None) => reject(format!("{key} must have gte or lte")),
         _ => Ok(Condition::Range { gte, lte }),
     }
 }
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_http_form_is_read() {
+    fn the_http_form_is_parsed() {
         let parsed = parse(
             r#"{"type":"curve","tags":["a","b"],"tenant_id":"t","hub":["HH",1],"live":true,"strike":{"gte":1,"lte":2.5}}"#,
         )
@@ -197,8 +200,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_filter_is_refused_by_name() {
-        for (json, says) in [
+    fn an_invalid_filter_is_rejected_with_the_name_of_its_key() {
+        for (json, expected) in [
             (r#"{"type":3}"#, "type"),
             (r#"{"type":[]}"#, "empty"),
             (r#"{"tags":[1]}"#, "tags"),
@@ -210,7 +213,7 @@ mod tests {
             (r#"{"x":{"gte":"a"}}"#, "x.gte"),
         ] {
             let error = parse(json).unwrap_err().to_string();
-            assert!(error.contains(says), "{json}: {error}");
+            assert!(error.contains(expected), "{json}: {error}");
         }
         let many: Map<String, Value> = (0..65).map(|n| (n.to_string(), Value::from(1))).collect();
         assert!(Filter::from_json(&many).is_err());
@@ -219,9 +222,9 @@ mod tests {
     }
 
     #[test]
-    fn ranges_hold_of_numbers_alone() {
+    fn ranges_match_numbers_only() {
         let range = Condition::Range { gte: Some(1.0), lte: None };
-        assert!(range.holds(&MetadataValue::Double(1.0)) && !range.holds(&MetadataValue::Double(0.5)));
-        assert!(!range.holds(&MetadataValue::String("2".into())) && !range.holds(&MetadataValue::Double(f64::NAN)));
+        assert!(range.matches(&MetadataValue::Double(1.0)) && !range.matches(&MetadataValue::Double(0.5)));
+        assert!(!range.matches(&MetadataValue::String("2".into())) && !range.matches(&MetadataValue::Double(f64::NAN)));
     }
 }

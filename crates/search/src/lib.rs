@@ -1,4 +1,4 @@
-//! Hybrid search: the pure parts (plan, fuse, boost, explain) and the engines behind
+//! Hybrid (dense and lexical) search. The pure parts are plan, fuse, boost and explain; the engines implement
 //! [`HybridIndex`].
 
 pub mod analyze;
@@ -20,7 +20,7 @@ pub use error::{IndexError, SearchError};
 pub use explain::Explain;
 pub use filter::{Condition, Filter, FilterError, ParsedFilter};
 pub use fuse::Fusion;
-pub use index::{Applied, GenerationSpec, Hit, HybridIndex, Retrieval, Retrieved, Stats, StoredRow};
+pub use index::{Applied, Candidates, GenerationSpec, Hit, HybridIndex, Retrieval, Stats, StoredRow};
 pub use plan::{Mode, Plan, PlanError, SearchRequest};
 pub use search::{SearchResult, SearchResults, search, similar};
 pub use types::{Document, IndexOp, OpKind};

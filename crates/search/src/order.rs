@@ -1,12 +1,12 @@
-//! The order of results: total, so that the same candidates always come in the same order.
+//! The order of results. It is total: the same candidates are always returned in the same order.
 
 use std::cmp::Ordering;
 
 use carbon_core::EntityKey;
 
-/// Higher scores first; ties by (type, id).
-pub(crate) fn by_score(a: (f32, &EntityKey), b: (f32, &EntityKey)) -> Ordering {
-    // -0.0 and 0.0 are the same score.
+/// Compares results: higher scores first, ties by (type, id).
+pub(crate) fn compare_by_score(a: (f32, &EntityKey), b: (f32, &EntityKey)) -> Ordering {
+    // Adding 0.0 turns -0.0 into 0.0: `total_cmp` distinguishes the two.
     let scores = (b.0 + 0.0).total_cmp(&(a.0 + 0.0));
     scores.then_with(|| (&a.1.entity_type, &a.1.entity_id).cmp(&(&b.1.entity_type, &b.1.entity_id)))
 }
@@ -21,6 +21,7 @@ pub(crate) mod testing {
     use crate::index::Hit;
     use crate::types::Document;
 
+    /// A hit of tenant `t` with the given id and scores.
     pub(crate) fn hit(id: &str, dense: Option<f32>, lexical: Option<f32>) -> Hit {
         let document = Document {
             key: EntityKey::parse("t", "instrument", id).unwrap(),

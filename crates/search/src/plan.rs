@@ -1,4 +1,4 @@
-//! From a request to a plan: what each half brings, and how it is fused.
+//! The plan of a search: the validated request, with defaults filled in and the number of candidates per retriever.
 
 use carbon_core::{Classify, Fault, Retry};
 use serde::{Deserialize, Serialize};
@@ -6,48 +6,59 @@ use serde::{Deserialize, Serialize};
 use crate::filter::Filter;
 use crate::fuse::Fusion;
 
-/// The best of 0.5 to 0.8 on Cranfield and on the samples (`carbon-ml eval --dense-weights`).
+/// Weight of the dense score in weighted fusion, from 0 to 1. It has the best quality of 0.5 to 0.8 on the Cranfield
+/// collection and on the samples (`carbon-ml eval --dense-weights`).
 pub const DEFAULT_DENSE_WEIGHT: f32 = 0.7;
+/// Maximum number of results of a page.
 pub const MAX_LIMIT: usize = 1000;
-/// The deepest that a page may reach.
+/// Maximum of `offset + limit`, in results.
 pub const MAX_WINDOW: usize = 10_000;
+/// Maximum length of a query: 8 KiB.
 pub const MAX_QUERY_BYTES: usize = 8 * 1024;
-/// Each half brings at least this many candidates.
+/// Minimum number of candidates of each retriever.
 const MIN_DEPTH: usize = 128;
 
-/// Which halves take part.
+/// The retrievers that a search runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
+    /// Both retrievers.
     #[default]
     Hybrid,
+    /// Nearest neighbours by vector.
     Dense,
+    /// BM25 over terms.
     Lexical,
 }
 
 impl Mode {
+    /// True if the dense retriever runs.
     pub fn dense(self) -> bool {
         self != Mode::Lexical
     }
 
+    /// True if the lexical retriever runs.
     pub fn lexical(self) -> bool {
         self != Mode::Dense
     }
 }
 
-/// A search as it is asked for.
+/// A search request, not validated yet. [`plan`](SearchRequest::plan) validates it.
 #[derive(Clone, Debug)]
 pub struct SearchRequest {
     pub query: String,
-    /// False means lexical, whatever `mode` says.
+    /// False selects the lexical mode and overrides `mode`.
     pub semantic: bool,
     pub mode: Option<Mode>,
     pub filter: Filter,
     pub limit: usize,
     pub offset: usize,
+    /// Minimum score of a result, after boosts.
     pub similarity_threshold: f32,
     pub fusion: Option<Fusion>,
+    /// Weight of the dense score in weighted fusion, from 0 to 1.
     pub dense_weight: Option<f32>,
+    /// Adds an [`Explain`](crate::Explain) to each result.
     pub debug: bool,
 }
 
@@ -68,7 +79,7 @@ impl Default for SearchRequest {
     }
 }
 
-/// A search that can be run.
+/// A validated search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     pub query: String,
@@ -76,15 +87,16 @@ pub struct Plan {
     pub filter: Filter,
     pub limit: usize,
     pub offset: usize,
+    /// Minimum score of a result, after boosts.
     pub threshold: f32,
     pub fusion: Fusion,
     pub dense_weight: f32,
-    /// How many candidates each half brings.
+    /// Number of candidates of each retriever.
     pub depth: usize,
     pub explain: bool,
 }
 
-/// Why a request is not a search.
+/// Why a search request was rejected.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PlanError {
     #[error("query must not be blank")]
@@ -93,7 +105,7 @@ pub enum PlanError {
     LongQuery(usize),
     #[error("limit is {0}; it must be from 1 to {MAX_LIMIT}")]
     Limit(usize),
-    #[error("offset + limit is {0}; at most {MAX_WINDOW} can be reached")]
+    #[error("offset + limit is {0}; it must be at most {MAX_WINDOW}")]
     Window(usize),
     #[error("similarity_threshold must be a finite number")]
     Threshold,
@@ -111,6 +123,7 @@ impl Classify for PlanError {
 }
 
 impl SearchRequest {
+    /// Validates the request and fills in the defaults.
     pub fn plan(&self) -> Result<Plan, PlanError> {
         if self.query.trim().is_empty() {
             return Err(PlanError::BlankQuery);
@@ -118,7 +131,7 @@ impl SearchRequest {
         if self.query.len() > MAX_QUERY_BYTES {
             return Err(PlanError::LongQuery(self.query.len()));
         }
-        let depth = window(self.limit, self.offset)?;
+        let depth = retrieval_depth(self.limit, self.offset)?;
         if !self.similarity_threshold.is_finite() {
             return Err(PlanError::Threshold);
         }
@@ -141,8 +154,8 @@ impl SearchRequest {
     }
 }
 
-/// Checks a page, and says how many candidates it needs of each half.
-pub(crate) fn window(limit: usize, offset: usize) -> Result<usize, PlanError> {
+/// Validates a page and returns the number of candidates that it needs from each retriever.
+pub(crate) fn retrieval_depth(limit: usize, offset: usize) -> Result<usize, PlanError> {
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(PlanError::Limit(limit));
     }
@@ -150,7 +163,7 @@ pub(crate) fn window(limit: usize, offset: usize) -> Result<usize, PlanError> {
     if end > MAX_WINDOW {
         return Err(PlanError::Window(end));
     }
-    // In steps, so that the pages of one list are cut from the same candidates.
+    // A power of 2, so that neighbouring pages of a query come from the same candidates.
     Ok(end.max(MIN_DEPTH).next_power_of_two().min(MAX_WINDOW))
 }
 
@@ -174,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_bounds_is_refused() {
+    fn a_value_out_of_bounds_is_rejected() {
         assert_eq!(request(" \n").plan(), Err(PlanError::BlankQuery));
         assert_eq!(request(&"x".repeat(8193)).plan(), Err(PlanError::LongQuery(8193)));
         for limit in [0, 1001] {

@@ -1,4 +1,4 @@
-//! The whole of a search: plan, query, fuse, boost, order, threshold, page.
+//! Runs a search: queries the index, fuses and boosts the scores, applies the threshold, sorts, and cuts the page.
 
 use std::time::Instant;
 
@@ -11,13 +11,15 @@ use crate::explain::Explain;
 use crate::filter::Filter;
 use crate::fuse::{Fusion, fuse};
 use crate::index::{Hit, HybridIndex, Retrieval};
-use crate::order::by_score;
-use crate::plan::{Plan, window};
+use crate::order::compare_by_score;
+use crate::plan::{Plan, retrieval_depth};
 
+/// A result of a search, as the API returns it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SearchResult {
     pub entity_type: String,
     pub entity_id: String,
+    /// The fused score plus boosts; of a search for similar entities, the cosine.
     pub score: f32,
     pub text: String,
     pub metadata: Metadata,
@@ -26,15 +28,16 @@ pub struct SearchResult {
     pub explain: Option<Explain>,
 }
 
+/// One page of results.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SearchResults {
     pub results: Vec<SearchResult>,
-    /// How many candidates reach the threshold; at most twice the plan's depth are looked at.
+    /// Number of candidates that reach the threshold, on all pages. At most twice the plan's depth.
     pub total: usize,
 }
 
-/// Runs a plan on a generation. `vector` is the query's, by the generation's own model; a plan
-/// without a dense half needs none.
+/// Runs a plan on a generation. `vector` is the query's vector, encoded by the generation's model (law 8). A plan
+/// without a dense retriever ignores it; otherwise it is required.
 pub async fn search(
     index: &dyn HybridIndex,
     generation: &GenerationId,
@@ -66,7 +69,7 @@ pub async fn search(
     Ok(results)
 }
 
-/// The nearest neighbours of a stored entity, by its own vector and without itself.
+/// Returns the nearest neighbours of a stored entity by its vector, without the entity itself.
 pub async fn similar(
     index: &dyn HybridIndex,
     generation: &GenerationId,
@@ -75,7 +78,8 @@ pub async fn similar(
     filter: Filter,
     limit: usize,
 ) -> Result<SearchResults, SearchError> {
-    let depth = window(limit, 1)?;
+    // One candidate more than `limit`: the entity itself is among them.
+    let depth = retrieval_depth(limit, 1)?;
     let vector = index.vector(generation, scope, key).await?.ok_or_else(|| SearchError::NotFound(key.clone()))?;
     let retrieval = Retrieval { vector: Some(vector), filter, depth, ..Default::default() };
     let mut hits = index.query(generation, scope, &retrieval).await?.hits;
@@ -87,6 +91,7 @@ pub async fn similar(
     Ok(page(ranked.collect(), f32::NEG_INFINITY, 0, limit, None))
 }
 
+/// A hit with its final and its fused score.
 struct Ranked {
     score: f32,
     fused: f32,
@@ -94,6 +99,8 @@ struct Ranked {
     hit: Hit,
 }
 
+/// Drops hits below the threshold, sorts the others, and returns the page `offset..offset + limit`. `explain` names the
+/// fusion if each result is to be explained.
 fn page(
     mut ranked: Vec<Ranked>,
     threshold: f32,
@@ -102,7 +109,7 @@ fn page(
     explain: Option<Fusion>,
 ) -> SearchResults {
     ranked.retain(|ranked| ranked.score >= threshold);
-    ranked.sort_unstable_by(|a, b| by_score((a.score, &a.hit.document.key), (b.score, &b.hit.document.key)));
+    ranked.sort_unstable_by(|a, b| compare_by_score((a.score, &a.hit.document.key), (b.score, &b.hit.document.key)));
     let total = ranked.len();
     let results = ranked.into_iter().skip(offset).take(limit).map(|ranked| {
         let document = &ranked.hit.document;
@@ -140,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn ties_break_on_the_id_and_the_threshold_counts_before_the_page() {
+    fn ties_are_ordered_by_id_and_total_counts_all_pages() {
         let rows = ranked(&[(3, 0.5), (1, 0.5), (2, 0.9), (4, 0.1)]);
         let results = page(rows, 0.2, 1, 1, None);
         assert_eq!((ids(&results), results.total), (vec!["e1"], 3));
@@ -148,7 +155,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn the_order_does_not_depend_on_the_order_of_arrival(
+        fn the_order_of_results_does_not_depend_on_the_order_of_hits(
             scores in proptest::collection::vec(proptest::sample::select(vec![0.0f32, -0.0, 0.25, 0.5]), 1..30),
             seed in 0usize..1000,
         ) {

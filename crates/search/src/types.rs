@@ -1,8 +1,8 @@
-//! What an index holds and what changes it.
+//! The documents of an index, and the operations that change it.
 
 use carbon_core::{EntityKey, Metadata, Position, Timestamp};
 
-/// An entity as the index knows it: a snapshot of its record.
+/// An entity in the index: a snapshot of its record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     pub key: EntityKey,
@@ -10,38 +10,33 @@ pub struct Document {
     pub metadata: Metadata,
     pub tags: Vec<String>,
     pub updated_at: Timestamp,
-    /// Where the entity's record lies: what fences this row.
+    /// Position of the entity's record. An op with an older position of the same partition does not overwrite the row.
     pub source: Position,
-    /// Where the record of its embedding lies.
+    /// Position of the embedding's record.
     pub embedding: Option<Position>,
 }
 
-/// One change of an index.
+/// An operation on an index: upsert, delete or erase one entity.
 #[derive(Clone, Debug)]
 pub struct IndexOp {
-    /// The position of the entity's record that made it.
+    /// Position of the entity's record that caused the op.
     pub source: Position,
     pub kind: OpKind,
 }
 
+/// The kind of an [`IndexOp`], with its content.
 #[derive(Clone, Debug)]
 pub enum OpKind {
-    Upsert {
-        document: Document,
-        vector: Vec<f32>,
-    },
-    /// The entity is gone; a tombstone fences what is older.
-    Delete {
-        key: EntityKey,
-    },
-    /// The entity was erased; to the index the same as a delete.
-    Erase {
-        key: EntityKey,
-    },
+    /// `vector` has the generation's dimension. Its length need not be 1.
+    Upsert { document: Document, vector: Vec<f32> },
+    /// Deletes the row. A tombstone keeps the source position and fences older ops.
+    Delete { key: EntityKey },
+    /// Erasure on request. The index treats it as a delete.
+    Erase { key: EntityKey },
 }
 
 impl IndexOp {
-    /// The position of the document fences the row.
+    /// An upsert whose source position is `document.source`.
     pub fn upsert(document: Document, vector: Vec<f32>) -> Self {
         Self { source: document.source.clone(), kind: OpKind::Upsert { document, vector } }
     }
@@ -62,13 +57,13 @@ impl IndexOp {
     }
 }
 
-/// Whether what was made by `new` may not replace what was made by `old`. Positions of
-/// different partitions have no order, and then the later to arrive stands.
-pub(crate) fn fenced(new: &Position, old: &Position) -> bool {
+/// True if an op at `new` must not overwrite a row written by an op at `old`. Positions of different partitions have no
+/// order: the op that arrives later wins.
+pub(crate) fn is_fenced(new: &Position, old: &Position) -> bool {
     new.topic == old.topic && new.partition == old.partition && new.offset < old.offset
 }
 
-/// One op for each entity, in order of arrival: the last, unless it is older than the one before.
+/// Keeps one op per entity, in order of arrival: the last op that is not older than the one before.
 pub(crate) fn deduplicate(ops: Vec<IndexOp>) -> Vec<IndexOp> {
     let mut seen = std::collections::HashMap::<EntityKey, usize>::with_capacity(ops.len());
     let mut kept: Vec<IndexOp> = Vec::with_capacity(ops.len());
@@ -76,7 +71,7 @@ pub(crate) fn deduplicate(ops: Vec<IndexOp>) -> Vec<IndexOp> {
         match seen.entry(op.key().clone()) {
             std::collections::hash_map::Entry::Occupied(at) => {
                 let before = &mut kept[*at.get()];
-                if !fenced(&op.source, &before.source) {
+                if !is_fenced(&op.source, &before.source) {
                     *before = op;
                 }
             }

@@ -1,4 +1,4 @@
-//! What only the embedded engine must do: find its way back from whatever lies on disk.
+//! Tests of the embedded engine only: it repairs whatever state its files are in, and its results equal a fresh build.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -12,10 +12,12 @@ fn rows_of(root: &Path) -> PathBuf {
     root.join(spec().id.as_str()).join("rows.db")
 }
 
-fn texts_of(root: &Path) -> PathBuf {
+/// The tantivy directory.
+fn tantivy_of(root: &Path) -> PathBuf {
     root.join(spec().id.as_str()).join("tantivy")
 }
 
+/// Copies a file, or replaces a folder.
 fn copy(from: &Path, to: &Path) {
     if from.is_dir() {
         let _ = std::fs::remove_dir_all(to);
@@ -29,11 +31,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// `count` upserts from offset `from`, over 40 entities.
 fn ops(from: u64, count: u64) -> Vec<IndexOp> {
     (from..from + count).map(|n| upsert("acme", &format!("e{}", n % 40), &text(n), n)).collect()
 }
 
-/// Opens, applies, closes; the files then hold everything.
+/// Opens the index, applies `ops` as one batch from checkpoint `next`, and closes it.
 async fn fill(root: &Path, next: u64, ops: Vec<IndexOp>) {
     let index = EmbeddedIndex::new(root);
     let mut feed = Feed::new(&index).await;
@@ -42,7 +45,7 @@ async fn fill(root: &Path, next: u64, ops: Vec<IndexOp>) {
     index.close().await.unwrap();
 }
 
-/// What a search finds, and what had to be mended.
+/// Opens the index and returns rankings and repairs.
 async fn open(root: &Path) -> (Vec<Vec<(String, f32)>>, Vec<String>) {
     let index = EmbeddedIndex::new(root);
     index.create(&spec()).await.unwrap();
@@ -51,6 +54,7 @@ async fn open(root: &Path) -> (Vec<Vec<(String, f32)>>, Vec<String>) {
     (found, repairs)
 }
 
+/// The rankings of a new index with `ops`.
 async fn fresh(ops: Vec<IndexOp>) -> Vec<Vec<(String, f32)>> {
     let folder = tempfile::tempdir().unwrap();
     fill(folder.path(), 0, ops).await;
@@ -64,7 +68,7 @@ async fn a_reopened_index_finds_the_same() {
     let mut feed = Feed::new(&index).await;
     feed.apply_and_see(ops(0, 60)).await;
     feed.apply_and_see(vec![delete("acme", "e3", 60), delete("acme", "e4", 61)]).await;
-    // A tombstone alone changes no row, and no text.
+    // A tombstone alone changes no row and no tantivy document.
     feed.apply_and_see(vec![delete("acme", "nothing", 62)]).await;
     let before = rankings(&index, "acme", &QUERIES).await;
     index.close().await.unwrap();
@@ -77,20 +81,20 @@ async fn a_reopened_index_finds_the_same() {
     feed.next = 63;
     assert_eq!(index.checkpoint(&spec().id).await.unwrap().positions, input(63));
     assert_eq!(index.view_positions(&spec().id).await.unwrap(), done(62));
-    // Tombstones outlive the process.
+    // Tombstones are durable.
     let applied = feed.apply_and_see(vec![upsert("acme", "e3", "stale", 59), upsert("acme", "e4", "new", 63)]).await;
     assert_eq!((applied.fenced, applied.upserts), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_with_the_text_index_is_mended_and_said() {
+async fn a_tantivy_directory_in_any_wrong_state_is_repaired_and_reported() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     fill(root, 0, ops(0, 50)).await;
     let older_rows = folder.path().join("older-rows.db");
     copy(&rows_of(root), &older_rows);
-    let older_texts = folder.path().join("older-texts");
-    copy(&texts_of(root), &older_texts);
+    let older_tantivy = folder.path().join("older-tantivy");
+    copy(&tantivy_of(root), &older_tantivy);
     let mut more = ops(50, 30);
     more.push(delete("acme", "e7", 90));
     fill(root, 50, more.clone()).await;
@@ -99,21 +103,21 @@ async fn what_is_wrong_with_the_text_index_is_mended_and_said() {
     let all: Vec<IndexOp> = ops(0, 50).into_iter().chain(more).collect();
     assert_same(&right, &fresh(all).await);
 
-    let check = async |says: &str| {
+    let check = async |expected: &str| {
         let (found, repairs) = open(root).await;
-        assert!(repairs.len() == 1 && repairs[0].contains(says), "{says}: {repairs:?}");
+        assert!(repairs.len() == 1 && repairs[0].contains(expected), "{expected}: {repairs:?}");
         assert_same(&found, &right);
         let (found, repairs) = open(root).await;
-        assert_eq!(repairs, Vec::<String>::new(), "after: {says}");
+        assert_eq!(repairs, Vec::<String>::new(), "after: {expected}");
         assert_same(&found, &right);
     };
-    std::fs::remove_dir_all(texts_of(root)).unwrap();
+    std::fs::remove_dir_all(tantivy_of(root)).unwrap();
     check("missing").await;
-    copy(&older_texts, &texts_of(root));
-    check("stood at 1, the rows at 2").await;
-    // What a killed process left of a commit that never was lies in the next one's way.
-    copy(&older_texts, &texts_of(root));
-    let files: Vec<PathBuf> = std::fs::read_dir(texts_of(root)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    copy(&older_tantivy, &tantivy_of(root));
+    check("was at sequence 1, behind the rows at 2").await;
+    // A process that was killed left files of an unfinished commit, with the file names of the next commit.
+    copy(&older_tantivy, &tantivy_of(root));
+    let files: Vec<PathBuf> = std::fs::read_dir(tantivy_of(root)).unwrap().map(|entry| entry.unwrap().path()).collect();
     for segment in files.iter().filter(|file| file.extension().is_some_and(|end| end == "idx")) {
         for stamp in 0..3000 {
             let left = segment.with_extension(format!("{stamp}.del"));
@@ -123,40 +127,40 @@ async fn what_is_wrong_with_the_text_index_is_mended_and_said() {
         }
     }
     check("could not catch up").await;
-    std::fs::write(texts_of(root).join("meta.json"), "{").unwrap();
+    std::fs::write(tantivy_of(root).join("meta.json"), "{").unwrap();
     check("could not be read").await;
     let of_terms = |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|end| end == "idx");
-    let damaged = std::fs::read_dir(texts_of(root)).unwrap().flatten().find(of_terms).unwrap().path();
+    let damaged = std::fs::read_dir(tantivy_of(root)).unwrap().flatten().find(of_terms).unwrap().path();
     let mut bytes = std::fs::read(&damaged).unwrap();
     bytes[10] ^= 1;
     std::fs::write(&damaged, bytes).unwrap();
     check("checksum").await;
     let other = tempfile::tempdir().unwrap();
     fill(other.path(), 0, ops(5, 20)).await;
-    copy(&texts_of(other.path()), &texts_of(root));
-    check("followed another file").await;
+    copy(&tantivy_of(other.path()), &tantivy_of(root));
+    check("belonged to another rows.db").await;
 
-    // The rows go back to an older copy: the text index is ahead.
+    // `rows.db` is replaced by an older copy: tantivy is ahead.
     for end in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(format!("{}{end}", rows_of(root).display()));
     }
     copy(&older_rows, &rows_of(root));
-    let newer_texts = folder.path().join("newer-texts");
-    copy(&texts_of(root), &newer_texts);
+    let newer_tantivy = folder.path().join("newer-tantivy");
+    copy(&tantivy_of(root), &newer_tantivy);
     let (found, repairs) = open(root).await;
     assert!(repairs.len() == 1 && repairs[0].contains("ahead of the rows"), "{repairs:?}");
     assert_same(&found, &fresh(ops(0, 50)).await);
-    // From here on there are two histories; the other one's text index must not pass for this one's.
+    // From here on there are two histories. A tantivy directory of the other history must not be accepted.
     fill(root, 50, ops(100, 3)).await;
     let (right, _) = open(root).await;
-    copy(&newer_texts, &texts_of(root));
+    copy(&newer_tantivy, &tantivy_of(root));
     let (found, repairs) = open(root).await;
-    assert!(repairs.len() == 1 && repairs[0].contains("another file"), "{repairs:?}");
+    assert!(repairs.len() == 1 && repairs[0].contains("another rows.db"), "{repairs:?}");
     assert_same(&found, &right);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ruined_rows_begin_anew_and_another_spec_is_refused() {
+async fn a_corrupt_file_of_rows_is_replaced_and_another_spec_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     fill(root, 0, ops(0, 20)).await;
@@ -164,18 +168,18 @@ async fn ruined_rows_begin_anew_and_another_spec_is_refused() {
     let mut other = spec();
     other.dimension = 8;
     assert!(matches!(index.create(&other).await, Err(IndexError::Spec { .. })));
-    std::fs::write(rows_of(root), "this is not a database, however long one looks at it").unwrap();
+    std::fs::write(rows_of(root), "this file is not a SQLite database").unwrap();
     for end in ["-wal", "-shm"] {
         let _ = std::fs::remove_file(format!("{}{end}", rows_of(root).display()));
     }
     index.create(&spec()).await.unwrap();
-    assert!(index.repairs(&spec().id).unwrap()[0].contains("begins anew"));
+    assert!(index.repairs(&spec().id).unwrap()[0].contains("the generation starts empty"));
     assert!(index.checkpoint(&spec().id).await.unwrap().positions.is_empty());
-    fill_again(&index).await;
+    assert_can_be_filled(&index).await;
     index.close().await.unwrap();
 }
 
-async fn fill_again(index: &EmbeddedIndex) {
+async fn assert_can_be_filled(index: &EmbeddedIndex) {
     Feed::new(index).await.apply_and_see(ops(0, 20)).await;
     assert_eq!(index.stats(&spec().id, None).await.unwrap().total, 20);
 }
@@ -186,12 +190,13 @@ async fn only_one_process_writes_a_generation() {
     let first = EmbeddedIndex::new(folder.path());
     first.create(&spec()).await.unwrap();
     let second = EmbeddedIndex::new(folder.path());
-    let refused = second.create(&spec()).await;
-    assert!(matches!(refused, Err(IndexError::Lexical(_))), "{refused:?}");
+    let rejected = second.create(&spec()).await;
+    assert!(matches!(rejected, Err(IndexError::Lexical(_))), "{rejected:?}");
     first.close().await.unwrap();
     second.create(&spec()).await.unwrap();
 }
 
+/// A step of a random history.
 #[derive(Clone, Debug)]
 enum Step {
     Put {
@@ -203,9 +208,9 @@ enum Step {
         tenant: usize,
         id: u64,
     },
-    /// The batch ends here; true waits for the view, false goes on under load.
+    /// Ends the batch. True waits for the view; false continues at once.
     Split(bool),
-    /// An op that comes late: as of so many positions before.
+    /// An op that arrives late: its source offset is `back` before the current one.
     Late {
         tenant: usize,
         id: u64,
@@ -225,12 +230,13 @@ fn step() -> impl proptest::strategy::Strategy<Value = Step> {
 
 const TENANTS: [&str; 2] = ["acme", "beta"];
 
-/// Runs the steps on one index, and their outcome on another; both must find the same.
+/// Applies the steps to one index, and only the last op of each entity to another. Both must have the same rows and
+/// rankings.
 async fn any_history_equals_a_fresh_build(steps: Vec<Step>) {
     let folder = tempfile::tempdir().unwrap();
     let index = EmbeddedIndex::new(folder.path());
     let mut feed = Feed::new(&index).await;
-    // The last op of each entity by position.
+    // The op with the highest position of each entity.
     let mut last = std::collections::BTreeMap::<(usize, u64), (u64, IndexOp)>::new();
     let (mut batch, mut offset) = (Vec::new(), 0);
     for step in steps {
@@ -252,7 +258,7 @@ async fn any_history_equals_a_fresh_build(steps: Vec<Step>) {
             }
             Step::Late { tenant, id, back } => {
                 let at = offset.saturating_sub(back);
-                (tenant, id, at, upsert(TENANTS[tenant], &format!("NG_HH_{id}"), "gas that comes late", at))
+                (tenant, id, at, upsert(TENANTS[tenant], &format!("NG_HH_{id}"), "gas that arrives late", at))
             }
         };
         offset += 1;
@@ -267,8 +273,8 @@ async fn any_history_equals_a_fresh_build(steps: Vec<Step>) {
 
     let fresh_folder = tempfile::tempdir().unwrap();
     let fresh = EmbeddedIndex::new(fresh_folder.path());
-    let live = last.into_values().map(|(_, op)| op);
-    let live: Vec<IndexOp> = live.filter(|op| matches!(op.kind, carbon_search::OpKind::Upsert { .. })).collect();
+    let last = last.into_values().map(|(_, op)| op);
+    let live: Vec<IndexOp> = last.filter(|op| matches!(op.kind, carbon_search::OpKind::Upsert { .. })).collect();
     Feed::new(&fresh).await.apply_and_see(live).await;
     let mut before = Vec::new();
     for tenant in TENANTS {
@@ -281,11 +287,11 @@ async fn any_history_equals_a_fresh_build(steps: Vec<Step>) {
         fresh.scroll(&spec().id, None, 1000).await.unwrap()
     );
     index.close().await.unwrap();
-    let again = EmbeddedIndex::new(folder.path());
-    again.create(&spec()).await.unwrap();
-    assert_eq!(again.repairs(&spec().id).unwrap(), Vec::<String>::new());
+    let reopened = EmbeddedIndex::new(folder.path());
+    reopened.create(&spec()).await.unwrap();
+    assert_eq!(reopened.repairs(&spec().id).unwrap(), Vec::<String>::new());
     for (tenant, before) in TENANTS.iter().zip(&before) {
-        assert_same(before, &rankings(&again, tenant, &QUERIES).await);
+        assert_same(before, &rankings(&reopened, tenant, &QUERIES).await);
     }
 }
 
@@ -303,8 +309,8 @@ fn any_history_equals_a_fresh_build_of_its_outcome() {
         .unwrap();
 }
 
-/// The best of a deep retrieval, which scores every row, are what a shallow one must find by
-/// Block-WAND and by the scan over bytes.
+/// A retrieval with a large depth scores every row exactly. One with a small depth, by Block-WAND and by the int8 scan,
+/// must return the same best rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shallow_retrieval_finds_the_best_of_a_deep_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -344,9 +350,9 @@ async fn a_shallow_retrieval_finds_the_best_of_a_deep_one() {
     }
 }
 
-/// Too few are replaced for a merge, so that their old documents still lie in the segment.
+/// Too few documents are replaced for a merge, so the segment still has the old ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replaced_documents_count_no_more_before_a_merge() {
+async fn replaced_documents_do_not_affect_scores_or_filters_before_a_merge() {
     for (total, replaced) in [(20, 4), (200, 2)] {
         let folder = tempfile::tempdir().unwrap();
         let index = EmbeddedIndex::new(folder.path());

@@ -1,15 +1,18 @@
+//! Tests of artifact paths.
+
 use std::path::{Component, Path};
 
 use proptest::prelude::*;
 
 use super::*;
 
+/// The message of the rejection of a path.
 fn reason(path: &str) -> String {
     ArtifactPath::parse(path).unwrap_err().to_string()
 }
 
 #[test]
-fn plain_paths_are_kept_as_given() {
+fn valid_paths_are_stored_unchanged() {
     for path in [
         "model.pkl",
         "model/MLmodel",
@@ -32,7 +35,7 @@ fn plain_paths_are_kept_as_given() {
 }
 
 #[test]
-fn hostile_paths_are_refused_and_told_why() {
+fn hostile_paths_are_rejected_with_the_reason() {
     let cases: &[(&str, &[&str])] = &[
         ("is empty", &[""]),
         ("absolute", &["/", "/etc/passwd", "//x", "%2fetc", "%252Fetc"]),
@@ -63,17 +66,17 @@ fn hostile_paths_are_refused_and_told_why() {
         ("control character", &["a\0b", "a\nb", "a%00b", "a%2500b", "a\u{7f}", "a\u{85}b", "a%0Ab"]),
         ("longer than 1000", &[&"é".repeat(501)]),
     ];
-    for (why, paths) in cases {
+    for (expected, paths) in cases {
         for path in *paths {
-            assert!(reason(path).contains(why), "{path:?}: {}", reason(path));
+            assert!(reason(path).contains(expected), "{path:?}: {}", reason(path));
         }
     }
-    assert!(reason(&"é".repeat(501)).len() < 300, "a long path is cut in the message");
+    assert!(reason(&"é".repeat(501)).len() < 300, "a long path is truncated in the message");
     assert!(serde_json::from_str::<ArtifactPath>("\"a/../../b\"").is_err());
 }
 
 #[test]
-fn repeated_encoding_ends() {
+fn repeated_percent_encoding_is_decoded_to_the_end() {
     let deep = format!("a{}2e2e", "%25".repeat(300));
     assert!(ArtifactPath::parse(&deep).is_ok());
     let mut hidden = "..".to_owned();
@@ -84,7 +87,7 @@ fn repeated_encoding_ends() {
 }
 
 #[test]
-fn parents_names_and_what_lies_below() {
+fn parent_basename_join_and_is_below() {
     let path = ArtifactPath::parse("model/data/model.pkl").unwrap();
     let data = path.parent().unwrap();
     assert_eq!((data.as_str(), path.basename()), ("model/data", "model.pkl"));
@@ -98,13 +101,14 @@ fn parents_names_and_what_lies_below() {
     }
 }
 
-fn stays_inside(form: &str) {
+/// Asserts that a path joined to a root is inside the root, on Unix and on Windows.
+fn assert_inside_root(form: &str) {
     let root = Path::new("/root/of/run");
     let joined = root.join(form);
     assert!(joined.starts_with(root), "{form:?}");
     let inside = joined.strip_prefix(root).unwrap();
     assert!(inside.components().all(|part| matches!(part, Component::Normal(_))), "{form:?}");
-    // What a program on Windows would make of it.
+    // On Windows, `\` separates segments and a drive letter makes a path absolute.
     assert!(
         !form.contains('\\')
             && !form
@@ -113,7 +117,8 @@ fn stays_inside(form: &str) {
     );
 }
 
-fn piece() -> impl Strategy<Value = &'static str> {
+/// Fragments of hostile paths.
+fn fragment() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "..", ".", "/", "\\", "%2e", "%2E", "%2f", "%2F", "%5c", "%00", "%", "%25", "25", "2e", "2f", "C:", "%3a", ":",
         "a", "b.txt", " ", "\0", "é", "%c0%ae", "%ff", "\u{2024}", "\n",
@@ -124,11 +129,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn no_accepted_path_leaves_its_root(pieces in prop::collection::vec(piece(), 0..10)) {
+    fn no_accepted_path_leaves_its_root(pieces in prop::collection::vec(fragment(), 0..10)) {
         if let Ok(path) = ArtifactPath::parse(&pieces.concat()) {
             let mut form = path.as_str().to_owned();
             loop {
-                stays_inside(&form);
+                assert_inside_root(&form);
                 let decoded = decode(&form);
                 if decoded == form { break; }
                 form = decoded;
@@ -142,15 +147,15 @@ proptest! {
     }
 
     #[test]
-    fn no_text_breaks_the_parser(text in "\\PC{0,40}") {
+    fn an_accepted_text_is_stored_unchanged_and_stays_inside_its_root(text in "\\PC{0,40}") {
         if let Ok(path) = ArtifactPath::parse(&text) {
-            stays_inside(path.as_str());
+            assert_inside_root(path.as_str());
             prop_assert_eq!(path.as_str(), text);
         }
     }
 
     #[test]
-    fn names_of_letters_are_taken(segments in prop::collection::vec("[a-zA-Z0-9_-]{1,12}(\\.[a-z]{1,4})?", 1..6)) {
+    fn paths_of_plain_names_are_accepted(segments in prop::collection::vec("[a-zA-Z0-9_-]{1,12}(\\.[a-z]{1,4})?", 1..6)) {
         let text = segments.join("/");
         let path = ArtifactPath::parse(&text).unwrap();
         prop_assert_eq!(path.basename(), segments.last().unwrap());
@@ -158,7 +163,7 @@ proptest! {
 }
 
 #[test]
-fn what_climbs_is_seen_however_it_is_written() {
+fn a_parent_segment_is_found_in_every_encoding() {
     for bad in ["runs:/a/../b", "s3://b/%2e%2e/x", "s3://b/%252e%252e/x", "a\\..\\b", "..", "x/%2e./y"] {
         assert!(climbs(bad), "{bad}");
     }

@@ -1,4 +1,4 @@
-//! A caller's stream, gathered into blocks of the writer's size.
+//! Splits and joins the chunks of a caller's stream into blocks of a given size.
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{Fuse, StreamExt as _};
@@ -6,11 +6,14 @@ use futures::{Stream, TryStream};
 
 use crate::{ArtifactError, BoxError};
 
+/// A reader of blocks from a stream of chunks.
 pub struct Blocks<S> {
     source: Fuse<S>,
+    /// Maximum bytes of the stream.
     limit: u64,
+    /// Bytes received so far.
     taken: u64,
-    /// What the last chunk had beyond its block.
+    /// The rest of the last chunk, for the next block.
     rest: Bytes,
 }
 
@@ -19,12 +22,14 @@ where
     S: Stream<Item = Result<Bytes, E>> + TryStream<Ok = Bytes, Error = E> + Unpin,
     E: Into<BoxError>,
 {
+    /// Reads `source`, which must not have more than `limit` bytes.
     pub fn new(source: S, limit: u64) -> Self {
         Self { source: source.fuse(), limit, taken: 0, rest: Bytes::new() }
     }
 
-    /// The next `size` bytes; less at the end alone, and nothing after it. Small chunks are copied together: holding many of
-    /// them would hold the buffers that they were cut from.
+    /// The next block of `size` bytes. The last block may be shorter; `None` follows it. Chunks smaller than a block
+    /// are copied: a reference to a chunk would keep its whole network buffer in memory. Fails with
+    /// [`ArtifactError::TooLarge`] or [`ArtifactError::Interrupted`].
     pub async fn next(&mut self, size: usize) -> Result<Option<Bytes>, ArtifactError> {
         let mut block = BytesMut::new();
         loop {
@@ -72,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn blocks_hold_the_stream(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..30), 0..12), size in 1usize..40) {
+        fn blocks_have_the_bytes_of_the_stream(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..30), 0..12), size in 1usize..40) {
             let whole = chunks.concat();
             let length = whole.len() as u64;
             let blocks = run(&chunks, size, length).unwrap();
@@ -81,8 +86,8 @@ mod tests {
                 prop_assert!(full.iter().all(|block| block.len() == size) && !last.is_empty() && last.len() <= size);
             }
             if length > 0 {
-                let refused = matches!(run(&chunks, size, length - 1), Err(ArtifactError::TooLarge { .. }));
-                prop_assert!(refused);
+                let rejected = matches!(run(&chunks, size, length - 1), Err(ArtifactError::TooLarge { .. }));
+                prop_assert!(rejected);
             }
         }
     }

@@ -1,5 +1,6 @@
-//! Writing to an object store: small content at once, large content by parts under a name of its own and then copied
-//! to its place, for its hash is known at its end alone.
+//! Uploads to an object store. Content smaller than one part is put with one request. Larger content is sent as a
+//! multipart upload to a temporary object and then copied to the blob's path, because its SHA-256 is known only at the
+//! end.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,17 +16,19 @@ use super::{Blob, INCOMING, blocking, read};
 use crate::digest::Hasher;
 use crate::{ArtifactError, BoxError};
 
-/// An object under `incoming/` is there between its last part and its copy. Other processes' cannot be told from those
-/// that a kill left, but by their age.
+/// Minimum age of a temporary object for a sweep. Temporary objects of running and of killed processes differ only in
+/// age; a running upload has one only between its last part and the end of the copy.
 pub const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What S3 sets; tests set less.
+/// Size limits of uploads. The defaults follow the limits of S3; tests use smaller ones.
 #[derive(Clone, Copy)]
 pub struct Sizes {
+    /// Size of the first parts, in bytes.
     pub part: usize,
-    /// S3 takes 10,000 parts. So that 400 GiB fit, parts grow by their first size after every so many.
+    /// Number of parts after which the part size grows by `part`. S3 allows 10,000 parts; with growing parts a blob can
+    /// have 400 GiB.
     pub parts_of_a_size: usize,
-    /// What one copy within the store can take.
+    /// Maximum size of a copy within the store, in bytes.
     pub copy: u64,
 }
 
@@ -35,9 +38,10 @@ impl Default for Sizes {
     }
 }
 
-/// Parts that are sent at the same time.
-const FLYING: usize = 2;
+/// Maximum number of concurrent requests for parts.
+const MAX_PARTS_IN_FLIGHT: usize = 2;
 
+/// Stores the content of `blocks`.
 pub async fn put<S, E>(
     store: &Arc<dyn ObjectStore>,
     blocks: &mut Blocks<S>,
@@ -55,17 +59,17 @@ where
     };
     let Some(second) = second else {
         let blob = Blob { size: hasher.bytes, sha256: hasher.finish() };
-        if !is_there(store, &blob).await? {
-            store.put(&Path::from(blob.place()), first.into()).await?;
+        if !exists(store, &blob).await? {
+            store.put(&Path::from(blob.path()), first.into()).await?;
         }
         return Ok(blob);
     };
-    let aside = Path::from(format!("{INCOMING}/{}", uuid::Uuid::new_v4().simple()));
-    let mut upload = Upload::begin(store, aside, Kind::Passing, sizes).await?;
+    let temporary = Path::from(format!("{INCOMING}/{}", uuid::Uuid::new_v4().simple()));
+    let mut upload = Upload::begin(store, temporary, Lifetime::Temporary, sizes).await?;
     match send(&mut upload, blocks, hasher, [first, second]).await {
-        // In a task of its own: a store goes on with what it was asked last, also when the answer is no longer waited for,
-        // and then there would be nobody to remove it.
-        Ok(blob) => match tokio::spawn(settle(upload, blob)).await {
+        // In its own task: if this future is dropped, the store still completes the last request, and the temporary
+        // object must be deleted after it.
+        Ok(blob) => match tokio::spawn(copy_and_discard(upload, blob)).await {
             Ok(result) => result,
             Err(error) => Err(ArtifactError::Store(error.into())),
         },
@@ -76,6 +80,7 @@ where
     }
 }
 
+/// Sends all blocks as parts and returns the blob that they are.
 async fn send<S, E>(
     upload: &mut Upload,
     blocks: &mut Blocks<S>,
@@ -96,29 +101,31 @@ where
     Ok(Blob { size: hasher.bytes, sha256: hasher.finish() })
 }
 
-async fn settle(mut upload: Upload, blob: Blob) -> Result<Blob, ArtifactError> {
-    let result = take_place(&mut upload, &blob).await;
+/// Copies a sent upload to the blob's path and deletes the temporary object.
+async fn copy_and_discard(mut upload: Upload, blob: Blob) -> Result<Blob, ArtifactError> {
+    let result = copy_to_blob(&mut upload, &blob).await;
     upload.discard().await;
     result.map(|()| blob)
 }
 
-async fn take_place(upload: &mut Upload, blob: &Blob) -> Result<(), ArtifactError> {
+/// Completes the upload and copies it to the blob's path, unless the blob exists.
+async fn copy_to_blob(upload: &mut Upload, blob: &Blob) -> Result<(), ArtifactError> {
     let store = Arc::clone(&upload.store);
-    if is_there(&store, blob).await? {
+    if exists(&store, blob).await? {
         return Ok(());
     }
     upload.complete().await?;
-    let place = Path::from(blob.place());
+    let target = Path::from(blob.path());
     match blob.size <= upload.sizes.copy {
-        true => Ok(store.copy(&upload.path, &place).await?),
-        false => copy_through(&store, &upload.path, place, upload.sizes).await,
+        true => Ok(store.copy(&upload.path, &target).await?),
+        false => copy_by_parts(&store, &upload.path, target, upload.sizes).await,
     }
 }
 
-/// Copies what is too large for the store's own copy: it travels to here and back.
-async fn copy_through(store: &Arc<dyn ObjectStore>, from: &Path, to: Path, sizes: Sizes) -> Result<(), ArtifactError> {
+/// Copies an object that is too large for the store's copy request: downloads it and sends it as parts.
+async fn copy_by_parts(store: &Arc<dyn ObjectStore>, from: &Path, to: Path, sizes: Sizes) -> Result<(), ArtifactError> {
     let mut blocks = Blocks::new(read::stream(store.get(from).await?), u64::MAX);
-    let mut upload = Upload::begin(store, to, Kind::Lasting, sizes).await?;
+    let mut upload = Upload::begin(store, to, Lifetime::Permanent, sizes).await?;
     let send = async {
         while let Some(block) = blocks.next(upload.part_size()).await? {
             upload.send(block).await?;
@@ -130,16 +137,16 @@ async fn copy_through(store: &Arc<dyn ObjectStore>, from: &Path, to: Path, sizes
     result
 }
 
-/// One of another size is damaged: it is replaced.
-async fn is_there(store: &Arc<dyn ObjectStore>, blob: &Blob) -> Result<bool, ArtifactError> {
-    match store.head(&Path::from(blob.place())).await {
+/// True if the blob is stored. An object of another size is damaged and counts as missing.
+async fn exists(store: &Arc<dyn ObjectStore>, blob: &Blob) -> Result<bool, ArtifactError> {
+    match store.head(&Path::from(blob.path())).await {
         Ok(meta) => Ok(meta.size == blob.size),
         Err(object_store::Error::NotFound { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-/// A part is large: it is not hashed where requests are served.
+/// Hashes a block on a blocking thread: a part is too large for an async thread.
 async fn hash(mut hasher: Hasher, block: Bytes) -> Result<Hasher, ArtifactError> {
     blocking(move || {
         hasher.update(&block);
@@ -148,85 +155,102 @@ async fn hash(mut hasher: Hasher, block: Bytes) -> Result<Hasher, ArtifactError>
     .await
 }
 
+/// What happens to the object of an upload.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Under `incoming/`: it goes when its copy is there.
-    Passing,
-    /// In a blob's place: never removed, for another put may have answered for it already.
-    Lasting,
+enum Lifetime {
+    /// An object under `incoming/`. It is deleted after it was copied.
+    Temporary,
+    /// An object at a blob's path. It is never deleted: another upload of the same content may have been acknowledged.
+    Permanent,
 }
 
-/// An object that is sent by parts. Dropping it removes what was sent, as far as the runtime still runs.
+/// A multipart upload. Dropping it aborts the upload and deletes a temporary object, if the runtime still runs.
 struct Upload {
     store: Arc<dyn ObjectStore>,
     path: Path,
-    kind: Kind,
+    lifetime: Lifetime,
     sizes: Sizes,
+    /// Number of parts sent.
     sent: usize,
-    flying: JoinSet<object_store::Result<()>>,
+    /// The running requests for parts.
+    in_flight: JoinSet<object_store::Result<()>>,
+    /// `None` once the upload is completed or aborted.
     upload: Option<Box<dyn MultipartUpload>>,
-    /// The parts have become an object, which is to go.
-    whole: bool,
+    /// True if a temporary object may exist, which must be deleted.
+    delete_object: bool,
 }
 
 impl Upload {
-    async fn begin(store: &Arc<dyn ObjectStore>, path: Path, kind: Kind, sizes: Sizes) -> Result<Self, ArtifactError> {
+    /// Starts an upload to `path`.
+    async fn begin(
+        store: &Arc<dyn ObjectStore>,
+        path: Path,
+        lifetime: Lifetime,
+        sizes: Sizes,
+    ) -> Result<Self, ArtifactError> {
         let upload = Some(store.put_multipart(&path).await?);
-        Ok(Self { store: Arc::clone(store), path, kind, sizes, sent: 0, flying: JoinSet::new(), upload, whole: false })
+        let store = Arc::clone(store);
+        Ok(Self { store, path, lifetime, sizes, sent: 0, in_flight: JoinSet::new(), upload, delete_object: false })
     }
 
+    /// Size of the next part, in bytes.
     fn part_size(&self) -> usize {
         self.sizes.part * (1 + self.sent / self.sizes.parts_of_a_size)
     }
 
+    /// Starts the request for a part, after waiting while too many requests run.
     async fn send(&mut self, part: Bytes) -> Result<(), ArtifactError> {
-        while self.flying.len() >= FLYING {
-            self.landed().await?;
+        while self.in_flight.len() >= MAX_PARTS_IN_FLIGHT {
+            self.wait_for_part().await?;
         }
         if let Some(upload) = &mut self.upload {
-            self.flying.spawn(upload.put_part(part.into()));
+            self.in_flight.spawn(upload.put_part(part.into()));
             self.sent += 1;
         }
         Ok(())
     }
 
-    async fn landed(&mut self) -> Result<(), ArtifactError> {
-        match self.flying.join_next().await {
+    /// Waits until one of the running requests ends.
+    async fn wait_for_part(&mut self) -> Result<(), ArtifactError> {
+        match self.in_flight.join_next().await {
             Some(Err(error)) => Err(ArtifactError::Store(error.into())),
             Some(Ok(Err(error))) => Err(error.into()),
             Some(Ok(Ok(()))) | None => Ok(()),
         }
     }
 
+    /// Waits for all parts and turns them into the object.
     async fn complete(&mut self) -> Result<(), ArtifactError> {
-        while !self.flying.is_empty() {
-            self.landed().await?;
+        while !self.in_flight.is_empty() {
+            self.wait_for_part().await?;
         }
         if let Some(upload) = &mut self.upload {
-            // Also if it fails: an answer that is lost leaves an object.
-            self.whole = self.kind == Kind::Passing;
+            // Set before the request: if its response is lost, the object exists.
+            self.delete_object = self.lifetime == Lifetime::Temporary;
             upload.complete().await?;
             self.upload = None;
         }
         Ok(())
     }
 
-    /// Best effort: what stays is swept a day later, and parts by the bucket's rule for incomplete uploads.
+    /// Aborts the upload, and deletes a temporary object. Errors are ignored: a sweep deletes the object 24 h later,
+    /// and the bucket's lifecycle rule for incomplete uploads deletes parts.
     async fn discard(mut self) {
-        self.flying.shutdown().await;
-        if let Some(remove) = self.removal() {
-            remove.await;
+        self.in_flight.shutdown().await;
+        if let Some(cleanup) = self.cleanup() {
+            cleanup.await;
         }
     }
 
-    fn removal(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let (upload, whole) = (self.upload.take(), std::mem::take(&mut self.whole));
+    /// The requests that abort the upload and delete the temporary object; `None` if there is nothing to do.
+    fn cleanup(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let (upload, delete_object) = (self.upload.take(), std::mem::take(&mut self.delete_object));
         let (store, path) = (Arc::clone(&self.store), self.path.clone());
-        (upload.is_some() || whole).then_some(async move {
+        (upload.is_some() || delete_object).then_some(async move {
             if let Some(mut upload) = upload {
                 let _ = upload.abort().await;
             }
-            if whole {
+            if delete_object {
                 let _ = store.delete(&path).await;
             }
         })
@@ -235,13 +259,14 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.flying.abort_all();
-        if let (Some(remove), Ok(runtime)) = (self.removal(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(remove);
+        self.in_flight.abort_all();
+        if let (Some(cleanup), Ok(runtime)) = (self.cleanup(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(cleanup);
         }
     }
 }
 
+/// Deletes the temporary objects that are at least `age` old, and returns their number.
 pub async fn sweep(store: &Arc<dyn ObjectStore>, age: Duration) -> Result<usize, ArtifactError> {
     let now = SystemTime::now();
     let found: Vec<_> = store.list(Some(&Path::from(INCOMING))).try_collect().await?;
@@ -255,7 +280,7 @@ pub async fn sweep(store: &Arc<dyn ObjectStore>, age: Duration) -> Result<usize,
     while let Some(result) = removed.next().await {
         match result {
             Ok(_) => count += 1,
-            // Another process sweeps as well.
+            // Another process deleted it first.
             Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }

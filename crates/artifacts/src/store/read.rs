@@ -1,4 +1,4 @@
-//! Reading blobs.
+//! Reads blobs, with and without verification.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -11,9 +11,10 @@ use super::{ByteStream, blocking};
 use crate::digest::Hasher;
 use crate::{ArtifactError, Sha256Hex};
 
-/// What one trip to the disk brings; `object_store` itself would bring 8 KiB.
+/// Bytes read from a file at a time: 256 KiB. `object_store` would read 8 KiB.
 const BLOCK: u64 = 256 * 1024;
 
+/// The bytes of a result. Files are read on blocking threads.
 pub fn stream(result: GetResult) -> ByteStream {
     let range = result.range;
     match result.payload {
@@ -38,6 +39,7 @@ pub fn stream(result: GetResult) -> ByteStream {
     }
 }
 
+/// Reads at most [`BLOCK`] bytes from `at`, and not beyond `end`. Fails if the file ends before.
 fn read(file: &mut File, at: u64, end: u64) -> std::io::Result<Bytes> {
     let wanted = (end - at).min(BLOCK);
     let mut bytes = Vec::with_capacity(wanted as usize);
@@ -48,15 +50,19 @@ fn read(file: &mut File, at: u64, end: u64) -> std::io::Result<Bytes> {
     }
 }
 
-struct Checked {
+/// The state of a verified stream.
+struct Verification {
     bytes: ByteStream,
     hasher: Hasher,
+    /// The last chunk that was read. It is passed on when another chunk follows or the hash is right.
     held: Option<Bytes>,
     ended: bool,
 }
 
+/// Passes the stream on, and fails with [`ArtifactError::Corrupt`] before the last chunk if the SHA-256 is not
+/// `expected`.
 pub fn verified(expected: Sha256Hex, bytes: ByteStream) -> ByteStream {
-    let begin = Checked { bytes, hasher: Hasher::default(), held: None, ended: false };
+    let begin = Verification { bytes, hasher: Hasher::default(), held: None, ended: false };
     futures::stream::try_unfold(begin, move |mut state| async move {
         while !state.ended {
             match state.bytes.try_next().await? {

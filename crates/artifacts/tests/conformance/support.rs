@@ -1,3 +1,5 @@
+//! Helpers of the conformance suite: stores, and streams of bytes.
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,11 +13,11 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use tempfile::TempDir;
 
-/// A store, and a view of its objects beside it.
+/// A store under test, and direct access to its objects.
 pub struct Fixture {
     pub artifacts: ArtifactStore,
     pub objects: Arc<dyn ObjectStore>,
-    /// What makes writing fail.
+    /// The folder of the store, if it is in a folder. Tests change it to make writes fail.
     pub folder: Option<TempDir>,
 }
 
@@ -23,6 +25,7 @@ pub struct Fixture {
 pub const LARGE: usize = 20 << 20;
 
 impl Fixture {
+    /// A local folder.
     pub fn local() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let artifacts = ArtifactStore::local(folder.path()).unwrap();
@@ -30,11 +33,13 @@ impl Fixture {
         Self { artifacts, objects, folder: Some(folder) }
     }
 
+    /// An object store in memory.
     pub fn memory() -> Self {
         let objects = Arc::new(InMemory::new());
         Self { artifacts: ArtifactStore::new(objects.clone()), objects, folder: None }
     }
 
+    /// An object store in a folder, where parts of uploads are files.
     pub fn parts() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let objects = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap().with_fsync(true));
@@ -45,7 +50,7 @@ impl Fixture {
         self.artifacts.put(whole(bytes), bytes.len() as u64).await.unwrap()
     }
 
-    /// Every object, and every file where there is a folder: parts of an upload are no objects.
+    /// The paths of all objects; in a folder, of all files, which include the parts of uploads.
     pub async fn all(&self) -> Vec<String> {
         let objects = self.objects.list(None).map_ok(|meta| meta.location.to_string()).try_collect().await;
         let mut all: Vec<String> = objects.unwrap();
@@ -62,8 +67,8 @@ impl Fixture {
         all
     }
 
-    /// Removal after a dropped upload may go on beside it.
-    pub async fn comes_to(&self, expected: &[String]) {
+    /// Waits up to 5 s until [`all`](Fixture::all) is `expected`. A dropped upload is cleaned up in the background.
+    pub async fn assert_becomes(&self, expected: &[String]) {
         for _ in 0..500 {
             if self.all().await == expected {
                 return;
@@ -73,11 +78,13 @@ impl Fixture {
         assert_eq!(self.all().await, expected);
     }
 
+    /// Replaces the content of a blob.
     pub async fn overwrite(&self, sha256: &Sha256Hex, bytes: Vec<u8>) {
-        self.objects.put(&place(sha256).into(), bytes.into()).await.unwrap();
+        self.objects.put(&blob_path(sha256).into(), bytes.into()).await.unwrap();
     }
 }
 
+/// Collects all files under a folder.
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -88,13 +95,14 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-pub fn place(sha256: &Sha256Hex) -> String {
+/// The path of a blob.
+pub fn blob_path(sha256: &Sha256Hex) -> String {
     let name = sha256.to_string();
     format!("blobs/{}/{name}", &name[..2])
 }
 
-/// Bytes that no compression or sparse file makes cheap, the same for a seed.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+/// Pseudo-random bytes, which cannot be compressed; equal seeds give equal bytes.
+pub fn random_bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -107,21 +115,24 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// A stream of `bytes` in chunks of `size` bytes.
 pub fn chunks(bytes: &[u8], size: usize) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
     let chunks: Vec<_> = bytes.chunks(size).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
     stream::iter(chunks)
 }
 
+/// A stream of `bytes` in chunks of 64 KiB.
 pub fn whole(bytes: &[u8]) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
     chunks(bytes, 64 * 1024)
 }
 
-/// The bytes, and then the stream stays open for ever.
+/// A stream of `bytes` that then never ends.
 pub fn stalled(bytes: &[u8]) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
     use futures::StreamExt as _;
     whole(bytes).chain(stream::pending())
 }
 
+/// Reads a stream to its end.
 pub async fn collect(bytes: ByteStream) -> Result<Vec<u8>, ArtifactError> {
     bytes
         .try_fold(Vec::new(), |mut all, chunk| async move {

@@ -1,11 +1,13 @@
-//! The parts of the network between its matrix products. Plain loops over slices, compiled for the
-//! widest vectors that the machine has.
+//! The operations of the network between its matrix products. They are loops over slices that the compiler vectorises;
+//! `pulp` selects the widest SIMD instructions of the CPU at run time. `rows` is a row-major matrix, changed in place.
 
 use pulp::Arch;
 
-/// Lanes that are summed apart, so that a reduction becomes vector code.
+/// Number of separate accumulators of a reduction. The compiler cannot reorder floating-point sums by itself; with
+/// separate accumulators it can vectorise them.
 const LANES: usize = 16;
 
+/// The sum of `term` over a row.
 #[inline(always)]
 fn sum_of(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
@@ -19,6 +21,7 @@ fn sum_of(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
+/// The largest element of a row.
 #[inline(always)]
 fn largest(row: &[f32]) -> f32 {
     let max = |a: f32, b: f32| if b > a { b } else { a };
@@ -32,10 +35,11 @@ fn largest(row: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::MIN, |a, b| max(a, *b))
 }
 
-/// e^x without a branch or a call (after Cephes), to about 1e-7.
+/// e^x without a branch or a call, with the polynomial of the Cephes library (`expf`). Relative error about 1e-7. `x`
+/// is clamped to -87..87.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer.
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to the nearest integer.
     let x = x.clamp(-87.0, 87.0);
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let k = rounded - ROUND;
@@ -47,11 +51,12 @@ fn exp(x: f32) -> f32 {
     let p = p * r + 0.166_666_66;
     let p = p * r + 0.5;
     let e = p * r * r + r + 1.0;
-    // 2^k, from the integer in the low bits.
+    // Multiply by 2^k: the integer in the low bits becomes the exponent.
     e * f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23))
 }
 
-/// x Φ(x), with erf to 1.5e-7 (Abramowitz and Stegun 7.1.26).
+/// GELU (Hendrycks and Gimpel 2016): x Φ(x), where Φ is the normal distribution function. erf has an absolute error of
+/// at most 1.5e-7 (Abramowitz and Stegun 1964, formula 7.1.26).
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
@@ -61,6 +66,7 @@ fn gelu(x: f32) -> f32 {
     if x < 0.0 { x * tail } else { x * (1.0 - tail) }
 }
 
+/// Layer normalisation (Ba et al. 2016) of one row: mean 0 and variance 1, then `* gain + bias`.
 #[inline(always)]
 fn normalise_row(row: &mut [f32], gain: &[f32], bias: &[f32], eps: f32) {
     let scale = 1.0 / row.len() as f32;
@@ -72,15 +78,15 @@ fn normalise_row(row: &mut [f32], gain: &[f32], bias: &[f32], eps: f32) {
     }
 }
 
-/// A layer normalisation's parameters.
-pub(super) struct Norm {
+/// The parameters of a layer normalisation; `gain` and `bias` have one element per column.
+pub(super) struct LayerNorm {
     pub gain: Vec<f32>,
     pub bias: Vec<f32>,
     pub eps: f32,
 }
 
-/// Row by row: layer normalisation.
-pub(super) fn layer_norm(rows: &mut [f32], norm: &Norm) {
+/// Applies layer normalisation to each row.
+pub(super) fn layer_norm(rows: &mut [f32], norm: &LayerNorm) {
     Arch::new().dispatch(
         #[inline(always)]
         || {
@@ -91,8 +97,8 @@ pub(super) fn layer_norm(rows: &mut [f32], norm: &Norm) {
     );
 }
 
-/// Row by row: adds the bias and the residual, then layer normalisation.
-pub(super) fn add_and_norm(rows: &mut [f32], bias: &[f32], residual: &[f32], norm: &Norm) {
+/// Adds bias and residual to each row, then applies layer normalisation. `residual` has the shape of `rows`.
+pub(super) fn add_and_norm(rows: &mut [f32], bias: &[f32], residual: &[f32], norm: &LayerNorm) {
     Arch::new().dispatch(
         #[inline(always)]
         || {
@@ -106,7 +112,7 @@ pub(super) fn add_and_norm(rows: &mut [f32], bias: &[f32], residual: &[f32], nor
     );
 }
 
-/// Row by row: adds the bias.
+/// Adds the bias to each row.
 pub(super) fn add_bias(rows: &mut [f32], bias: &[f32]) {
     Arch::new().dispatch(
         #[inline(always)]
@@ -118,7 +124,7 @@ pub(super) fn add_bias(rows: &mut [f32], bias: &[f32]) {
     );
 }
 
-/// Row by row: adds the bias, then GELU.
+/// Adds the bias to each row, then applies GELU.
 pub(super) fn add_bias_and_gelu(rows: &mut [f32], bias: &[f32]) {
     Arch::new().dispatch(
         #[inline(always)]
@@ -130,7 +136,7 @@ pub(super) fn add_bias_and_gelu(rows: &mut [f32], bias: &[f32]) {
     );
 }
 
-/// Row by row: softmax.
+/// Applies softmax to each row of `width` elements.
 pub(super) fn softmax(rows: &mut [f32], width: usize) {
     Arch::new().dispatch(
         #[inline(always)]
@@ -145,7 +151,7 @@ pub(super) fn softmax(rows: &mut [f32], width: usize) {
     );
 }
 
-/// The mean of the rows.
+/// The mean of the rows: `width` elements; zeros if there is no row.
 pub(super) fn mean(rows: &[f32], width: usize) -> Vec<f32> {
     let mut mean = vec![0.0f32; width];
     let mut count = 0.0f32;
@@ -163,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_exact_enough() {
+    fn exp_has_a_relative_error_below_1e_6() {
         for step in -870..=870 {
             let x = step as f32 * 0.1;
             let (ours, exact) = (f64::from(exp(x)), f64::from(x).exp());
@@ -173,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn gelu_is_that_of_candle() {
+    fn gelu_agrees_with_candle() {
         let xs: Vec<f32> = (-100..=100).map(|step| step as f32 * 0.1).collect();
         let exact = candle_core::Tensor::new(xs.as_slice(), &candle_core::Device::Cpu).unwrap().gelu_erf().unwrap();
         for (x, exact) in xs.iter().zip(exact.to_vec1::<f32>().unwrap()) {
@@ -182,10 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_any_width_are_normalised() {
+    fn softmax_and_layer_norm_work_for_rows_of_any_width() {
         for width in [1, 7, 16, 33, 256] {
             let mut rows: Vec<f32> = (0..2 * width).map(|i| (i * 37 % 11) as f32 - 5.0).collect();
-            let norm = Norm { gain: vec![1.0; width], bias: vec![0.0; width], eps: 1e-12 };
+            let norm = LayerNorm { gain: vec![1.0; width], bias: vec![0.0; width], eps: 1e-12 };
             let mut soft = rows.clone();
             softmax(&mut soft, width);
             soft.chunks(width).for_each(|row| assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5));

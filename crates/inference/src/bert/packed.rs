@@ -1,50 +1,64 @@
-//! The network on the CPU. The tokens of all texts of a batch lie in one matrix without padding:
-//! nothing is computed for nothing, and a text cannot see what it is batched with.
+//! The BERT network on the CPU. The tokens of all texts of a batch are packed into one matrix without padding, so
+//! nothing is computed for padding. Attention is computed per text, so texts of a batch do not affect each other.
+//!
+//! Shapes are `rows x columns`, row-major. `tokens` is the number of tokens of the batch, `hidden` the hidden size, and
+//! `width = hidden / heads` the size of an attention head.
 
 use candle_core::safetensors::SliceSafetensors;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 
 use super::Config;
-use super::kernels::{self, Norm};
+use super::kernels::{self, LayerNorm};
 
-pub(crate) struct Packed {
+/// The weights of a network.
+pub(crate) struct PackedNetwork {
     hidden: usize,
     heads: usize,
-    /// One row for each word piece.
+    /// Word-piece embeddings, `vocab_size x hidden`.
     words: Tensor,
-    /// One row for each position; the first token type's row is added in.
+    /// Position embeddings plus the embedding of token type 0, `max_position_embeddings x hidden`.
     positions: Vec<f32>,
-    norm: Norm,
+    norm: LayerNorm,
     layers: Vec<Layer>,
 }
 
+/// The weights of an encoder layer.
 struct Layer {
-    /// Query (scaled for the attention), key and value side by side.
+    /// Query, key and value projections side by side, `hidden x 3 hidden`. The query is scaled by `1 / sqrt(width)`.
     qkv: Linear,
+    /// Output projection of the attention, `hidden x hidden`.
     output: Linear,
-    output_norm: Norm,
+    output_norm: LayerNorm,
+    /// First feed-forward projection, `hidden x intermediate`.
     up: Linear,
+    /// Second feed-forward projection, `intermediate x hidden`.
     down: Linear,
-    down_norm: Norm,
+    down_norm: LayerNorm,
 }
 
+/// A linear layer.
 struct Linear {
-    /// One row for each input: the layout that a product with few rows reads without repacking.
+    /// `inputs x outputs`. A matrix product with few rows reads this layout without repacking.
     weight: Tensor,
     bias: Vec<f32>,
 }
 
-struct Weights<'a> {
+/// The tensors of `model.safetensors`.
+struct WeightFile<'a> {
     file: SliceSafetensors<'a>,
+    /// Prefix of all tensor names: `bert.` or empty.
     prefix: &'static str,
+    /// Epsilon of the layer normalisations.
     eps: f32,
 }
 
-impl Weights<'_> {
+impl WeightFile<'_> {
+    /// A tensor as f32.
     fn tensor(&self, name: &str) -> Result<Tensor> {
         self.file.load(&format!("{}{name}", self.prefix), &Device::Cpu)?.to_dtype(DType::F32)
     }
 
+    /// The values of a tensor.
     fn vec(&self, name: &str) -> Result<Vec<f32>> {
         self.tensor(name)?.flatten_all()?.to_vec1()
     }
@@ -54,11 +68,12 @@ impl Weights<'_> {
         Ok(Linear { weight, bias: self.vec(&format!("{name}.bias"))? })
     }
 
-    fn norm(&self, name: &str) -> Result<Norm> {
+    fn norm(&self, name: &str) -> Result<LayerNorm> {
         let (gain, bias) = (self.vec(&format!("{name}.weight"))?, self.vec(&format!("{name}.bias"))?);
-        Ok(Norm { gain, bias, eps: self.eps })
+        Ok(LayerNorm { gain, bias, eps: self.eps })
     }
 
+    /// Encoder layer `number`. `scale` is multiplied into the query projection.
     fn layer(&self, number: usize, scale: f64) -> Result<Layer> {
         let at = |part: &str| format!("encoder.layer.{number}.{part}");
         let part = |which: &str, kind: &str| self.tensor(&at(&format!("attention.self.{which}.{kind}")));
@@ -76,20 +91,24 @@ impl Weights<'_> {
     }
 }
 
-impl Packed {
+impl PackedNetwork {
+    /// Loads a network. Fails if the architecture is not supported or a tensor is missing or has another shape.
     pub fn load(config: &Config, weights: &[u8]) -> Result<Self> {
         let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
         if config.hidden_act != "gelu" || heads == 0 || !hidden.is_multiple_of(heads) {
-            bail!("a network of another shape: {config:?}");
+            bail!(
+                "the network is not supported; it must use GELU and a hidden size divisible by its heads: {config:?}"
+            );
         }
         let file = SliceSafetensors::new(weights)?;
-        let bare = file.tensors().iter().any(|(name, _)| name.starts_with("embeddings."));
-        let weights = Weights { file, prefix: if bare { "" } else { "bert." }, eps: config.layer_norm_eps as f32 };
+        let unprefixed = file.tensors().iter().any(|(name, _)| name.starts_with("embeddings."));
+        let weights =
+            WeightFile { file, prefix: if unprefixed { "" } else { "bert." }, eps: config.layer_norm_eps as f32 };
         let types = weights.tensor("embeddings.token_type_embeddings.weight")?.narrow(0, 0, 1)?;
         let positions = weights.tensor("embeddings.position_embeddings.weight")?.broadcast_add(&types)?;
         let words = weights.tensor("embeddings.word_embeddings.weight")?;
         if positions.dims() != [config.max_position_embeddings, hidden] || words.dims() != [config.vocab_size, hidden] {
-            bail!("the tables of words or positions do not have the size that config.json says");
+            bail!("the word or position embeddings do not have the shape in config.json");
         }
         let scale = 1.0 / ((hidden / heads) as f64).sqrt();
         Ok(Self {
@@ -102,7 +121,8 @@ impl Packed {
         })
     }
 
-    /// The mean of the last layer over each text's tokens.
+    /// Returns one vector of `hidden` components per text: the mean of the last layer over the text's tokens, not
+    /// normalised. Fails if an id is outside the vocabulary or a text is longer than the positions.
     pub fn run(&self, batch: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
         let mut state = self.embed(batch)?;
         for layer in &self.layers {
@@ -110,11 +130,11 @@ impl Packed {
             let attended = layer.output.apply(&attended, |rows, bias| {
                 with_slice(&state, |state| kernels::add_and_norm(rows, bias, state, &layer.output_norm))
             })?;
-            let inner = layer.up.apply(&attended, |rows, bias| {
+            let intermediate = layer.up.apply(&attended, |rows, bias| {
                 kernels::add_bias_and_gelu(rows, bias);
                 Ok(())
             })?;
-            state = layer.down.apply(&inner, |rows, bias| {
+            state = layer.down.apply(&intermediate, |rows, bias| {
                 with_slice(&attended, |attended| kernels::add_and_norm(rows, bias, attended, &layer.down_norm))
             })?;
         }
@@ -129,6 +149,7 @@ impl Packed {
         })
     }
 
+    /// The normalised sum of word and position embeddings, `tokens x hidden`.
     fn embed(&self, batch: &[&[u32]]) -> Result<Tensor> {
         let tokens: usize = batch.iter().map(|ids| ids.len()).sum();
         let mut rows = Vec::with_capacity(tokens * self.hidden);
@@ -138,7 +159,7 @@ impl Packed {
                 for &id in *ids {
                     let at = id as usize * self.hidden;
                     let (Some(word), Some(position)) = (words.get(at..at + self.hidden), positions.next()) else {
-                        bail!("a token beyond the vocabulary, or a text beyond the model's positions");
+                        bail!("a token id is outside the vocabulary, or a text is longer than the model's positions");
                     };
                     rows.extend(word.iter().zip(position).map(|(word, position)| word + position));
                 }
@@ -149,7 +170,8 @@ impl Packed {
         Tensor::from_vec(rows, (tokens, self.hidden), &Device::Cpu)
     }
 
-    /// Attention, each text for itself.
+    /// Multi-head self-attention (Vaswani et al. 2017) within each text, before the output projection: `tokens x
+    /// hidden`.
     fn attend(&self, layer: &Layer, state: &Tensor, batch: &[&[u32]]) -> Result<Tensor> {
         let tokens = state.dim(0)?;
         let width = self.hidden / self.heads;
@@ -163,7 +185,7 @@ impl Packed {
         let mut start = 0;
         for ids in batch {
             let length = ids.len();
-            // Heads first; these are views.
+            // A view of query, key or value with heads first: `heads x length x width`.
             let part = |which: usize| -> Result<Tensor> {
                 qkv.narrow(0, start, length)?.narrow(1, which, 1)?.squeeze(1)?.transpose(0, 1)
             };
@@ -190,7 +212,8 @@ impl Packed {
 }
 
 impl Linear {
-    /// Multiplies; `finish` adds the bias and what comes after it, in place.
+    /// Multiplies `input` by the weights. `finish` then receives the product and the bias, and changes the product in
+    /// place.
     fn apply(&self, input: &Tensor, finish: impl Fn(&mut [f32], &[f32]) -> Result<()>) -> Result<Tensor> {
         let output = input.matmul(&self.weight)?;
         output.inplace_op1(&InPlace(|rows: &mut [f32]| finish(rows, &self.bias)))?;
@@ -198,7 +221,7 @@ impl Linear {
     }
 }
 
-/// In blocks that the cache holds; candle's own copy takes ten times as long.
+/// Transposes a matrix, in blocks that fit into the CPU cache. candle's copy takes 10 times as long.
 fn transposed(weight: Tensor) -> Result<Tensor> {
     const BLOCK: usize = 32;
     let (rows, columns) = weight.dims2()?;
@@ -218,7 +241,7 @@ fn transposed(weight: Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, (columns, rows), &Device::Cpu)
 }
 
-/// Changes a tensor that nobody else holds yet.
+/// An in-place operation on a contiguous f32 tensor that has no other owner.
 struct InPlace<F>(F);
 
 impl<F: Fn(&mut [f32]) -> Result<()>> InplaceOp1 for InPlace<F> {
@@ -234,6 +257,7 @@ impl<F: Fn(&mut [f32]) -> Result<()>> InplaceOp1 for InPlace<F> {
     }
 }
 
+/// Calls `read` with the values of a contiguous f32 tensor.
 fn with_slice<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> T) -> Result<T> {
     let (storage, layout) = tensor.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {

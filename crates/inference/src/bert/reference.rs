@@ -1,21 +1,24 @@
-//! The network as candle-transformers computes it, with padding and a mask: what the packed one must agree with.
+//! The reference for the packed network in tests: the same network from candle-transformers, with padding and a mask.
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 
-pub(crate) struct Reference {
+/// candle's BERT network.
+pub(crate) struct ReferenceNetwork {
     model: BertModel,
 }
 
-impl Reference {
+impl ReferenceNetwork {
+    /// Loads the network from `config.json` and `model.safetensors`.
     pub fn load(config: &str, weights: &[u8]) -> Result<Self> {
         let config: Config = serde_json::from_str(config).map_err(candle_core::Error::wrap)?;
         let vars = VarBuilder::from_slice_safetensors(weights, DType::F32, &Device::Cpu)?;
         Ok(Self { model: BertModel::load(vars, &config)? })
     }
 
-    /// The mean of the last layer over each text's tokens.
+    /// Returns one vector of `hidden` components per text: the mean of the last layer over the text's tokens, not
+    /// normalised.
     pub fn run(&self, batch: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
         let longest = batch.iter().map(|ids| ids.len()).max().unwrap_or(0);
         let mut ids = Vec::with_capacity(batch.len() * longest);

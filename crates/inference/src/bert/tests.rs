@@ -1,12 +1,13 @@
-//! The packed network against candle's own, on made-up weights; and the real weights where they are.
+//! Tests of the packed network against candle's network, on random weights, and on the real weights if they are on this
+//! machine.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashMap;
 
 use candle_core::{Device, Tensor};
 
-use super::packed::Packed;
-use super::reference::Reference;
+use super::packed::PackedNetwork;
+use super::reference::ReferenceNetwork;
 use super::*;
 use crate::{Catalogue, EncoderOptions, Lane, ModelStore, load_encoder};
 
@@ -14,7 +15,8 @@ const CONFIG: &str = r#"{"hidden_act":"gelu","hidden_dropout_prob":0.1,"hidden_s
     "intermediate_size":256,"layer_norm_eps":1e-12,"max_position_embeddings":64,"num_attention_heads":4,
     "num_hidden_layers":3,"pad_token_id":0,"type_vocab_size":2,"vocab_size":500}"#;
 
-fn made_up(config: &Config) -> Vec<u8> {
+/// A safetensors file with pseudo-random weights.
+fn random_weights(config: &Config) -> Vec<u8> {
     let (hidden, inner) = (config.hidden_size, 4 * config.hidden_size);
     let mut seed = 1u64;
     let mut tensors = HashMap::new();
@@ -59,6 +61,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
+/// Texts of different lengths, as token ids.
 fn texts() -> Vec<Vec<u32>> {
     [1usize, 64, 7, 2, 33, 16, 64, 5]
         .iter()
@@ -67,53 +70,53 @@ fn texts() -> Vec<Vec<u32>> {
 }
 
 #[test]
-fn the_packed_network_agrees_with_candles_own() {
+fn the_packed_network_agrees_with_candle() {
     let config: Config = serde_json::from_str(CONFIG).unwrap();
-    let weights = made_up(&config);
+    let weights = random_weights(&config);
     let texts = texts();
     let batch: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-    let ours = Packed::load(&config, &weights).unwrap().run(&batch).unwrap();
-    let theirs = Reference::load(CONFIG, &weights).unwrap().run(&batch).unwrap();
+    let ours = PackedNetwork::load(&config, &weights).unwrap().run(&batch).unwrap();
+    let theirs = ReferenceNetwork::load(CONFIG, &weights).unwrap().run(&batch).unwrap();
     for (ours, theirs) in ours.iter().zip(&theirs) {
-        let furthest = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(furthest < 1e-4, "{furthest}");
+        let largest_difference = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(largest_difference < 1e-4, "{largest_difference}");
         assert!(cosine(ours, theirs) > 0.99999);
     }
 }
 
 #[test]
-fn a_vector_does_not_depend_on_the_texts_beside_it() {
+fn a_vector_does_not_depend_on_the_other_texts_of_the_batch() {
     let config: Config = serde_json::from_str(CONFIG).unwrap();
-    let network = Packed::load(&config, &made_up(&config)).unwrap();
+    let network = PackedNetwork::load(&config, &random_weights(&config)).unwrap();
     let texts = texts();
     let batch: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-    for (text, together) in texts.iter().zip(network.run(&batch).unwrap()) {
+    for (text, batched) in texts.iter().zip(network.run(&batch).unwrap()) {
         let alone = network.run(&[text.as_slice()]).unwrap().remove(0);
-        assert!(cosine(&alone, &together) > 1.0 - 1e-5);
+        assert!(cosine(&alone, &batched) > 1.0 - 1e-5);
     }
 }
 
 #[test]
-fn what_is_not_such_a_network_is_an_error() {
+fn invalid_ids_and_weights_are_errors() {
     let mut config: Config = serde_json::from_str(CONFIG).unwrap();
-    let weights = made_up(&config);
-    let network = Packed::load(&config, &weights).unwrap();
-    assert!(network.run(&[&[500]]).is_err(), "a token beyond the vocabulary");
-    assert!(network.run(&[&[1; 65]]).is_err(), "a text beyond the positions");
-    assert!(Packed::load(&config, &weights[..weights.len() / 2]).is_err());
+    let weights = random_weights(&config);
+    let network = PackedNetwork::load(&config, &weights).unwrap();
+    assert!(network.run(&[&[500]]).is_err(), "a token id outside the vocabulary");
+    assert!(network.run(&[&[1; 65]]).is_err(), "a text longer than the positions");
+    assert!(PackedNetwork::load(&config, &weights[..weights.len() / 2]).is_err());
     config.num_hidden_layers = 4;
-    assert!(Packed::load(&config, &weights).is_err());
+    assert!(PackedNetwork::load(&config, &weights).is_err());
 }
 
-/// The store that `CARBON_MODELS_DIR` names, if it holds the weights.
-fn real() -> Option<ModelStore> {
+/// The store at `CARBON_MODELS_DIR`, if it has the files of the model.
+fn real_store() -> Option<ModelStore> {
     let store = ModelStore::new(std::env::var("CARBON_MODELS_DIR").ok()?);
     store.missing(Catalogue::builtin().find("minilm").ok()?).is_empty().then_some(store)
 }
 
 #[tokio::test]
-async fn the_real_weights_give_the_vectors_that_they_always_gave() {
-    let Some(store) = real() else { return };
+async fn the_real_weights_give_the_golden_vector() {
+    let Some(store) = real_store() else { return };
     let entry = Catalogue::builtin().find("minilm").unwrap();
     let queue = load_encoder(entry, &store, EncoderOptions::default()).await.unwrap();
     let texts = ["henry hub natural gas", "gas futures at Henry Hub", "wheat harvest in France"].map(str::to_owned);
@@ -136,20 +139,21 @@ async fn the_real_weights_give_the_vectors_that_they_always_gave() {
 const GOLDEN: [f32; 4] = [-0.0069172, -0.0096932, -0.0717, 0.0588149];
 
 #[tokio::test]
-async fn the_real_weights_agree_with_candles_own_network() {
-    let Some(store) = real() else { return };
+async fn the_packed_network_agrees_with_candle_on_the_real_weights() {
+    let Some(store) = real_store() else { return };
     let entry = Catalogue::builtin().find("minilm").unwrap();
     let config = store.with_file(entry, "config.json", Ok).await.unwrap();
     let text = String::from_utf8(config).unwrap();
     let config: Config = serde_json::from_str(&text).unwrap();
     let weights = store.with_file(entry, "model.safetensors", Ok).await.unwrap();
-    let tokens = store.with_file(entry, "tokenizer.json", |json| Tokens::from_bytes(&json, 256)).await.unwrap();
+    let tokenizer =
+        store.with_file(entry, "tokenizer.json", |json| TextTokenizer::from_bytes(&json, 256)).await.unwrap();
     let texts =
         ["gas", "Brent crude oil, daily spot price in US dollars per barrel", "an exchange-traded fund of utilities"];
-    let ids: Vec<Vec<u32>> = texts.iter().map(|text| tokens.prepare(text).unwrap().ids).collect();
+    let ids: Vec<Vec<u32>> = texts.iter().map(|text| tokenizer.prepare(text).unwrap().ids).collect();
     let batch: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-    let ours = Packed::load(&config, &weights).unwrap().run(&batch).unwrap();
-    let theirs = Reference::load(&text, &weights).unwrap().run(&batch).unwrap();
+    let ours = PackedNetwork::load(&config, &weights).unwrap().run(&batch).unwrap();
+    let theirs = ReferenceNetwork::load(&text, &weights).unwrap().run(&batch).unwrap();
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert!(cosine(ours, theirs) > 0.99999);
     }

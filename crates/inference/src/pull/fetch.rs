@@ -1,4 +1,4 @@
-//! HTTP: one client, patience with the first byte and with each one after it.
+//! The HTTP client of pulls, with a timeout for the start of a response and one between its chunks.
 
 use std::time::Duration;
 
@@ -7,50 +7,55 @@ use tokio::time::timeout;
 
 use super::{Progress, Sources};
 use crate::InferenceError;
-use crate::store::Incoming;
+use crate::store::TempFile;
 
-/// Why one source gave nothing, and how many bytes it had given by then.
+/// The failure of one source.
 pub(super) struct PullError {
-    kind: Kind,
+    cause: Cause,
+    /// Bytes downloaded before the failure.
     pub bytes: u64,
 }
 
-enum Kind {
-    /// The source's fault: try the next one.
+/// The cause of a failure. It decides whether the next source is tried.
+enum Cause {
+    /// The source failed. The next source is tried.
     Source(String),
-    /// The bytes are not the model's: try the next one, but say this if none helps.
+    /// The source sent a file with the wrong SHA-256. The next source is tried; if it fails too, the pull fails with
+    /// this.
     Mismatch(InferenceError),
-    /// Ours (a full disk, say): the next source would fail too.
+    /// This machine failed, for example because the disk is full. The pull fails: the next source would fail too.
     Local(InferenceError),
 }
 
 impl PullError {
+    /// A failure of the source. `reason` is a predicate, such as "did not answer".
     pub fn source(reason: impl Into<String>) -> Self {
-        Self { kind: Kind::Source(reason.into()), bytes: 0 }
+        Self { cause: Cause::Source(reason.into()), bytes: 0 }
     }
 
+    /// Adds bytes that were downloaded before.
     pub fn after(mut self, bytes: u64) -> Self {
         self.bytes += bytes;
         self
     }
 
-    /// Notes the failure for the final error; fails at once if no other source can help.
+    /// Logs the failure and records it for the final error. Fails if the next source would fail too.
     pub fn report(
         self,
-        who: &str,
-        tried: &mut Vec<String>,
+        source: &str,
+        failures: &mut Vec<String>,
         mismatch: &mut Option<InferenceError>,
     ) -> Result<(), InferenceError> {
-        match self.kind {
-            Kind::Source(reason) => tried.push(format!("{who} {reason}")),
-            Kind::Mismatch(error) => {
-                tried.push(format!("{who} sent other bytes: {error}"));
+        match self.cause {
+            Cause::Source(reason) => failures.push(format!("{source} {reason}")),
+            Cause::Mismatch(error) => {
+                failures.push(format!("{source} sent a wrong file: {error}"));
                 *mismatch = Some(error);
             }
-            Kind::Local(error) => return Err(error),
+            Cause::Local(error) => return Err(error),
         }
-        if let Some(last) = tried.last() {
-            tracing::warn!(reason = last, "a source of weights failed");
+        if let Some(last) = failures.last() {
+            tracing::warn!(reason = last, "download from a source of model files failed");
         }
         Ok(())
     }
@@ -58,14 +63,15 @@ impl PullError {
 
 impl From<InferenceError> for PullError {
     fn from(error: InferenceError) -> Self {
-        let kind = match error {
-            InferenceError::HashMismatch { .. } => Kind::Mismatch(error),
-            _ => Kind::Local(error),
+        let cause = match error {
+            InferenceError::HashMismatch { .. } => Cause::Mismatch(error),
+            _ => Cause::Local(error),
         };
-        Self { kind, bytes: 0 }
+        Self { cause, bytes: 0 }
     }
 }
 
+/// The HTTP client of a pull, with its timeout and its progress.
 pub(super) struct Fetcher<'a> {
     client: Client,
     stall: Duration,
@@ -74,17 +80,17 @@ pub(super) struct Fetcher<'a> {
 
 impl<'a> Fetcher<'a> {
     pub fn new(sources: &Sources, progress: &'a dyn Progress) -> Result<Self, InferenceError> {
-        // Fails if one is installed already, which is as good.
+        // Fails if a provider is installed already; that one is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .user_agent(concat!("carbon-ml/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(sources.stall)
             .build()
-            .map_err(|error| InferenceError::Broken(format!("the HTTP client cannot be built: {error}")))?;
+            .map_err(|error| InferenceError::Broken(format!("the HTTP client cannot be created: {error}")))?;
         Ok(Self { client, stall: sources.stall, progress })
     }
 
-    /// Asks for a page; an answer must begin within `patience`.
+    /// Sends a GET request. Fails unless a response with a success status starts within `patience`.
     pub async fn open(&self, url: &str, accept: Option<&str>, patience: Duration) -> Result<Response, PullError> {
         let mut request = self.client.get(url);
         if let Some(accept) = accept {
@@ -92,7 +98,7 @@ impl<'a> Fetcher<'a> {
         }
         let response = match timeout(patience, request.send()).await {
             Err(_) => return Err(PullError::source(format!("did not answer within {patience:?}"))),
-            Ok(Err(error)) => return Err(PullError::source(format!("cannot be reached ({})", cause(error)))),
+            Ok(Err(error)) => return Err(PullError::source(format!("cannot be reached ({})", root_cause(error)))),
             Ok(Ok(response)) => response,
         };
         if response.status().is_success() {
@@ -102,63 +108,66 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    /// Writes an answer's body to `incoming`. `size` is what it must be, where that is known.
+    /// Writes the body of a response to `target`. Fails if the body is shorter than `size`, if that is given. Stops
+    /// after `size` is exceeded; the caller's hash check then fails.
     pub async fn stream(
         &self,
         mut response: Response,
-        what: &str,
+        file: &str,
         size: Option<u64>,
-        incoming: &mut Incoming,
+        target: &mut TempFile,
     ) -> Result<(), PullError> {
-        self.progress.start(what, size.or(response.content_length()));
+        self.progress.start(file, size.or(response.content_length()));
         loop {
-            let so_far = incoming.written;
+            let so_far = target.written;
             let chunk = match timeout(self.stall, response.chunk()).await {
-                Err(_) => Err(format!("stood still for {:?} in {what}", self.stall)),
-                Ok(Err(error)) => Err(format!("broke off in {what} ({})", cause(error))),
+                Err(_) => Err(format!("sent no data of {file} for {:?}", self.stall)),
+                Ok(Err(error)) => Err(format!("closed the connection during {file} ({})", root_cause(error))),
                 Ok(Ok(chunk)) => Ok(chunk),
             };
             match chunk.map_err(|reason| PullError::source(reason).after(so_far))? {
                 None => break,
                 Some(chunk) => {
-                    incoming.write(&chunk)?;
+                    target.write(&chunk)?;
                     self.progress.advance(chunk.len() as u64);
                 }
             }
-            if size.is_some_and(|size| incoming.written > size) {
-                break; // Its hash cannot be right any more.
+            if size.is_some_and(|size| target.written > size) {
+                break; // The hash cannot match any more.
             }
         }
         if let Some(size) = size
-            && incoming.written < size
+            && target.written < size
         {
-            let reason = format!("sent {} of the {size} bytes of {what}", incoming.written);
-            return Err(PullError::source(reason).after(incoming.written));
+            let reason = format!("sent {} of the {size} bytes of {file}", target.written);
+            return Err(PullError::source(reason).after(target.written));
         }
-        self.progress.finish(what);
+        self.progress.finish(file);
         Ok(())
     }
 
-    /// The whole of a small answer.
+    /// Reads the body of a response as UTF-8, at most `limit` bytes.
     pub async fn text(&self, mut response: Response, limit: usize) -> Result<String, PullError> {
         let mut body = Vec::new();
         loop {
             match timeout(self.stall, response.chunk()).await {
-                Err(_) => return Err(PullError::source(format!("stood still for {:?}", self.stall))),
-                Ok(Err(error)) => return Err(PullError::source(format!("broke off ({})", cause(error)))),
+                Err(_) => return Err(PullError::source(format!("sent no data for {:?}", self.stall))),
+                Ok(Err(error)) => {
+                    return Err(PullError::source(format!("closed the connection ({})", root_cause(error))));
+                }
                 Ok(Ok(None)) => break,
                 Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
             }
             if body.len() > limit {
-                return Err(PullError::source(format!("sent a listing of more than {limit} bytes")));
+                return Err(PullError::source(format!("sent a project page of more than {limit} bytes")));
             }
         }
-        String::from_utf8(body).map_err(|_| PullError::source("sent a listing that is not UTF-8"))
+        String::from_utf8(body).map_err(|_| PullError::source("sent a project page that is not UTF-8"))
     }
 }
 
-/// The innermost reason, without the address: that may carry a password.
-fn cause(error: reqwest::Error) -> String {
+/// The innermost cause of an error, without the URL, which may contain a password.
+fn root_cause(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut innermost: &dyn std::error::Error = &error;
     while let Some(source) = innermost.source() {

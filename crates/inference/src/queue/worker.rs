@@ -1,4 +1,4 @@
-//! The threads that encode.
+//! The worker threads of a queue: each takes batches from the scheduler and runs the model.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Lane;
-use super::lanes::{Item, Shared};
+use super::scheduler::{QueuedText, Scheduler};
 use crate::encoder::Embedding;
 use crate::{EncoderOptions, InferenceError};
 
-/// Threads that take work of both lanes.
+/// Number of threads that take texts of both priority classes.
 pub(super) fn threads(options: &EncoderOptions) -> usize {
     match options.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -18,93 +18,103 @@ pub(super) fn threads(options: &EncoderOptions) -> usize {
     }
 }
 
-/// Starts the threads. One more serves the interactive lane alone: a query then shares the cores
-/// with the batches that run, and does not wait for one of them to end.
-pub(super) fn spawn(shared: &Arc<Shared>, label: Arc<str>, options: &EncoderOptions) -> Result<(), InferenceError> {
-    let wide = wide(threads(options))?;
+/// Starts the threads. One additional thread takes interactive texts only: a query shares the cores with the running
+/// batches and does not wait until one of them ends.
+pub(super) fn spawn(
+    scheduler: &Arc<Scheduler>,
+    label: Arc<str>,
+    options: &EncoderOptions,
+) -> Result<(), InferenceError> {
+    let all_cores = all_cores_pool(threads(options))?;
     for number in 0..=threads(options) {
-        let (shared, label, wide) = (shared.clone(), label.clone(), wide.clone());
+        let (scheduler, label, all_cores) = (scheduler.clone(), label.clone(), all_cores.clone());
         let interactive_only = number == 0;
         let name = if interactive_only { "encode-query".to_owned() } else { format!("encode-{number}") };
         std::thread::Builder::new()
             .name(name)
-            .spawn(move || work(&shared, &label, wide.as_deref(), interactive_only))
-            .map_err(|error| InferenceError::Broken(format!("no thread to encode on: {error}")))?;
+            .spawn(move || work(&scheduler, &label, all_cores.as_deref(), interactive_only))
+            .map_err(|error| InferenceError::Broken(format!("a worker thread cannot be started: {error}")))?;
     }
     Ok(())
 }
 
-/// All cores for one batch that is alone: it ends sooner, at some loss of throughput that nobody waits for.
-fn wide(threads: usize) -> Result<Option<Arc<rayon::ThreadPool>>, InferenceError> {
+/// A thread pool over all cores, for a batch that runs alone: it lowers latency and uses more CPU time. `None` if there
+/// is only one thread.
+fn all_cores_pool(threads: usize) -> Result<Option<Arc<rayon::ThreadPool>>, InferenceError> {
     if threads < 2 {
         return Ok(None);
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|at| format!("encode-wide-{at}"));
-    let pool = pool.build().map_err(|error| InferenceError::Broken(format!("no threads to encode on: {error}")))?;
+    let pool = pool.build().map_err(|error| {
+        InferenceError::Broken(format!("the thread pool of the encoder cannot be started: {error}"))
+    })?;
     Ok(Some(Arc::new(pool)))
 }
 
-fn work(shared: &Shared, label: &str, wide: Option<&rayon::ThreadPool>, interactive_only: bool) {
-    // The network's parallel loops run on this very thread: batches side by side keep the cores
-    // busier than one batch whose every step is divided.
+/// The loop of a worker thread; it ends when the queue is closed.
+fn work(scheduler: &Scheduler, label: &str, all_cores: Option<&rayon::ThreadPool>, interactive_only: bool) {
+    // The parallel loops of the network run on this thread only. Concurrent batches use the cores better than one batch
+    // whose loops are split.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
     if let Err(error) = &pool {
-        tracing::warn!(%error, "encoding shares the global thread pool");
+        tracing::warn!(%error, "worker thread has no pool of its own; encoding uses the global thread pool");
     }
     let batch_size = metrics::histogram!("batch_size_histogram", "model" => label.to_owned());
-    while let Some((lane, batch)) = shared.next_batch(interactive_only) {
+    while let Some((lane, batch)) = scheduler.next_batch(interactive_only) {
         let started = Instant::now();
         batch_size.record(batch.len() as f64);
         let texts = batch.len();
-        let alone = shared.begins_alone();
-        match wide {
-            Some(wide) if alone => wide.install(|| run(shared, batch)),
-            _ => run(shared, batch),
+        let alone = scheduler.begin_batch();
+        match all_cores {
+            Some(pool) if alone => pool.install(|| run(scheduler, batch)),
+            _ => run(scheduler, batch),
         }
-        shared.batch_ended();
+        scheduler.end_batch();
         let took = started.elapsed();
         if lane == Lane::Bulk {
-            shared.record(texts, took);
+            scheduler.record_duration(texts, took);
         }
         tracing::trace!(texts, lane = lane.as_str(), ms = took.as_secs_f64() * 1e3, "batch encoded");
     }
 }
 
-fn run(shared: &Shared, mut batch: Vec<Item>) {
-    let ids: Vec<&[u32]> = batch.iter().map(|item| item.prepared.ids.as_slice()).collect();
-    let result = guarded(|| {
-        fail::fail_point!("encoder::run", |what| Err(InferenceError::Broken(what.unwrap_or_default())));
-        shared.model.run(&ids)
+/// Runs the model on a batch and answers the calls of its texts.
+fn run(scheduler: &Scheduler, mut batch: Vec<QueuedText>) {
+    let ids: Vec<&[u32]> = batch.iter().map(|text| text.prepared.ids.as_slice()).collect();
+    let result = catch_panic(|| {
+        fail::fail_point!("encoder::run", |reason| Err(InferenceError::Broken(reason.unwrap_or_default())));
+        scheduler.model.run(&ids)
     });
     let result = result.unwrap_or_else(|panic| Err(InferenceError::Broken(panic)));
     match result {
         Ok(vectors) if vectors.len() == batch.len() => {
-            for (item, vector) in batch.into_iter().zip(vectors) {
-                let Item { prepared, index, job, _slot } = item;
+            for (text, vector) in batch.into_iter().zip(vectors) {
+                let QueuedText { prepared, index, call, _slot } = text;
                 drop(_slot);
-                job.finish(index, Embedding { vector, tokens: prepared.tokens, truncated: prepared.truncated });
+                call.finish_text(index, Embedding { vector, tokens: prepared.tokens, truncated: prepared.truncated });
             }
         }
         Ok(vectors) => {
-            let reason = format!("{} vectors for {} texts", vectors.len(), batch.len());
-            batch.iter().for_each(|item| item.job.fail(InferenceError::Broken(reason.clone())));
+            let reason = format!("the model returned {} vectors for {} texts", vectors.len(), batch.len());
+            batch.iter().for_each(|text| text.call.fail(InferenceError::Broken(reason.clone())));
         }
-        // Each text alone, so that one of them cannot fail those of other callers.
-        Err(_) if batch.len() > 1 => batch.drain(..).for_each(|item| run(shared, vec![item])),
+        // Retry each text alone: a text that fails must not fail the calls of other texts.
+        Err(_) if batch.len() > 1 => batch.drain(..).for_each(|text| run(scheduler, vec![text])),
         Err(error) => {
-            tracing::error!(%error, "encoding failed");
-            if let Some(item) = batch.pop() {
-                item.job.fail(error);
+            tracing::error!(%error, "encoding a text failed");
+            if let Some(text) = batch.pop() {
+                text.call.fail(error);
             }
         }
     }
 }
 
-/// Runs code of the model; its panic becomes an error, and the thread goes on.
-pub(super) fn guarded<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+/// Runs code of the model and converts a panic to an error, so that the thread continues.
+pub(super) fn catch_panic<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| format!("panicked: {}", message(panic.as_ref())))
 }
 
+/// The message of a panic.
 fn message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()

@@ -1,3 +1,3 @@
-//! Engines behind the trait.
+//! The engines that implement [`HybridIndex`](crate::HybridIndex).
 
 pub mod embedded;

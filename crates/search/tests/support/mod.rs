@@ -1,4 +1,4 @@
-//! What the tests of indexes share.
+//! Helpers of the index tests: documents, vectors, ops, and a writer that tracks the checkpoint.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::Duration;
@@ -29,17 +29,18 @@ pub fn key(tenant: &str, id: &str) -> EntityKey {
     EntityKey::parse(tenant, "instrument", id).unwrap()
 }
 
-/// A position of the source topic.
+/// The position at `offset` of the source topic, partition 0.
 pub fn source(offset: u64) -> Position {
     Position::new(TopicName::parse("ml.entity.changed.v1").unwrap(), 0, offset)
 }
 
-/// The checkpoint over the input topic.
+/// The checkpoint over the input topic, with `next` as the next offset of partition 0.
 pub fn input(next: u64) -> Positions {
     let topic = TopicName::parse("ml.embedding.generated.v1").unwrap();
     [(TopicPartition::new(topic, 0), next)].into_iter().collect()
 }
 
+/// The source positions after the op at `offset`.
 pub fn done(offset: u64) -> Positions {
     let mut positions = Positions::new();
     positions.advance_past(&source(offset));
@@ -58,7 +59,7 @@ pub fn document(tenant: &str, id: &str, text: &str, offset: u64) -> Document {
     }
 }
 
-/// A unit vector that the seed decides.
+/// A pseudo-random unit vector; equal seeds give equal vectors.
 pub fn vector(seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xdead_beef;
     let mut next = || {
@@ -78,22 +79,34 @@ pub fn delete(tenant: &str, id: &str, offset: u64) -> IndexOp {
     IndexOp::delete(key(tenant, id), source(offset))
 }
 
+/// Upserts of 3 documents of tenant `acme`.
+pub fn three_upserts() -> Vec<IndexOp> {
+    vec![
+        upsert("acme", "a", "natural gas price at the hub", 0),
+        upsert("acme", "b", "crude oil forward curve", 1),
+        upsert("acme", "c", "gas storage in winter, gas price spread", 2),
+    ]
+}
+
 fn seed_of(id: &str, text: &str) -> u64 {
     id.bytes().chain(text.bytes()).fold(7, |seed, b| seed.wrapping_mul(31).wrapping_add(u64::from(b)))
 }
 
-/// Feeds an index: keeps its checkpoint and waits until the view has what was applied.
+/// Applies batches to an index and tracks its checkpoint.
 pub struct Feed<'i> {
     pub index: &'i dyn HybridIndex,
+    /// The next input offset: the checkpoint.
     pub next: u64,
 }
 
 impl<'i> Feed<'i> {
+    /// Creates the generation of [`spec`].
     pub async fn new(index: &'i dyn HybridIndex) -> Feed<'i> {
         index.create(&spec()).await.unwrap();
         Feed { index, next: 0 }
     }
 
+    /// Applies a batch, with one input offset per op.
     pub async fn apply(&mut self, ops: Vec<IndexOp>) -> Result<Applied, IndexError> {
         let upto = self.next + ops.len() as u64;
         let applied = self.index.apply(&spec().id, "log", ops, &input(self.next), &input(upto)).await?;
@@ -101,6 +114,7 @@ impl<'i> Feed<'i> {
         Ok(applied)
     }
 
+    /// Applies a batch and waits until the view has reached the positions of its ops.
     pub async fn apply_and_see(&mut self, ops: Vec<IndexOp>) -> Applied {
         let mut sources = Positions::new();
         ops.iter().for_each(|op| sources.advance_past(&op.source));
@@ -111,6 +125,7 @@ impl<'i> Feed<'i> {
     }
 }
 
+/// A request for all documents, up to 100.
 pub fn request(query: &str, mode: Mode) -> SearchRequest {
     SearchRequest {
         query: query.into(),
@@ -121,21 +136,24 @@ pub fn request(query: &str, mode: Mode) -> SearchRequest {
     }
 }
 
+/// Runs a search with a query vector derived from the query's text.
 pub async fn find(index: &dyn HybridIndex, tenant: &str, request: &SearchRequest) -> SearchResults {
     let plan = request.plan().unwrap();
     let query = Some(vector(seed_of("", &request.query)));
     search(index, &spec().id, &scope(tenant), &plan, query).await.unwrap()
 }
 
+/// The ids of the results, best first.
 pub async fn found_ids(index: &dyn HybridIndex, tenant: &str, request: &SearchRequest) -> Vec<String> {
     find(index, tenant, request).await.results.into_iter().map(|result| result.entity_id).collect()
 }
 
+/// A hybrid request with a filter.
 pub fn with_filter(filter: Filter) -> SearchRequest {
     SearchRequest { filter, ..request("gas price", Mode::Hybrid) }
 }
 
-/// (id, score) of every result of several queries in every mode and fusion.
+/// The (id, score) lists of each query in every mode and fusion.
 pub async fn rankings(index: &dyn HybridIndex, tenant: &str, queries: &[&str]) -> Vec<Vec<(String, f32)>> {
     let mut all = Vec::new();
     for query in queries {
@@ -153,6 +171,7 @@ pub async fn rankings(index: &dyn HybridIndex, tenant: &str, queries: &[&str]) -
     all
 }
 
+/// Asserts that the rankings have the same ids in the same order, and scores that differ by at most 1e-5.
 pub fn assert_same(a: &[Vec<(String, f32)>], b: &[Vec<(String, f32)>]) {
     assert_eq!(a.len(), b.len());
     for (a, b) in a.iter().zip(b) {
@@ -171,7 +190,7 @@ const WORDS: [&str; 24] = [
     "stress", "the", "of", "winter", "summer", "spread", "option", "hedge", "NG_HH", "coal", "carbon", "backtest",
 ];
 
-/// A text that the seed decides, of 3 to 40 words.
+/// A pseudo-random text of 3 to 40 words; equal seeds give equal texts.
 pub fn text(seed: u64) -> String {
     let mut state = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut next = |below: u64| {

@@ -1,6 +1,6 @@
-//! tantivy's directory without waiting for the disk. What it holds is derived from the rows and
-//! checked by checksum when it is opened, so a loss of power costs at most that it is made anew;
-//! syncing each file of each commit would cost read-your-writes tens of milliseconds.
+//! A tantivy directory that does not fsync. The files are derived from the rows and verified by checksum when they are
+//! opened, so the index is rebuilt after a loss of power if necessary. An fsync of each file would add tens of
+//! milliseconds to each commit, and so to read-your-writes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -13,6 +13,7 @@ use tantivy::directory::{
     WatchHandle, WritePtr,
 };
 
+/// A directory that reads like tantivy's `MmapDirectory` and writes without fsync.
 #[derive(Clone, Debug)]
 pub(super) struct UnsyncedDirectory {
     root: PathBuf,
@@ -25,9 +26,10 @@ impl UnsyncedDirectory {
     }
 }
 
-struct Writer(File);
+/// A file whose `terminate` flushes and does not fsync.
+struct UnsyncedFile(File);
 
-impl Write for Writer {
+impl Write for UnsyncedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes)
     }
@@ -36,7 +38,7 @@ impl Write for Writer {
     }
 }
 
-impl TerminatingWrite for Writer {
+impl TerminatingWrite for UnsyncedFile {
     fn terminate_ref(&mut self, _: AntiCallToken) -> io::Result<()> {
         self.0.flush()
     }
@@ -49,13 +51,13 @@ impl Directory for UnsyncedDirectory {
             ErrorKind::AlreadyExists => OpenWriteError::FileAlreadyExists(path.to_owned()),
             _ => OpenWriteError::IoError { io_error: Arc::new(error), filepath: path.to_owned() },
         })?;
-        Ok(BufWriter::new(Box::new(Writer(file))))
+        Ok(BufWriter::new(Box::new(UnsyncedFile(file))))
     }
 
     fn atomic_write(&self, path: &Path, data: &[u8]) -> io::Result<()> {
-        let beside = self.root.join(path).with_extension("new");
-        std::fs::write(&beside, data)?;
-        std::fs::rename(beside, self.root.join(path))
+        let temporary = self.root.join(path).with_extension("new");
+        std::fs::write(&temporary, data)?;
+        std::fs::rename(temporary, self.root.join(path))
     }
 
     fn sync_directory(&self) -> io::Result<()> {

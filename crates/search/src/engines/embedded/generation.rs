@@ -1,4 +1,4 @@
-//! One generation: its file of rows, its view, and the way from a batch to both.
+//! An open generation: `rows.db`, the committer thread, and the application of batches.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -8,46 +8,53 @@ use std::thread::JoinHandle;
 use carbon_core::Positions;
 use carbon_store::{Durability, SqliteNamespace, StoreError};
 
-use super::batch::{Batch, Incoming};
-use super::committer::{self, Shared, State};
+use super::committer::{self, CommittedRows, Shared};
 use super::lexical::Change;
-use super::{load, mend, rows, schema};
+use super::write_set::{PreparedOp, WriteSet};
+use super::{load, repair, schema, write};
 use crate::error::IndexError;
 use crate::index::{Applied, GenerationSpec};
 use crate::types::{IndexOp, deduplicate};
 
-/// Larger batches are prepared on a thread that may block.
+/// Maximum number of ops that are prepared on the async thread. Larger batches are prepared on a blocking thread.
 const SMALL_BATCH: usize = 16;
 
+/// An open generation.
 pub(super) struct Generation {
     pub spec: GenerationSpec,
+    /// `rows.db`.
     pub space: SqliteNamespace,
     pub shared: Arc<Shared>,
-    /// What had to be mended when it was opened.
+    /// Descriptions of the repairs made at the opening.
     pub repairs: Vec<String>,
-    writer: tokio::sync::Mutex<Writer>,
-    committer: Mutex<Option<Committer>>,
+    writer: tokio::sync::Mutex<WriterState>,
+    committer: Mutex<Option<CommitterThread>>,
 }
 
-struct Writer {
+/// The state of the only writer of `rows.db`.
+struct WriterState {
+    /// The first unused row number.
     next_number: u64,
+    /// Upper bound of the number of tombstones. While it is 0, no batch queries them.
     tombstones: u64,
-    /// A commit was begun, and how it ended is not known.
+    /// True if a commit was started and its outcome is unknown, because its future was dropped or it failed.
     uncertain: bool,
 }
 
-struct Committer {
+/// The committer thread and the channel that wakes it.
+struct CommitterThread {
     wake: SyncSender<()>,
     thread: JoinHandle<()>,
 }
 
+/// Maps an I/O error to an [`IndexError`] with its path.
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> IndexError {
     let path = path.display().to_string();
     move |source| IndexError::Io { path, source }
 }
 
-/// Whether the file is no database at all any more, so that it can only be thrown away.
-fn is_ruined(error: &IndexError) -> bool {
+/// True if the error says that `rows.db` is corrupt or is not a database. The only way out is to delete it.
+fn is_corrupt(error: &IndexError) -> bool {
     let sql = match error {
         IndexError::Store(StoreError::Corrupt(_)) => return true,
         IndexError::Store(StoreError::Sql(sql) | StoreError::Open { source: sql, .. }) => sql,
@@ -59,51 +66,59 @@ fn is_ruined(error: &IndexError) -> bool {
 }
 
 impl Generation {
+    /// Opens or creates a generation. Deletes it first if `rows.db` is corrupt, and repairs the tantivy directory.
     pub async fn open(folder: &Path, spec: &GenerationSpec) -> Result<Self, IndexError> {
         let opened = match Self::open_rows(folder, spec).await {
-            Err(error) if is_ruined(&error) => {
+            Err(error) if is_corrupt(&error) => {
                 std::fs::remove_dir_all(folder).map_err(io(folder))?;
                 let (space, mut loaded) = Self::open_rows(folder, spec).await?;
-                loaded.repairs.push(format!("the rows could not be read ({error}); the generation begins anew"));
+                loaded
+                    .repairs
+                    .push(format!("rows.db is corrupt ({error}) and was deleted; the generation starts empty"));
                 (space, loaded)
             }
             other => other?,
         };
         let (space, loaded) = opened;
-        let (texts, data, incarnation) = (folder.join("tantivy"), loaded.data.clone(), loaded.incarnation);
-        let opened = blocking(move || mend::open(&texts, incarnation, &data)).await??;
+        let (tantivy, table, incarnation) = (folder.join("tantivy"), loaded.table.clone(), loaded.incarnation);
+        let opened = blocking(move || repair::open(&tantivy, incarnation, &table)).await??;
         if opened.incarnation != loaded.incarnation {
             load::write_incarnation(&space, opened.incarnation).await?;
         }
         let repairs = [loaded.repairs, opened.repairs].concat();
         for repair in &repairs {
-            tracing::warn!(generation = %spec.id, repair, "index was mended");
+            tracing::warn!(generation = %spec.id, repair, "index was repaired");
         }
-        let state = State { data: loaded.data, changes: Vec::new(), incarnation: opened.incarnation, compare: false };
+        let state =
+            CommittedRows { table: loaded.table, changes: Vec::new(), incarnation: opened.incarnation, compare: false };
         let shared = Arc::new(Shared::new(spec.id.to_string(), folder.join("tantivy"), state, opened.view));
         let (wake, woken) = sync_channel(1);
-        let (of_thread, lexical) = (Arc::clone(&shared), opened.lexical);
+        let (thread_shared, lexical) = (Arc::clone(&shared), opened.lexical);
         let thread = std::thread::Builder::new()
             .name("index-committer".to_owned())
-            .spawn(move || committer::run(&of_thread, lexical, &woken))
+            .spawn(move || committer::run(&thread_shared, lexical, &woken))
             .map_err(io(folder))?;
         Ok(Self {
             spec: spec.clone(),
             space,
             shared,
             repairs,
-            writer: tokio::sync::Mutex::new(Writer {
+            writer: tokio::sync::Mutex::new(WriterState {
                 next_number: loaded.next_number,
                 tombstones: loaded.tombstones,
                 uncertain: false,
             }),
-            committer: Mutex::new(Some(Committer { wake, thread })),
+            committer: Mutex::new(Some(CommitterThread { wake, thread })),
         })
     }
 
-    async fn open_rows(folder: &Path, spec: &GenerationSpec) -> Result<(SqliteNamespace, load::Loaded), IndexError> {
+    /// Opens `rows.db` and loads it.
+    async fn open_rows(
+        folder: &Path,
+        spec: &GenerationSpec,
+    ) -> Result<(SqliteNamespace, load::LoadedRows), IndexError> {
         let file: PathBuf = folder.join("rows.db");
-        let space = SqliteNamespace::open(&file, Durability::Derived, schema::LAYOUT, schema::DDL).await?;
+        let space = SqliteNamespace::open(&file, Durability::Derived, schema::LAYOUT_VERSION, schema::DDL).await?;
         match load::load(&space, spec).await {
             Ok(loaded) => Ok((space, loaded)),
             Err(error) => {
@@ -113,6 +128,7 @@ impl Generation {
         }
     }
 
+    /// Applies a batch: commits its rows with the checkpoint, and passes the changes to the committer.
     pub async fn apply(
         &self,
         log: &str,
@@ -120,36 +136,34 @@ impl Generation {
         from: &Positions,
         upto: &Positions,
     ) -> Result<Applied, IndexError> {
-        let sources = self.check(&ops)?;
-        let prepare = move || deduplicate(ops).into_iter().map(Incoming::of).collect::<Vec<_>>();
-        let incoming = if sources.1 <= SMALL_BATCH { prepare() } else { blocking(prepare).await? };
-        let sources = sources.0;
+        let (sources, count) = self.validate(&ops)?;
+        let prepare = move || deduplicate(ops).into_iter().map(PreparedOp::of).collect::<Vec<_>>();
+        let prepared = if count <= SMALL_BATCH { prepare() } else { blocking(prepare).await? };
 
         let mut writer = self.writer.lock().await;
         if writer.uncertain {
-            self.settle(&mut writer).await?;
+            self.resolve_uncertain_commit(&mut writer).await?;
         }
-        let mut tables = self.space.begin_at(log, from, upto).await?;
+        let mut transaction = self.space.begin_at(log, from, upto).await?;
         let tombstones = if writer.tombstones > 0 {
-            rows::tombstones(tables.connection(), incoming.iter().map(|op| &op.key)).await?
+            write::tombstones(transaction.connection(), prepared.iter().map(|op| &op.key)).await?
         } else {
             Default::default()
         };
-        let batch = Batch::fold(&self.shared.state().data, &tombstones, writer.next_number, incoming)?;
-        rows::write(tables.connection(), &batch, &sources).await?;
+        let write_set = WriteSet::fold(&self.shared.state().table, &tombstones, writer.next_number, prepared)?;
+        write::write(transaction.connection(), &write_set, &sources).await?;
         writer.uncertain = true;
-        tables.commit().await?;
+        transaction.commit().await?;
         writer.uncertain = false;
-        writer.next_number = batch.next_number;
-        writer.tombstones += batch.removals.len() as u64;
-        let applied = batch.applied;
-        self.take(batch, &sources);
+        writer.next_number = write_set.next_number;
+        writer.tombstones += write_set.deletes.len() as u64;
+        let applied = write_set.applied;
+        self.publish(write_set, &sources);
         Ok(applied)
     }
 
-    /// Refuses what cannot be indexed; otherwise the positions that the ops have reached, and
-    /// how many they are.
-    fn check(&self, ops: &[IndexOp]) -> Result<(Positions, usize), IndexError> {
+    /// Fails if a vector is invalid. Returns the source positions past the ops, and the number of ops.
+    fn validate(&self, ops: &[IndexOp]) -> Result<(Positions, usize), IndexError> {
         let mut sources = Positions::new();
         for op in ops {
             if let crate::types::OpKind::Upsert { document, vector } = &op.kind {
@@ -161,42 +175,44 @@ impl Generation {
         Ok((sources, ops.len()))
     }
 
-    /// Brings the rows in memory to what was committed, and wakes the committer.
-    fn take(&self, batch: Batch, sources: &Positions) {
+    /// Applies a committed batch to the rows in memory, and wakes the committer.
+    fn publish(&self, write_set: WriteSet, sources: &Positions) {
         let mut state = self.shared.state();
-        if batch.changes_rows() {
-            state.data.sequence = batch.sequence;
-        } else if state.data.sources.covers(sources) {
+        if write_set.changes_rows() {
+            state.table.sequence = write_set.sequence;
+        } else if state.table.sources.covers(sources) {
             return;
         }
-        state.data.sources.merge(sources);
-        for number in batch.removals.iter().filter_map(|removal| removal.number) {
-            state.data.remove(number);
+        state.table.sources.merge(sources);
+        for number in write_set.deletes.iter().filter_map(|delete| delete.number) {
+            state.table.remove(number);
             state.changes.push(Change::Remove(number));
         }
-        for put in batch.puts {
-            state.data.put(put.number, Arc::clone(&put.row));
-            state.changes.push(Change::Put(put.number, put.row));
+        for upsert in write_set.upserts {
+            state.table.put(upsert.number, Arc::clone(&upsert.row));
+            state.changes.push(Change::Put(upsert.number, upsert.row));
         }
         drop(state);
         self.wake();
     }
 
+    /// Wakes the committer, if it is not stopped.
     fn wake(&self) {
         let committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(committer) = committer.as_ref() {
-            // Full means that it is about to wake anyway.
+            // A full channel means that a wake-up is pending.
             let _ = committer.wake.try_send(());
         }
     }
 
-    /// After a commit whose end is not known: what the file says counts.
-    async fn settle(&self, writer: &mut Writer) -> Result<(), IndexError> {
-        if load::sequence(&self.space).await? != self.shared.state().data.sequence {
+    /// Finds out whether the uncertain commit succeeded. If so, loads the rows from `rows.db` and makes the committer
+    /// compare tantivy with them.
+    async fn resolve_uncertain_commit(&self, writer: &mut WriterState) -> Result<(), IndexError> {
+        if load::sequence(&self.space).await? != self.shared.state().table.sequence {
             let loaded = load::load(&self.space, &self.spec).await?;
             (writer.next_number, writer.tombstones) = (loaded.next_number, loaded.tombstones);
             let mut state = self.shared.state();
-            state.data = loaded.data;
+            state.table = loaded.table;
             state.changes.clear();
             state.compare = true;
             drop(state);
@@ -206,7 +222,7 @@ impl Generation {
         Ok(())
     }
 
-    /// Commits what is under way and lets go of all files.
+    /// Stops the committer, which commits the pending changes first, and closes all files.
     pub async fn close(&self) -> Result<(), IndexError> {
         if let Some(stopped) = self.stop() {
             blocking(move || stopped.join().is_ok()).await?;
@@ -215,23 +231,24 @@ impl Generation {
         Ok(())
     }
 
+    /// Tells the committer to stop and returns its thread; `None` if it was stopped before.
     fn stop(&self) -> Option<JoinHandle<()>> {
         let mut committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner);
-        // The thread ends when the sender is gone.
+        // Dropping the sender ends the thread.
         committer.take().map(|committer| committer.thread)
     }
 }
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        // So that the directory's lock is free when this returns.
+        // Releases the lock of the tantivy directory before this returns.
         if let Some(thread) = self.stop() {
             let _ = thread.join();
         }
     }
 }
 
-/// Runs what may block off the async threads.
+/// Runs blocking work on a thread of the blocking pool. Fails with [`IndexError::Thread`] if it panics.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, IndexError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| IndexError::Thread(error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! Reading `rows.db`: all of it at the opening, pages of it for verification.
+//! Reads `rows.db`: all rows when a generation is opened, pages of rows for verification.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,31 +10,36 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
-use super::data::{Data, Row};
-use super::rows::position;
+use super::row_table::{Row, RowTable};
 use super::schema::COLUMNS;
 use super::vectors::normalised;
+use super::write::position;
 use crate::error::IndexError;
 use crate::index::{GenerationSpec, StoredRow};
 use crate::types::Document;
 
-/// So many ranges of rows are read at the same time.
+/// Number of ranges of row numbers that are read concurrently.
 const RANGES: i64 = 3;
 
-pub(super) struct Loaded {
-    pub data: Data,
+/// The content of `rows.db`.
+pub(super) struct LoadedRows {
+    pub table: RowTable,
     pub incarnation: Uuid,
+    /// The first unused row number.
     pub next_number: u64,
+    /// Number of tombstones.
     pub tombstones: u64,
+    /// Descriptions of the repairs.
     pub repairs: Vec<String>,
 }
 
-fn corrupt(what: impl ToString) -> StoreError {
-    StoreError::Corrupt(what.to_string())
+fn corrupt(reason: impl ToString) -> StoreError {
+    StoreError::Corrupt(reason.to_string())
 }
 
-/// Reads all; a new file is first given its incarnation.
-pub(super) async fn load(space: &SqliteNamespace, spec: &GenerationSpec) -> Result<Loaded, IndexError> {
+/// Loads the file. A new file first gets an incarnation, model and dimension. Fails with [`IndexError::Spec`] if the
+/// file has another model or dimension.
+pub(super) async fn load(space: &SqliteNamespace, spec: &GenerationSpec) -> Result<LoadedRows, IndexError> {
     let mut tables = space.begin().await?;
     sqlx::query("INSERT INTO meta (id, incarnation, sequence, model, dimension) VALUES (1, $1, 0, $2, $3) ON CONFLICT DO NOTHING")
         .bind(Uuid::new_v4().to_string())
@@ -53,31 +58,33 @@ pub(super) async fn load(space: &SqliteNamespace, spec: &GenerationSpec) -> Resu
     }
     let incarnation = meta.try_get::<String, _>(0)?.parse().map_err(corrupt)?;
 
-    let mut data = Data::new(spec.dimension);
-    data.sequence = meta.try_get::<i64, _>(1)? as u64;
-    data.sources = sources(space).await?;
+    let mut table = RowTable::new(spec.dimension);
+    table.sequence = meta.try_get::<i64, _>(1)? as u64;
+    table.sources = sources(space).await?;
     let last: i64 =
         sqlx::query_scalar("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'entity_row'), 0)")
             .fetch_one(readers)
             .await?;
-    read_rows(space, spec.dimension, last, &mut data).await?;
+    read_rows(space, spec.dimension, last, &mut table).await?;
     let tombstones: i64 = sqlx::query_scalar("SELECT count(*) FROM tombstone").fetch_one(readers).await?;
-    let repairs = check_counts(space, &data).await?;
-    Ok(Loaded { data, incarnation, next_number: last as u64 + 1, tombstones: tombstones as u64, repairs })
+    let repairs = check_counts(space, &table).await?;
+    Ok(LoadedRows { table, incarnation, next_number: last as u64 + 1, tombstones: tombstones as u64, repairs })
 }
 
+/// Replaces the incarnation.
 pub(super) async fn write_incarnation(space: &SqliteNamespace, incarnation: Uuid) -> Result<(), IndexError> {
     let mut tables = space.begin().await?;
     sqlx::query("UPDATE meta SET incarnation = $1").bind(incarnation.to_string()).execute(tables.connection()).await?;
     Ok(tables.commit().await?)
 }
 
-/// What was written last, to be compared after a commit whose outcome is not known.
+/// Reads the sequence of the last transaction that changed a row.
 pub(super) async fn sequence(space: &SqliteNamespace) -> Result<u64, IndexError> {
     let sequence: i64 = sqlx::query_scalar("SELECT sequence FROM meta").fetch_one(space.readers()).await?;
     Ok(sequence as u64)
 }
 
+/// Reads the source positions.
 async fn sources(space: &SqliteNamespace) -> Result<Positions, IndexError> {
     let mut positions = Positions::new();
     for row in sqlx::query("SELECT topic, partition, next FROM source").fetch_all(space.readers()).await? {
@@ -87,7 +94,13 @@ async fn sources(space: &SqliteNamespace) -> Result<Positions, IndexError> {
     Ok(positions)
 }
 
-async fn read_rows(space: &SqliteNamespace, dimension: usize, last: i64, data: &mut Data) -> Result<(), IndexError> {
+/// Reads the rows with numbers up to `last` into `table`.
+async fn read_rows(
+    space: &SqliteNamespace,
+    dimension: usize,
+    last: i64,
+    table: &mut RowTable,
+) -> Result<(), IndexError> {
     let step = last / RANGES + 1;
     let ranges = (0..RANGES).map(|n| {
         let pool = space.readers().clone();
@@ -106,12 +119,13 @@ async fn read_rows(space: &SqliteNamespace, dimension: usize, last: i64, data: &
         let rows = range.await.map_err(|error| IndexError::Thread(error.to_string()))??;
         for (number, stored, sequence, tokens) in rows {
             let vector = normalised(stored.vector).into_boxed_slice();
-            data.put(number, Arc::new(Row { document: Arc::new(stored.document), vector, sequence, tokens }));
+            table.put(number, Arc::new(Row { document: Arc::new(stored.document), vector, sequence, tokens }));
         }
     }
     Ok(())
 }
 
+/// Returns row number, row, sequence and number of terms.
 fn decode(row: &SqliteRow, dimension: usize) -> Result<(u32, StoredRow, u64, u32), IndexError> {
     let number: i64 = row.try_get(0)?;
     let stored = decode_stored(row)?;
@@ -123,6 +137,7 @@ fn decode(row: &SqliteRow, dimension: usize) -> Result<(u32, StoredRow, u64, u32
     Ok((number, stored, row.try_get::<i64, _>(16)? as u64, tokens))
 }
 
+/// Decodes the columns of a row. A metadata value of null is NaN.
 fn decode_stored(row: &SqliteRow) -> Result<StoredRow, IndexError> {
     let key = EntityKey::parse(row.try_get(1)?, row.try_get(2)?, row.try_get(3)?).map_err(corrupt)?;
     let metadata: BTreeMap<String, Option<MetadataValue>> = serde_json::from_str(row.try_get(5)?).map_err(corrupt)?;
@@ -146,8 +161,9 @@ fn decode_stored(row: &SqliteRow) -> Result<StoredRow, IndexError> {
     Ok(StoredRow { document, vector })
 }
 
-/// The counts are those of the rows, or it is said that they were not.
-async fn check_counts(space: &SqliteNamespace, data: &Data) -> Result<Vec<String>, IndexError> {
+/// Compares the stored tenant counts with the rows. If they differ, writes the counts of the rows and returns a
+/// description of the repair.
+async fn check_counts(space: &SqliteNamespace, table: &RowTable) -> Result<Vec<String>, IndexError> {
     let mut stored = BTreeMap::new();
     for row in sqlx::query("SELECT tenant, documents, tokens FROM tenant").fetch_all(space.readers()).await? {
         let counts: (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
@@ -155,11 +171,8 @@ async fn check_counts(space: &SqliteNamespace, data: &Data) -> Result<Vec<String
             stored.insert(row.try_get::<String, _>(0)?, (counts.0 as u64, counts.1 as u64));
         }
     }
-    let counted: BTreeMap<String, (u64, u64)> = data
-        .tenants
-        .iter()
-        .map(|(tenant, of_tenant)| (tenant.to_string(), (of_tenant.documents(), of_tenant.tokens)))
-        .collect();
+    let counted: BTreeMap<String, (u64, u64)> =
+        table.tenants.iter().map(|(tenant, rows)| (tenant.to_string(), (rows.documents(), rows.tokens))).collect();
     if stored == counted {
         return Ok(Vec::new());
     }
@@ -174,10 +187,10 @@ async fn check_counts(space: &SqliteNamespace, data: &Data) -> Result<Vec<String
             .await?;
     }
     tables.commit().await?;
-    Ok(vec!["the tenants' counts were not those of the rows, and were counted again".to_owned()])
+    Ok(vec!["the document and token counts of the tenants differed from the rows and were recomputed".to_owned()])
 }
 
-/// Rows in key order, after `after`.
+/// At most `limit` rows with keys greater than `after`, in key order.
 pub(super) async fn scroll(
     space: &SqliteNamespace,
     after: Option<&EntityKey>,
@@ -187,7 +200,7 @@ pub(super) async fn scroll(
         "SELECT {COLUMNS} FROM entity_row WHERE (tenant, entity_type, entity_id) > ($1, $2, $3)
          ORDER BY tenant, entity_type, entity_id LIMIT $4"
     );
-    // Nothing sorts before three empty strings, and no key is that.
+    // Every key sorts after three empty strings.
     let after =
         after.map_or(("", "", ""), |key| (key.tenant.as_str(), key.entity_type.as_str(), key.entity_id.as_str()));
     let rows = sqlx::query(AssertSqlSafe(sql))

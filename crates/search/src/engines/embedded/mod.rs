@@ -1,22 +1,23 @@
-//! The embedded engine: a SQLite file of rows and a tantivy directory for each generation, and
-//! vectors scanned exactly in memory.
+//! The embedded engine. Each generation is a SQLite file of rows (`rows.db`, the source of truth of the generation) and
+//! a tantivy directory derived from them. Vectors are scanned in memory: all rows by int8 codes, the best of them by
+//! f32.
 
-mod batch;
-mod best;
 mod bm25;
 mod committer;
-mod data;
 mod directory;
 mod generation;
 mod lexical;
 mod load;
-mod mend;
 mod query;
-mod rows;
+mod repair;
+mod row_table;
 mod schema;
 mod tokenizer;
+mod top_k;
 mod vectors;
 mod view;
+mod write;
+mod write_set;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -27,38 +28,38 @@ use carbon_core::{EntityKey, GenerationId, Positions, TenantScope};
 use carbon_store::Checkpoint;
 use tokio::time::Instant;
 
-use self::data::{Row, Tenant};
 use self::generation::{Generation, blocking};
+use self::row_table::{Row, TenantRows};
 use self::view::View;
 use crate::error::IndexError;
-use crate::index::{Applied, GenerationSpec, HybridIndex, Retrieval, Retrieved, Stats, StoredRow};
+use crate::index::{Applied, Candidates, GenerationSpec, HybridIndex, Retrieval, Stats, StoredRow};
 use crate::types::{Document, IndexOp};
 
-/// Generations as folders below one root.
+/// The embedded index: one folder per generation under one root folder.
 pub struct EmbeddedIndex {
     root: PathBuf,
     open: RwLock<HashMap<GenerationId, Arc<Generation>>>,
-    /// Held by whoever opens, closes or removes a generation.
+    /// Held while a generation is opened, closed or removed.
     changing: tokio::sync::Mutex<()>,
 }
 
 impl EmbeddedIndex {
-    /// Opens nothing yet; [`HybridIndex::create`] does.
+    /// An index without open generations. [`HybridIndex::create`] opens them.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), open: RwLock::default(), changing: tokio::sync::Mutex::default() }
     }
 
-    /// What had to be mended when the generation was opened.
+    /// Descriptions of the repairs made when the generation was opened; empty if none was necessary.
     pub fn repairs(&self, generation: &GenerationId) -> Result<Vec<String>, IndexError> {
         Ok(self.generation(generation)?.repairs.clone())
     }
 
-    /// Whether the generation's file is still the one that was opened.
+    /// Fails if the generation's `rows.db` is not the file that was opened: it was deleted or replaced.
     pub fn check(&self, generation: &GenerationId) -> Result<(), IndexError> {
         Ok(self.generation(generation)?.space.check()?)
     }
 
-    /// Commits what is under way in one generation and lets go of its files.
+    /// Commits the pending changes of one generation and closes its files.
     pub async fn close_generation(&self, generation: &GenerationId) -> Result<(), IndexError> {
         let _changing = self.changing.lock().await;
         let closed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(generation);
@@ -68,7 +69,7 @@ impl EmbeddedIndex {
         }
     }
 
-    /// Commits what is under way and lets go of all files.
+    /// Commits the pending changes of all generations and closes their files.
     pub async fn close(&self) -> Result<(), IndexError> {
         let _changing = self.changing.lock().await;
         let open = std::mem::take(&mut *self.open.write().unwrap_or_else(PoisonError::into_inner));
@@ -96,7 +97,7 @@ impl EmbeddedIndex {
         if key.tenant != *scope.tenant() {
             return Ok(None);
         }
-        Ok(view.data.find(key).and_then(|number| view.data.row(number)).cloned())
+        Ok(view.table.find(key).and_then(|number| view.table.row(number)).cloned())
     }
 
     fn insert(&self, generation: Generation) {
@@ -104,7 +105,7 @@ impl EmbeddedIndex {
         open.insert(generation.spec.id.clone(), Arc::new(generation));
     }
 
-    /// Closes a generation, if it is open, and removes its folder.
+    /// Closes a generation if it is open, and deletes its folder.
     async fn remove(&self, id: &GenerationId) -> Result<(), IndexError> {
         let closed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         if let Some(generation) = closed {
@@ -120,15 +121,15 @@ impl EmbeddedIndex {
     }
 }
 
-/// The names below the root that hold an index; other read models have folders there too.
-fn folders(root: &Path) -> Vec<GenerationId> {
+/// The generations with an index folder under `root`. Other read models also have folders there.
+fn index_folders(root: &Path) -> Vec<GenerationId> {
     let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
     let is_index = |path: &Path| path.join("rows.db").exists() && path.join("tantivy").exists();
     let names = entries.flatten().filter(|entry| is_index(&entry.path()));
     names.filter_map(|entry| GenerationId::parse(&entry.file_name().to_string_lossy()).ok()).collect()
 }
 
-fn count(stats: &mut Stats, tenant: &Tenant) {
+fn add_counts(stats: &mut Stats, tenant: &TenantRows) {
     stats.total += tenant.documents();
     for (name, rows) in &tenant.types {
         *stats.by_entity_type.entry(name.clone()).or_default() += rows.len();
@@ -154,7 +155,7 @@ impl HybridIndex for EmbeddedIndex {
     }
 
     async fn list(&self) -> Result<Vec<GenerationId>, IndexError> {
-        let mut ids = folders(&self.root);
+        let mut ids = index_folders(&self.root);
         ids.extend(self.open.read().unwrap_or_else(PoisonError::into_inner).keys().cloned());
         ids.sort();
         ids.dedup();
@@ -175,7 +176,7 @@ impl HybridIndex for EmbeddedIndex {
     ) -> Result<Applied, IndexError> {
         let generation = self.generation(generation)?;
         let (log, from, upto) = (log.to_owned(), from.clone(), upto.clone());
-        // On a task of its own: a caller that goes away must not leave it half done.
+        // In its own task: if the caller is cancelled, the batch still completes.
         let applied = tokio::spawn(async move { generation.apply(&log, ops, &from, &upto).await });
         applied.await.map_err(|error| IndexError::Thread(error.to_string()))?
     }
@@ -185,7 +186,7 @@ impl HybridIndex for EmbeddedIndex {
         generation: &GenerationId,
         scope: &TenantScope,
         retrieval: &Retrieval,
-    ) -> Result<Retrieved, IndexError> {
+    ) -> Result<Candidates, IndexError> {
         let view = self.view(generation)?;
         let (tenant, retrieval) = (scope.tenant().clone(), retrieval.clone());
         blocking(move || query::run(&view, &tenant, &retrieval)).await?
@@ -214,13 +215,13 @@ impl HybridIndex for EmbeddedIndex {
         let mut stats = Stats::default();
         match scope {
             Some(scope) => {
-                if let Some(tenant) = view.data.tenants.get(scope.tenant()) {
-                    count(&mut stats, tenant);
+                if let Some(tenant) = view.table.tenants.get(scope.tenant()) {
+                    add_counts(&mut stats, tenant);
                 }
             }
             None => {
-                for (id, tenant) in &view.data.tenants {
-                    count(&mut stats, tenant);
+                for (id, tenant) in &view.table.tenants {
+                    add_counts(&mut stats, tenant);
                     stats.by_tenant.insert(id.clone(), tenant.documents());
                 }
             }
@@ -238,11 +239,11 @@ impl HybridIndex for EmbeddedIndex {
     }
 
     async fn view_positions(&self, generation: &GenerationId) -> Result<Positions, IndexError> {
-        Ok(self.view(generation)?.data.sources.clone())
+        Ok(self.view(generation)?.table.sources.clone())
     }
 
     async fn source_positions(&self, generation: &GenerationId) -> Result<Positions, IndexError> {
-        Ok(self.generation(generation)?.shared.state().data.sources.clone())
+        Ok(self.generation(generation)?.shared.state().table.sources.clone())
     }
 
     async fn reached(

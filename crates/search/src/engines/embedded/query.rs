@@ -1,4 +1,4 @@
-//! A query on a view: both halves' candidates under one filter, each with both true scores.
+//! Runs a query on a view: the candidates of both retrievers under one filter, each with its exact scores.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,40 +6,41 @@ use std::sync::Arc;
 use carbon_core::TenantId;
 use roaring::RoaringBitmap;
 
-use super::best::Best;
 use super::bm25::LexicalQuery;
-use super::data::Tenant;
+use super::row_table::TenantRows;
 use super::tokenizer::{Label, label_of};
+use super::top_k::TopK;
 use super::vectors::{check, cosine, nearest, normalised};
 use super::view::View;
 use crate::error::IndexError;
 use crate::filter::{Condition, Filter};
-use crate::index::{Hit, Retrieval, Retrieved};
+use crate::index::{Candidates, Hit, Retrieval};
 
-/// From so many rows on the halves are worth a thread each.
+/// Minimum number of rows for which the two retrievers run on a thread each.
 const MANY_ROWS: u64 = 8192;
 
-/// So few rows are scored one by one, rather than searched for.
+/// Maximum number of rows that are all scored exactly, without Block-WAND.
 const FEW_ROWS: u64 = 512;
 
-pub(super) fn run(view: &View, tenant: &TenantId, retrieval: &Retrieval) -> Result<Retrieved, IndexError> {
-    let data = &view.data;
+/// Runs the retrievers on the rows of `tenant`. Fails with [`IndexError::QueryVector`] if the vector is invalid.
+pub(super) fn run(view: &View, tenant: &TenantId, retrieval: &Retrieval) -> Result<Candidates, IndexError> {
+    let table = &view.table;
     let vector = match &retrieval.vector {
         Some(vector) => {
-            check(vector, data.dimension).map_err(IndexError::QueryVector)?;
+            check(vector, table.dimension).map_err(IndexError::QueryVector)?;
             Some(normalised(vector.clone()))
         }
         None => None,
     };
-    let Some(of_tenant) = data.tenants.get(tenant) else { return Ok(Retrieved::default()) };
-    let filtered = filtered_rows(view, tenant, of_tenant, &retrieval.filter)?;
-    let rows = filtered.as_ref().unwrap_or(&of_tenant.rows);
+    let Some(tenant_rows) = table.tenants.get(tenant) else { return Ok(Candidates::default()) };
+    let filtered = filtered_rows(view, tenant, tenant_rows, &retrieval.filter)?;
+    let rows = filtered.as_ref().unwrap_or(&tenant_rows.rows);
     if rows.is_empty() {
-        return Ok(Retrieved::default());
+        return Ok(Candidates::default());
     }
     let depth = retrieval.depth.max(1);
-    let scan = || vector.as_ref().map_or_else(Vec::new, |vector| nearest(data, rows, vector, depth));
-    let propose = || -> Result<(Option<LexicalQuery>, Vec<u32>), IndexError> {
+    let scan = || vector.as_ref().map_or_else(Vec::new, |vector| nearest(table, rows, vector, depth));
+    let propose_lexical = || -> Result<(Option<LexicalQuery>, Vec<u32>), IndexError> {
         let lexical = if retrieval.lexical { LexicalQuery::new(view, tenant, &retrieval.text)? } else { None };
         let proposed = match &lexical {
             Some(_) if rows.len() <= FEW_ROWS => rows.iter().collect(),
@@ -51,20 +52,20 @@ pub(super) fn run(view: &View, tenant: &TenantId, retrieval: &Retrieval) -> Resu
     let (dense, proposed) = if vector.is_some() && retrieval.lexical && rows.len() >= MANY_ROWS {
         std::thread::scope(|scope| {
             let scanning = scope.spawn(scan);
-            let proposed = propose();
+            let proposed = propose_lexical();
             let dense = scanning.join().map_err(|_| IndexError::Thread("the scan panicked".to_owned()));
             dense.map(|dense| (dense, proposed))
         })?
     } else {
-        (scan(), propose())
+        (scan(), propose_lexical())
     };
     let (lexical, proposed) = proposed?;
-    // What the lexical half proposes comes first, what only the dense half brings after it.
+    // All candidates: first those of the lexical retriever, then those that only the dense retriever returned.
     let mut numbers = proposed;
     let lexical_count = numbers.len();
-    let mut places: HashMap<u32, usize> = numbers.iter().enumerate().map(|(at, number)| (*number, at)).collect();
+    let mut index_of: HashMap<u32, usize> = numbers.iter().enumerate().map(|(at, number)| (*number, at)).collect();
     for (_, number) in &dense {
-        places.entry(*number).or_insert_with(|| {
+        index_of.entry(*number).or_insert_with(|| {
             numbers.push(*number);
             numbers.len() - 1
         });
@@ -74,36 +75,37 @@ pub(super) fn run(view: &View, tenant: &TenantId, retrieval: &Retrieval) -> Resu
         None => vec![None; numbers.len()],
     };
 
-    let mut best = Best::new(depth);
+    let mut best = TopK::new(depth);
     for (number, score) in numbers.iter().zip(&scores).take(lexical_count) {
         if let Some(score) = score {
-            best.push(data, *score, *number);
+            best.push(table, *score, *number);
         }
     }
-    let lexical_ranks = ranks(&best.sorted(data));
+    let lexical_ranks = ranks(&best.sorted(table));
     let dense_ranks = ranks(&dense);
     let hits = numbers.iter().zip(scores).filter_map(|(number, lexical)| {
         let (dense_rank, lexical_rank) = (dense_ranks.get(number).copied(), lexical_ranks.get(number).copied());
         if dense_rank.is_none() && lexical_rank.is_none() {
             return None;
         }
-        let row = data.row(*number)?;
+        let row = table.row(*number)?;
         let dense = vector.as_ref().map(|vector| cosine(vector, &row.vector));
         Some(Hit { document: Arc::clone(&row.document), dense, lexical, dense_rank, lexical_rank })
     });
-    Ok(Retrieved { hits: hits.collect(), considered: rows.len() })
+    Ok(Candidates { hits: hits.collect(), considered: rows.len() })
 }
 
+/// The rank of each row number, from 1.
 fn ranks(sorted: &[(f32, u32)]) -> HashMap<u32, u32> {
     sorted.iter().zip(1..).map(|((_, number), rank)| (*number, rank)).collect()
 }
 
-/// The rows that a filter lets through; `None` when it lets all through. What is asked for by
-/// equality is looked up; ranges are read from the rows that are left.
+/// The numbers of the rows that match a filter; `None` if the filter is empty. Types, tags and equal values come from
+/// bitmaps and postings. Ranges are then evaluated on the remaining rows.
 fn filtered_rows(
     view: &View,
     id: &TenantId,
-    tenant: &Tenant,
+    tenant: &TenantRows,
     filter: &Filter,
 ) -> Result<Option<RoaringBitmap>, IndexError> {
     if filter.is_empty() {
@@ -137,9 +139,9 @@ fn filtered_rows(
     }
     if !ranges.is_empty() {
         rows.retain(|number| {
-            let metadata = view.data.row(number).map(|row| &row.document.metadata);
+            let metadata = view.table.row(number).map(|row| &row.document.metadata);
             metadata.is_some_and(|metadata| {
-                ranges.iter().all(|(key, condition)| metadata.get(*key).is_some_and(|value| condition.holds(value)))
+                ranges.iter().all(|(key, condition)| metadata.get(*key).is_some_and(|value| condition.matches(value)))
             })
         });
     }

@@ -1,8 +1,10 @@
-//! The tables of a generation's `rows.db`.
+//! The SQL schema of a generation's `rows.db`.
 
-pub(super) const LAYOUT: i64 = 1;
+/// Version of the schema. A file with another version is rejected.
+pub(super) const LAYOUT_VERSION: i64 = 1;
 
-/// Row numbers are never used again, hence AUTOINCREMENT: tantivy may still know an old one.
+/// The tables. AUTOINCREMENT guarantees that row numbers are never reused: tantivy may still have a document of a
+/// deleted row.
 pub(super) const DDL: &str = "
 CREATE TABLE IF NOT EXISTS entity_row (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -32,6 +34,7 @@ CREATE TABLE IF NOT EXISTS meta (
 );
 ";
 
+/// The columns of `entity_row`, in the order in which they are read and written.
 pub(super) const COLUMNS: &str = "number, tenant, entity_type, entity_id, text, metadata, tags, updated_at, \
     source_topic, source_partition, source_offset, embedding_topic, embedding_partition, embedding_offset, \
     vector, tokens, sequence";

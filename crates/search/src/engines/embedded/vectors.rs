@@ -1,27 +1,29 @@
-//! Vectors: of length 1, as floats for exact scores and as bytes for the scan.
+//! Dense retrieval: a scan over int8 codes selects candidates, and f32 dot products of unit vectors score them exactly.
 
 use roaring::RoaringBitmap;
 use simsimd::SpatialSimilarity;
 
-use super::best::Best;
-use super::data::Data;
+use super::row_table::RowTable;
+use super::top_k::TopK;
 
-/// How many more candidates than asked for the scan over bytes hands to the exact scores.
+/// The int8 scan selects this many times `depth` candidates for exact scoring.
 const OVERSAMPLING: usize = 4;
+/// Minimum number of candidates that the int8 scan selects.
 const MIN_SCANNED: usize = 200;
 
-/// Why a vector cannot be indexed or searched with.
+/// Checks that a vector has `dimension` finite components. The error is the reason for a message.
 pub(super) fn check(vector: &[f32], dimension: usize) -> Result<(), String> {
     if vector.len() != dimension {
-        return Err(format!("it has {} dimensions, the generation {dimension}", vector.len()));
+        return Err(format!("it has {} dimensions, the generation has {dimension}", vector.len()));
     }
     if vector.iter().any(|x| !x.is_finite()) {
-        return Err("it holds a number that is not finite".to_owned());
+        return Err("it has a component that is not finite".to_owned());
     }
     Ok(())
 }
 
-/// The vector with length 1; one that has it already stays as it is, bit for bit.
+/// Scales a vector to unit length. A vector of unit length (within 1e-4) and the zero vector are returned unchanged,
+/// bit for bit.
 pub(super) fn normalised(mut vector: Vec<f32>) -> Vec<f32> {
     let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
     if length > 0.0 && (length - 1.0).abs() > 1e-4 {
@@ -32,7 +34,8 @@ pub(super) fn normalised(mut vector: Vec<f32>) -> Vec<f32> {
     vector
 }
 
-/// Writes the vector as bytes and returns the scale that leads back.
+/// Quantises a vector to int8 symmetrically (largest component = 127), writes the codes to `codes`, and returns the
+/// scale: component = code * scale.
 pub(super) fn quantise(vector: &[f32], codes: &mut [i8]) -> f32 {
     let largest = vector.iter().fold(0.0f32, |max, x| max.max(x.abs()));
     if largest == 0.0 {
@@ -46,46 +49,48 @@ pub(super) fn quantise(vector: &[f32], codes: &mut [i8]) -> f32 {
     largest / 127.0
 }
 
+/// The cosine of two vectors of unit length: their dot product, from -1 to 1.
 pub(super) fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    // Both have length 1; rounding must not lead out of the range.
+    // The clamp removes rounding errors beyond the range.
     (f32::dot(a, b).unwrap_or(0.0) as f32).clamp(-1.0, 1.0)
 }
 
-/// The `depth` nearest rows among `rows`, best first, with their cosines.
-pub(super) fn nearest(data: &Data, rows: &RoaringBitmap, query: &[f32], depth: usize) -> Vec<(f32, u32)> {
+/// The cosine and number of the `depth` rows nearest to `query`, among `rows`, best first. `query` has unit length.
+/// Exact if `rows` are few; otherwise rows that the int8 scan does not select are missed.
+pub(super) fn nearest(table: &RowTable, rows: &RoaringBitmap, query: &[f32], depth: usize) -> Vec<(f32, u32)> {
     let scanned = depth.saturating_mul(OVERSAMPLING).max(MIN_SCANNED);
-    let few = rows.len() <= scanned as u64;
-    let shortlist = if few { rows.iter().collect() } else { scan(data, rows, query, scanned) };
-    let mut best = Best::new(depth);
+    let all = rows.len() <= scanned as u64;
+    let shortlist = if all { rows.iter().collect() } else { scan(table, rows, query, scanned) };
+    let mut best = TopK::new(depth);
     for number in shortlist {
-        if let Some(row) = data.row(number) {
-            best.push(data, cosine(query, &row.vector), number);
+        if let Some(row) = table.row(number) {
+            best.push(table, cosine(query, &row.vector), number);
         }
     }
-    best.sorted(data)
+    best.sorted(table)
 }
 
-/// The rows that are nearest by their bytes.
-fn scan(data: &Data, rows: &RoaringBitmap, query: &[f32], count: usize) -> Vec<u32> {
+/// The numbers of the `count` rows nearest to `query` by the dot product of int8 codes, best first.
+fn scan(table: &RowTable, rows: &RoaringBitmap, query: &[f32], count: usize) -> Vec<u32> {
     let mut query_code = vec![0i8; query.len()];
     quantise(query, &mut query_code);
-    let mut best = Best::new(count);
+    let mut best = TopK::new(count);
     let mut current = None;
     for number in rows {
-        let at = Data::chunk_number(number);
+        let at = RowTable::chunk_number(number);
         let chunk = match current {
             Some((open, chunk)) if open == at => chunk,
-            _ => match data.chunk_of(number) {
+            _ => match table.chunk_of(number) {
                 Some(chunk) => chunk,
                 None => continue,
             },
         };
         current = Some((at, chunk));
-        let (code, scale) = chunk.code(number, data.dimension);
+        let (code, scale) = chunk.code(number, table.dimension);
         let product = i8::dot(&query_code, code).unwrap_or(0.0) as f32;
-        best.push(data, product * scale, number);
+        best.push(table, product * scale, number);
     }
-    best.sorted(data).into_iter().map(|(_, number)| number).collect()
+    best.sorted(table).into_iter().map(|(_, number)| number).collect()
 }
 
 #[cfg(test)]
@@ -94,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_lead_back_to_the_vector() {
+    fn codes_times_scale_approximate_the_vector() {
         let vector = [0.5f32, -0.25, 0.0, 0.125];
         let mut codes = [0i8; 4];
         let scale = quantise(&vector, &mut codes);
@@ -105,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_become_one_and_stay_one() {
+    fn vectors_are_normalised_once_and_checked() {
         let unit = normalised(vec![3.0, 4.0]);
         assert_eq!(unit, [0.6, 0.8]);
         assert_eq!(normalised(unit.clone()), unit);

@@ -1,4 +1,4 @@
-//! Writing `rows.db`: a few statements for a batch, whatever its size.
+//! Writes to `rows.db`, with multi-row statements.
 
 use std::collections::HashMap;
 
@@ -7,21 +7,21 @@ use carbon_store::StoreError;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
-use super::batch::{Batch, Put};
 use super::schema::COLUMNS;
+use super::write_set::{RowUpsert, WriteSet};
 use crate::error::IndexError;
 
-/// Rows in one statement; SQLite binds at most 32,766 values.
+/// Maximum number of rows of a statement. SQLite binds at most 32,766 values, and a row has up to 17.
 const ROWS_PER_STATEMENT: usize = 500;
 
-/// Keys as JSON, for `json_each`.
+/// The keys as a JSON array of `[tenant, type, id]`, for `json_each`.
 fn json_keys<'k>(keys: impl Iterator<Item = &'k EntityKey>) -> String {
     let keys: Vec<[&str; 3]> =
         keys.map(|key| [key.tenant.as_str(), key.entity_type.as_str(), key.entity_id.as_str()]).collect();
     serde_json::to_string(&keys).unwrap_or_default()
 }
 
-/// The tombstones of these entities.
+/// The source positions of the tombstones of `keys`.
 pub(super) async fn tombstones(
     connection: &mut SqliteConnection,
     keys: impl Iterator<Item = &EntityKey>,
@@ -43,38 +43,39 @@ pub(super) async fn tombstones(
     Ok(found)
 }
 
+/// A position from its columns. Fails with [`StoreError::Corrupt`] if a value is out of range.
 pub(super) fn position(topic: &str, partition: i64, offset: i64) -> Result<Position, StoreError> {
-    let corrupt = |what: String| StoreError::Corrupt(what);
+    let corrupt = |reason: String| StoreError::Corrupt(reason);
     let topic = topic.parse().map_err(|error: carbon_core::IdError| corrupt(error.to_string()))?;
     let partition = u32::try_from(partition).map_err(|_| corrupt(format!("partition {partition}")))?;
     let offset = u64::try_from(offset).map_err(|_| corrupt(format!("offset {offset}")))?;
     Ok(Position::new(topic, partition, offset))
 }
 
-/// Writes a batch: rows, tombstones, counts, and the highest source positions.
+/// Writes a batch: rows, tombstones, tenant counts, source positions and sequence.
 pub(super) async fn write(
     connection: &mut SqliteConnection,
-    batch: &Batch,
+    write_set: &WriteSet,
     sources: &Positions,
 ) -> Result<(), IndexError> {
-    if !batch.removals.is_empty() {
-        write_removals(connection, batch).await?;
+    if !write_set.deletes.is_empty() {
+        write_deletes(connection, write_set).await?;
     }
-    if !batch.revived.is_empty() {
+    if !write_set.revived.is_empty() {
         sqlx::query(
             "DELETE FROM tombstone WHERE (tenant, entity_type, entity_id) IN
              (SELECT value->>'$[0]', value->>'$[1]', value->>'$[2]' FROM json_each($1))",
         )
-        .bind(json_keys(batch.revived.iter()))
+        .bind(json_keys(write_set.revived.iter()))
         .execute(&mut *connection)
         .await?;
     }
-    for puts in batch.puts.chunks(ROWS_PER_STATEMENT) {
-        write_puts(connection, puts).await?;
+    for upserts in write_set.upserts.chunks(ROWS_PER_STATEMENT) {
+        write_upserts(connection, upserts).await?;
     }
-    if !batch.tenants.is_empty() {
+    if !write_set.tenants.is_empty() {
         let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR REPLACE INTO tenant (tenant, documents, tokens) ");
-        insert.push_values(&batch.tenants, |mut row, (tenant, (documents, tokens))| {
+        insert.push_values(&write_set.tenants, |mut row, (tenant, (documents, tokens))| {
             row.push_bind(tenant.as_str()).push_bind(*documents as i64).push_bind(*tokens as i64);
         });
         insert.build().execute(&mut *connection).await?;
@@ -87,54 +88,56 @@ pub(super) async fn write(
         insert.push(" ON CONFLICT (topic, partition) DO UPDATE SET next = max(next, excluded.next)");
         insert.build().execute(&mut *connection).await?;
     }
-    if batch.changes_rows() {
-        sqlx::query("UPDATE meta SET sequence = $1").bind(batch.sequence as i64).execute(&mut *connection).await?;
+    if write_set.changes_rows() {
+        sqlx::query("UPDATE meta SET sequence = $1").bind(write_set.sequence as i64).execute(&mut *connection).await?;
     }
     Ok(())
 }
 
-async fn write_removals(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), IndexError> {
-    let numbers: Vec<u32> = batch.removals.iter().filter_map(|removal| removal.number).collect();
+/// Deletes rows and writes their tombstones.
+async fn write_deletes(connection: &mut SqliteConnection, write_set: &WriteSet) -> Result<(), IndexError> {
+    let numbers: Vec<u32> = write_set.deletes.iter().filter_map(|delete| delete.number).collect();
     if !numbers.is_empty() {
         sqlx::query("DELETE FROM entity_row WHERE number IN (SELECT value FROM json_each($1))")
             .bind(serde_json::to_string(&numbers).unwrap_or_default())
             .execute(&mut *connection)
             .await?;
     }
-    for removals in batch.removals.chunks(ROWS_PER_STATEMENT) {
+    for deletes in write_set.deletes.chunks(ROWS_PER_STATEMENT) {
         let mut insert = QueryBuilder::<Sqlite>::new(
             "INSERT OR REPLACE INTO tombstone (tenant, entity_type, entity_id, source_topic, source_partition, \
              source_offset, number, sequence) ",
         );
-        insert.push_values(removals, |mut row, removal| {
-            row.push_bind(removal.key.tenant.as_str())
-                .push_bind(removal.key.entity_type.as_str())
-                .push_bind(removal.key.entity_id.as_str())
-                .push_bind(removal.source.topic.as_str())
-                .push_bind(i64::from(removal.source.partition))
-                .push_bind(removal.source.offset as i64)
-                .push_bind(removal.number.map(i64::from))
-                .push_bind(batch.sequence as i64);
+        insert.push_values(deletes, |mut row, delete| {
+            row.push_bind(delete.key.tenant.as_str())
+                .push_bind(delete.key.entity_type.as_str())
+                .push_bind(delete.key.entity_id.as_str())
+                .push_bind(delete.source.topic.as_str())
+                .push_bind(i64::from(delete.source.partition))
+                .push_bind(delete.source.offset as i64)
+                .push_bind(delete.number.map(i64::from))
+                .push_bind(write_set.sequence as i64);
         });
         insert.build().execute(&mut *connection).await?;
     }
     Ok(())
 }
 
-async fn write_puts(connection: &mut SqliteConnection, puts: &[Put]) -> Result<(), IndexError> {
+/// Inserts or overwrites rows.
+async fn write_upserts(connection: &mut SqliteConnection, upserts: &[RowUpsert]) -> Result<(), IndexError> {
     let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO entity_row (");
     insert.push(COLUMNS).push(") ");
-    insert.push_values(puts, |mut values, put| {
-        let document = &put.row.document;
+    insert.push_values(upserts, |mut values, upsert| {
+        let document = &upsert.row.document;
         let embedding = document.embedding.as_ref();
         values
-            .push_bind(i64::from(put.number))
+            .push_bind(i64::from(upsert.number))
             .push_bind(document.key.tenant.as_str())
             .push_bind(document.key.entity_type.as_str())
             .push_bind(document.key.entity_id.as_str())
             .push_bind(document.text.as_str())
-            .push_bind(put.stored.metadata.as_str())
-            .push_bind(put.stored.tags.as_str())
+            .push_bind(upsert.stored.metadata.as_str())
+            .push_bind(upsert.stored.tags.as_str())
             .push_bind(document.updated_at.0)
             .push_bind(document.source.topic.as_str())
             .push_bind(i64::from(document.source.partition))
@@ -142,9 +145,9 @@ async fn write_puts(connection: &mut SqliteConnection, puts: &[Put]) -> Result<(
             .push_bind(embedding.map(|position| position.topic.as_str()))
             .push_bind(embedding.map(|position| i64::from(position.partition)))
             .push_bind(embedding.map(|position| position.offset as i64))
-            .push_bind(put.stored.vector.as_slice())
-            .push_bind(i64::from(put.row.tokens))
-            .push_bind(put.row.sequence as i64);
+            .push_bind(upsert.stored.vector.as_slice())
+            .push_bind(i64::from(upsert.row.tokens))
+            .push_bind(upsert.row.sequence as i64);
     });
     insert.push(
         " ON CONFLICT (number) DO UPDATE SET text = excluded.text, metadata = excluded.metadata, \

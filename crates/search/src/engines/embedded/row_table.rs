@@ -1,4 +1,5 @@
-//! The rows in memory: cheap to copy, because copies share what is not touched afterwards.
+//! The rows of a generation in memory. A clone is cheap: it shares all chunks until one of them is changed
+//! (copy-on-write).
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,102 +11,126 @@ use roaring::RoaringBitmap;
 use super::vectors::quantise;
 use crate::types::Document;
 
-/// Rows in one chunk, which is what a change copies.
-const CHUNK: usize = 256;
+/// Number of rows of a chunk. A change to a row copies its chunk if a clone of the table shares it.
+const CHUNK_ROWS: usize = 256;
 
+/// A row in memory.
 pub(super) struct Row {
     pub document: Arc<Document>,
-    /// Of length 1.
+    /// The vector, normalised to unit length.
     pub vector: Box<[f32]>,
-    /// Of the write that made it.
+    /// Sequence of the transaction that wrote the row.
     pub sequence: u64,
+    /// Number of terms: the document's length for BM25.
     pub tokens: u32,
 }
 
+/// [`CHUNK_ROWS`] consecutive row numbers.
 #[derive(Clone)]
 pub(super) struct Chunk {
     rows: Vec<Option<Arc<Row>>>,
-    /// The vectors as bytes, row after row, each with its scale.
+    /// The quantised vectors, `CHUNK_ROWS * dimension` codes, row after row.
     codes: Vec<i8>,
+    /// The scale of each row's codes: component = code * scale.
     scales: Vec<f32>,
+    /// Number of rows that are not `None`.
     live: usize,
 }
 
 impl Chunk {
     fn new(dimension: usize) -> Self {
-        Self { rows: vec![None; CHUNK], codes: vec![0; CHUNK * dimension], scales: vec![0.0; CHUNK], live: 0 }
+        Self {
+            rows: vec![None; CHUNK_ROWS],
+            codes: vec![0; CHUNK_ROWS * dimension],
+            scales: vec![0.0; CHUNK_ROWS],
+            live: 0,
+        }
     }
 
-    /// The quantised vector of a row, and its scale.
+    /// The quantised vector of a row (`dimension` codes) and its scale.
     pub fn code(&self, number: u32, dimension: usize) -> (&[i8], f32) {
-        let slot = number as usize % CHUNK;
+        let slot = number as usize % CHUNK_ROWS;
         (&self.codes[slot * dimension..(slot + 1) * dimension], self.scales[slot])
     }
 }
 
-/// What a tenant has: its rows, and the statistics that its scores stand on.
+/// The rows of a tenant, and the statistics for its BM25 scores.
 #[derive(Clone, Default)]
-pub(super) struct Tenant {
+pub(super) struct TenantRows {
+    /// Row numbers.
     pub rows: RoaringBitmap,
+    /// Row numbers by entity type.
     pub types: BTreeMap<EntityType, RoaringBitmap>,
+    /// Total number of terms of the tenant's documents.
     pub tokens: u64,
 }
 
-impl Tenant {
+impl TenantRows {
+    /// The number of documents.
     pub fn documents(&self) -> u64 {
         self.rows.len()
     }
 }
 
-/// All rows of a generation as of one sequence.
+/// All rows of a generation at one sequence, by row number.
 #[derive(Clone)]
-pub(super) struct Data {
+pub(super) struct RowTable {
+    /// Number of components of every vector.
     pub dimension: usize,
+    /// Chunk `n` has the rows from `n * CHUNK_ROWS`; `None` if all its rows are deleted.
     chunks: Vec<Option<Arc<Chunk>>>,
-    pub tenants: HashMap<TenantId, Arc<Tenant>>,
-    keys: Keys,
-    /// The source positions that these rows have reached.
+    pub tenants: HashMap<TenantId, Arc<TenantRows>>,
+    keys: KeyIndex,
+    /// The source positions of the applied ops.
     pub sources: Positions,
+    /// Sequence of the last transaction that changed a row.
     pub sequence: u64,
 }
 
-impl Data {
+impl RowTable {
+    /// An empty table.
     pub fn new(dimension: usize) -> Self {
         Self {
             dimension,
             chunks: Vec::new(),
             tenants: HashMap::new(),
-            keys: Keys::default(),
+            keys: KeyIndex::default(),
             sources: Positions::new(),
             sequence: 0,
         }
     }
 
+    /// The chunk of a row.
     pub fn chunk_of(&self, number: u32) -> Option<&Arc<Chunk>> {
-        self.chunks.get(number as usize / CHUNK)?.as_ref()
+        self.chunks.get(number as usize / CHUNK_ROWS)?.as_ref()
     }
 
-    /// Which chunk a row lies in: rows of one chunk have the same.
+    /// The number of a row's chunk.
     pub fn chunk_number(number: u32) -> usize {
-        number as usize / CHUNK
+        number as usize / CHUNK_ROWS
     }
 
+    /// The row with a number.
     pub fn row(&self, number: u32) -> Option<&Arc<Row>> {
-        self.chunk_of(number)?.rows[number as usize % CHUNK].as_ref()
+        self.chunk_of(number)?.rows[number as usize % CHUNK_ROWS].as_ref()
     }
 
+    /// The key of the row with a number.
     pub fn key(&self, number: u32) -> Option<&EntityKey> {
         self.row(number).map(|row| &row.document.key)
     }
 
+    /// The row number of an entity.
     pub fn find(&self, key: &EntityKey) -> Option<u32> {
         self.keys.candidates(hash(key)).find(|number| self.key(*number) == Some(key))
     }
 
+    /// All row numbers, not sorted.
     pub fn numbers(&self) -> impl Iterator<Item = u32> {
         self.tenants.values().flat_map(|tenant| tenant.rows.iter())
     }
 
+    /// Inserts or replaces a row.
     pub fn put(&mut self, number: u32, row: Arc<Row>) {
         self.remove(number);
         let key = &row.document.key;
@@ -115,7 +140,7 @@ impl Data {
         tenant.tokens += u64::from(row.tokens);
         self.keys.insert(hash(key), number);
 
-        let (at, slot) = (number as usize / CHUNK, number as usize % CHUNK);
+        let (at, slot) = (number as usize / CHUNK_ROWS, number as usize % CHUNK_ROWS);
         if self.chunks.len() <= at {
             self.chunks.resize(at + 1, None);
         }
@@ -127,6 +152,7 @@ impl Data {
         chunk.live += 1;
     }
 
+    /// Deletes a row, if there is one.
     pub fn remove(&mut self, number: u32) {
         let Some(row) = self.row(number).cloned() else { return };
         let key = &row.document.key;
@@ -134,9 +160,9 @@ impl Data {
             let tenant = Arc::make_mut(tenant);
             tenant.rows.remove(number);
             tenant.tokens -= u64::from(row.tokens);
-            if let Some(of_type) = tenant.types.get_mut(&key.entity_type) {
-                of_type.remove(number);
-                if of_type.is_empty() {
+            if let Some(type_rows) = tenant.types.get_mut(&key.entity_type) {
+                type_rows.remove(number);
+                if type_rows.is_empty() {
                     tenant.types.remove(&key.entity_type);
                 }
             }
@@ -145,26 +171,28 @@ impl Data {
             }
         }
         self.keys.remove(hash(key), number);
-        let place = &mut self.chunks[number as usize / CHUNK];
-        if let Some(chunk) = place {
+        let entry = &mut self.chunks[number as usize / CHUNK_ROWS];
+        if let Some(chunk) = entry {
             if chunk.live == 1 {
-                *place = None;
+                *entry = None;
                 return;
             }
             let chunk = Arc::make_mut(chunk);
-            chunk.rows[number as usize % CHUNK] = None;
+            chunk.rows[number as usize % CHUNK_ROWS] = None;
             chunk.live -= 1;
         }
     }
 }
 
-/// From the hash of a key to row numbers; the row itself says whether it is the one.
+/// Maps the hash of an entity key to row numbers: sorted pairs (hash, row number) in [`SHARDS`] copy-on-write shards.
+/// Hashes can collide, so the caller compares the key of the row.
 #[derive(Clone)]
-struct Keys(Vec<Arc<Vec<(u64, u32)>>>);
+struct KeyIndex(Vec<Arc<Vec<(u64, u32)>>>);
 
+/// Number of shards. An insert copies one shard if a clone shares it.
 const SHARDS: usize = 512;
 
-impl Default for Keys {
+impl Default for KeyIndex {
     fn default() -> Self {
         Self(vec![Arc::default(); SHARDS])
     }
@@ -176,7 +204,7 @@ fn hash(key: &EntityKey) -> u64 {
     hasher.finish()
 }
 
-impl Keys {
+impl KeyIndex {
     fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
         let shard = &self.0[hash as usize % SHARDS];
         let from = shard.partition_point(|(h, _)| *h < hash);

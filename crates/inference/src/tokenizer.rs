@@ -1,54 +1,58 @@
-//! Text to token ids, cut at the model's length.
+//! Tokenisation: text to token ids, truncated to the model's maximum.
 
 use tokenizers::{Tokenizer, TruncationParams};
 
 use crate::encoder::{PrepareError, Prepared};
 
-pub(crate) struct Tokens {
+/// The tokenizer of a model.
+pub(crate) struct TextTokenizer {
     tokenizer: Tokenizer,
+    /// Maximum tokens of a text, special tokens included.
     max_tokens: usize,
-    /// How many ids an empty text has: the model's own marks.
-    marks: usize,
+    /// Number of special tokens, such as `[CLS]` and `[SEP]`, that the tokenizer adds to every text.
+    special_tokens: usize,
 }
 
-/// Longer texts are cut before they are read: nothing beyond can reach the model.
+/// Maximum bytes of a text that are tokenised: 256 KiB. Longer texts are truncated.
 const MAX_BYTES: usize = 256 * 1024;
 
-impl Tokens {
+impl TextTokenizer {
+    /// Parses `tokenizer.json`.
     pub fn from_bytes(json: &[u8], max_tokens: usize) -> Result<Self, String> {
         let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(Some(TruncationParams { max_length: max_tokens, ..TruncationParams::default() }))
             .map_err(|error| error.to_string())?;
-        let marks = tokenizer.encode_fast("", true).map_err(|error| error.to_string())?.len();
-        Ok(Self { tokenizer, max_tokens, marks })
+        let special_tokens = tokenizer.encode_fast("", true).map_err(|error| error.to_string())?.len();
+        Ok(Self { tokenizer, max_tokens, special_tokens })
     }
 
+    /// Tokenises a text. Fails with [`PrepareError::NotEmbeddable`] if it has no tokens.
     pub fn prepare(&self, text: &str) -> Result<Prepared, PrepareError> {
         if text.trim().is_empty() {
             return Err(PrepareError::NotEmbeddable("it is empty"));
         }
         let head = readable_head(text, self.max_tokens);
         let encoding =
-            self.tokenizer.encode_fast(head, true).map_err(|error| PrepareError::Broken(error.to_string()))?;
+            self.tokenizer.encode_fast(head, true).map_err(|error| PrepareError::Tokenizer(error.to_string()))?;
         let ids = encoding.get_ids().to_vec();
-        if ids.len() <= self.marks {
-            return Err(PrepareError::NotEmbeddable("the model reads nothing in it"));
+        if ids.len() <= self.special_tokens {
+            return Err(PrepareError::NotEmbeddable("it has no tokens for the model"));
         }
         let truncated = head.len() < text.len() || !encoding.get_overflowing().is_empty();
         Ok(Prepared { tokens: ids.len() as u32, ids, truncated })
     }
 }
 
-/// A prefix that surely holds more than `max_tokens` tokens, or the whole text: a tokenizer reads
-/// all that it is given, and a text may be megabytes long. It ends only where a word starts.
+/// Returns a prefix that has more than `max_tokens` tokens, or the whole text. It ends at the start of a word or at
+/// [`MAX_BYTES`]. The tokenizer reads its whole input, and a text can be megabytes long.
 fn readable_head(text: &str, max_tokens: usize) -> &str {
     if text.len() <= max_tokens {
         return text;
     }
-    // Each start of a word and each ASCII mark begins a token of its own. A special token such as
-    // `[SEP]` counts three times, hence the factor.
+    // Each start of a word and each ASCII punctuation character starts a token. A special token in the text, such as
+    // `[SEP]`, counts 3 times, therefore the factor 3.
     let enough = 3 * (max_tokens + 1);
     let mut tokens = 0;
     let mut boundary = true;
@@ -88,41 +92,41 @@ mod tests {
           "vocab":{"[UNK]":0,"[CLS]":1,"[SEP]":2,"gas":3,"oil":4,"##s":5,",":6}}}"###;
 
     #[test]
-    fn texts_become_ids_between_the_models_marks() {
-        let tokens = Tokens::from_bytes(TINY.as_bytes(), 8).unwrap();
-        let prepared = tokens.prepare("Gas, OILS").unwrap();
+    fn ids_are_enclosed_by_special_tokens() {
+        let tokenizer = TextTokenizer::from_bytes(TINY.as_bytes(), 8).unwrap();
+        let prepared = tokenizer.prepare("Gas, OILS").unwrap();
         assert_eq!(prepared, Prepared { ids: vec![1, 3, 6, 4, 5, 2], tokens: 6, truncated: false });
     }
 
     #[test]
-    fn a_text_that_is_too_long_is_cut_and_it_says_so() {
-        let tokens = Tokens::from_bytes(TINY.as_bytes(), 8).unwrap();
-        let full = tokens.prepare("gas gas gas gas gas gas").unwrap();
+    fn a_text_that_is_too_long_is_truncated_and_reported_as_truncated() {
+        let tokenizer = TextTokenizer::from_bytes(TINY.as_bytes(), 8).unwrap();
+        let full = tokenizer.prepare("gas gas gas gas gas gas").unwrap();
         assert_eq!((full.tokens, full.truncated), (8, false));
-        let cut = tokens.prepare("gas gas gas gas gas gas gas").unwrap();
+        let cut = tokenizer.prepare("gas gas gas gas gas gas gas").unwrap();
         assert_eq!((cut.tokens, cut.truncated), (8, true));
         assert_eq!(cut.ids, full.ids);
-        // So long that it is cut before it is read.
-        let long = tokens.prepare(&"gas ".repeat(1_000_000)).unwrap();
+        // So long that it is truncated before it is tokenised.
+        let long = tokenizer.prepare(&"gas ".repeat(1_000_000)).unwrap();
         assert_eq!((long.ids, long.truncated), (full.ids, true));
     }
 
     #[test]
-    fn nothing_that_the_model_reads_is_lost_by_reading_only_the_head() {
+    fn truncation_before_tokenisation_does_not_change_the_ids() {
         for text in ["gas,oil ".repeat(500), "a".repeat(5000), "é ".repeat(900), format!("{}gas", " ".repeat(9000))] {
             let head = readable_head(&text, 8);
-            let tokens = Tokens::from_bytes(TINY.as_bytes(), 8).unwrap();
-            let whole = tokens.tokenizer.encode_fast(text.as_str(), true).unwrap();
-            assert_eq!(tokens.tokenizer.encode_fast(head, true).unwrap().get_ids(), whole.get_ids());
-            assert_eq!(tokens.prepare(&text).unwrap().truncated, !whole.get_overflowing().is_empty());
+            let tokenizer = TextTokenizer::from_bytes(TINY.as_bytes(), 8).unwrap();
+            let whole = tokenizer.tokenizer.encode_fast(text.as_str(), true).unwrap();
+            assert_eq!(tokenizer.tokenizer.encode_fast(head, true).unwrap().get_ids(), whole.get_ids());
+            assert_eq!(tokenizer.prepare(&text).unwrap().truncated, !whole.get_overflowing().is_empty());
         }
     }
 
     #[test]
-    fn what_the_model_cannot_see_is_not_embeddable() {
-        let tokens = Tokens::from_bytes(TINY.as_bytes(), 8).unwrap();
+    fn a_text_without_tokens_is_not_embeddable() {
+        let tokenizer = TextTokenizer::from_bytes(TINY.as_bytes(), 8).unwrap();
         for text in ["", " \n\t ", "\u{0}\u{1}"] {
-            assert!(matches!(tokens.prepare(text), Err(PrepareError::NotEmbeddable(_))), "{text:?}");
+            assert!(matches!(tokenizer.prepare(text), Err(PrepareError::NotEmbeddable(_))), "{text:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What waits: items of jobs, in two lanes, and which of them make the next batch.
+//! The scheduler: the waiting texts of both priority classes, their limits, and the choice of the next batch.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,28 +11,34 @@ use super::Lane;
 use crate::encoder::{Embedding, Prepared, TextModel};
 use crate::{EncoderOptions, InferenceError};
 
+/// The answer to a call of `encode`.
 type Answer = Result<Vec<Embedding>, InferenceError>;
 
-/// One call of `encode`: it is answered when its last text is done, or its first one fails.
-pub(super) struct Job(Mutex<JobState>);
+/// A call of `encode`. It is answered when all of its texts are encoded or one of them fails.
+pub(super) struct Call(Mutex<CallState>);
 
-struct JobState {
+/// The state of a call.
+struct CallState {
+    /// One per text; `None` until the text is encoded.
     embeddings: Vec<Option<Embedding>>,
+    /// Number of texts that are not encoded yet.
     remaining: usize,
+    /// `None` once the call is answered.
     sender: Option<oneshot::Sender<Answer>>,
 }
 
-impl Job {
+impl Call {
     pub fn new(texts: usize, sender: oneshot::Sender<Answer>) -> Self {
-        Self(Mutex::new(JobState { embeddings: vec![None; texts], remaining: texts, sender: Some(sender) }))
+        Self(Mutex::new(CallState { embeddings: vec![None; texts], remaining: texts, sender: Some(sender) }))
     }
 
-    /// The caller has left, or has its answer.
-    pub fn is_abandoned(&self) -> bool {
+    /// True if the call was answered or its caller was dropped: its other texts need not be encoded.
+    pub fn is_finished(&self) -> bool {
         lock(&self.0).sender.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
-    pub fn finish(&self, index: usize, embedding: Embedding) {
+    /// Stores the embedding of a text, and answers the call if it was the last one.
+    pub fn finish_text(&self, index: usize, embedding: Embedding) {
         let mut state = lock(&self.0);
         if let Some(slot @ None) = state.embeddings.get_mut(index) {
             *slot = Some(embedding);
@@ -46,6 +52,7 @@ impl Job {
         }
     }
 
+    /// Answers the call with an error, if it was not answered.
     pub fn fail(&self, error: InferenceError) {
         if let Some(sender) = lock(&self.0).sender.take() {
             let _ = sender.send(Err(error));
@@ -53,70 +60,80 @@ impl Job {
     }
 }
 
-/// A text that waits.
-pub(super) struct Item {
+/// A waiting text.
+pub(super) struct QueuedText {
     pub prepared: Prepared,
+    /// Index of the text in its call.
     pub index: usize,
-    pub job: Arc<Job>,
+    pub call: Arc<Call>,
+    /// The text's share of the limit.
     pub _slot: Reservation,
 }
 
-/// Places in a lane's limit, given back on drop.
+/// Reserved capacity of a priority class, released on drop.
 pub(super) struct Reservation {
     waiting: Arc<AtomicUsize>,
-    places: usize,
+    /// Number of texts.
+    slots: usize,
 }
 
 impl Reservation {
-    /// One of the places; an empty reservation if all have been taken.
+    /// Splits off one slot; an empty reservation if none is left.
     pub fn take_one(&mut self) -> Reservation {
-        let places = self.places.min(1);
-        self.places -= places;
-        Reservation { waiting: self.waiting.clone(), places }
+        let slots = self.slots.min(1);
+        self.slots -= slots;
+        Reservation { waiting: self.waiting.clone(), slots }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(self.places, Ordering::Relaxed);
+        self.waiting.fetch_sub(self.slots, Ordering::Relaxed);
     }
 }
 
-pub(super) struct LaneState {
+/// The limit of waiting texts of a priority class.
+pub(super) struct WaitingLimit {
+    /// Number of accepted texts that are not encoded yet, the running ones included.
     pub waiting: Arc<AtomicUsize>,
     limit: usize,
 }
 
+/// The waiting texts, oldest first.
 #[derive(Default)]
 struct Queues {
-    interactive: VecDeque<Item>,
-    bulk: VecDeque<Item>,
+    interactive: VecDeque<QueuedText>,
+    bulk: VecDeque<QueuedText>,
     closed: bool,
 }
 
-pub(super) struct Shared {
+/// The state that callers and workers of a queue share.
+pub(super) struct Scheduler {
     pub model: Arc<dyn TextModel>,
-    interactive: LaneState,
-    bulk: LaneState,
+    interactive: WaitingLimit,
+    bulk: WaitingLimit,
     queues: Mutex<Queues>,
-    /// Told when something comes that any worker may take, and when something interactive comes.
+    /// Notified when texts of any class are queued. The workers for both classes wait on it.
     any_work: Condvar,
+    /// Notified when interactive texts are queued. The interactive-only worker waits on it.
     interactive_work: Condvar,
+    /// Maximum tokens of a batch.
     batch_tokens: usize,
-    /// Smoothed microseconds that a text has taken, over all workers.
+    /// Moving average of the time per text on one worker, in microseconds.
     text_us: AtomicU64,
+    /// Number of workers for both classes.
     workers: u64,
-    /// Batches that run now.
+    /// Number of running batches.
     running: AtomicUsize,
 }
 
-impl Shared {
+impl Scheduler {
     pub fn new(model: Arc<dyn TextModel>, options: &EncoderOptions) -> Self {
-        let lane = |limit| LaneState { waiting: Arc::default(), limit };
+        let limit = |limit| WaitingLimit { waiting: Arc::default(), limit };
         Self {
             model,
-            interactive: lane(options.interactive_waiting),
-            bulk: lane(options.bulk_waiting),
+            interactive: limit(options.interactive_waiting),
+            bulk: limit(options.bulk_waiting),
             queues: Mutex::default(),
             any_work: Condvar::new(),
             interactive_work: Condvar::new(),
@@ -127,33 +144,37 @@ impl Shared {
         }
     }
 
-    pub fn lane(&self, lane: Lane) -> &LaneState {
+    /// The limit of a priority class.
+    pub fn limit(&self, lane: Lane) -> &WaitingLimit {
         match lane {
             Lane::Interactive => &self.interactive,
             Lane::Bulk => &self.bulk,
         }
     }
 
-    /// Takes places for `texts`. A call larger than the limit is let in when nothing else waits.
+    /// Reserves capacity for `texts` texts. Fails with [`InferenceError::Overloaded`] if the limit is exceeded. A call
+    /// larger than the limit is accepted if no other text of the class is pending.
     pub fn reserve(&self, lane: Lane, texts: usize) -> Result<Reservation, InferenceError> {
-        let LaneState { waiting, limit } = self.lane(lane);
+        let WaitingLimit { waiting, limit } = self.limit(lane);
         let fits = |now: usize| (now == 0 || now + texts <= *limit).then_some(now + texts);
         match waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
-            Ok(_) => Ok(Reservation { waiting: waiting.clone(), places: texts }),
+            Ok(_) => Ok(Reservation { waiting: waiting.clone(), slots: texts }),
             Err(now) => {
-                let ahead = (now + texts).saturating_sub(*limit) as u64;
-                let us = ahead * self.text_us.load(Ordering::Relaxed) / self.workers.max(1);
+                // The time until the texts beyond the limit are encoded.
+                let excess = (now + texts).saturating_sub(*limit) as u64;
+                let us = excess * self.text_us.load(Ordering::Relaxed) / self.workers.max(1);
                 let retry_after = Duration::from_micros(us).clamp(Duration::from_secs(1), Duration::from_secs(60));
                 Err(InferenceError::Overloaded { retry_after })
             }
         }
     }
 
-    pub fn push(&self, lane: Lane, items: Vec<Item>) {
+    /// Queues texts and wakes workers.
+    pub fn push(&self, lane: Lane, texts: Vec<QueuedText>) {
         let mut queues = lock(&self.queues);
         match lane {
-            Lane::Interactive => queues.interactive.extend(items),
-            Lane::Bulk => queues.bulk.extend(items),
+            Lane::Interactive => queues.interactive.extend(texts),
+            Lane::Bulk => queues.bulk.extend(texts),
         }
         drop(queues);
         if lane == Lane::Interactive {
@@ -162,14 +183,15 @@ impl Shared {
         self.any_work.notify_all();
     }
 
+    /// Ends all workers after their current batch.
     pub fn close(&self) {
         lock(&self.queues).closed = true;
         self.interactive_work.notify_all();
         self.any_work.notify_all();
     }
 
-    /// Waits for the next batch; `None` when the queue is closed.
-    pub fn next_batch(&self, interactive_only: bool) -> Option<(Lane, Vec<Item>)> {
+    /// Waits for the next batch, interactive texts first; `None` if the queue is closed.
+    pub fn next_batch(&self, interactive_only: bool) -> Option<(Lane, Vec<QueuedText>)> {
         let mut queues = lock(&self.queues);
         loop {
             if queues.closed {
@@ -191,36 +213,39 @@ impl Shared {
         }
     }
 
-    /// Tells whether the batch that begins is alone: none runs, and none waits. Ended by [`Shared::batch_ended`].
-    pub fn begins_alone(&self) -> bool {
+    /// Counts a batch as running. True if no other batch runs and no text waits. Pair it with [`Scheduler::end_batch`].
+    pub fn begin_batch(&self) -> bool {
         let others = self.running.fetch_add(1, Ordering::Relaxed);
         let queues = lock(&self.queues);
         others == 0 && queues.interactive.is_empty() && queues.bulk.is_empty()
     }
 
-    pub fn batch_ended(&self) {
+    /// Ends a batch that [`Scheduler::begin_batch`] counted.
+    pub fn end_batch(&self) {
         self.running.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub fn record(&self, texts: usize, took: Duration) {
+    /// Updates the moving average with a batch of `texts` that took `took`.
+    pub fn record_duration(&self, texts: usize, took: Duration) {
         let us = took.as_micros() as u64 / (texts.max(1) as u64);
         let before = self.text_us.load(Ordering::Relaxed);
         self.text_us.store((before * 7 + us) / 8, Ordering::Relaxed);
     }
 }
 
-/// Texts that are looked at for one batch.
+/// Maximum number of waiting texts that are considered for a batch.
 const WINDOW: usize = 512;
 
-/// The oldest text and those nearest to it in length, within the budget of tokens.
-fn take_batch(queue: &mut VecDeque<Item>, budget: usize) -> Vec<Item> {
-    while queue.front().is_some_and(|item| item.job.is_abandoned()) {
+/// Removes the next batch from `queue`: the oldest text, and the texts with the most similar length, of at most
+/// `budget` tokens together. Texts of finished calls are dropped.
+fn take_batch(queue: &mut VecDeque<QueuedText>, budget: usize) -> Vec<QueuedText> {
+    while queue.front().is_some_and(|text| text.call.is_finished()) {
         queue.pop_front();
     }
-    let Some(anchor) = queue.front().map(|item| item.prepared.ids.len()) else { return Vec::new() };
+    let Some(anchor) = queue.front().map(|text| text.prepared.ids.len()) else { return Vec::new() };
     let mut near: Vec<(usize, usize)> = Vec::with_capacity(queue.len().min(WINDOW));
-    near.extend(queue.iter().take(WINDOW).enumerate().map(|(at, item)| (item.prepared.ids.len().abs_diff(anchor), at)));
-    // Equal lengths stay in their order, so the anchor is first.
+    near.extend(queue.iter().take(WINDOW).enumerate().map(|(at, text)| (text.prepared.ids.len().abs_diff(anchor), at)));
+    // Texts of equal length stay in order, so the oldest text is first.
     near.sort_unstable();
     let mut tokens = 0;
     let mut chosen: Vec<usize> = Vec::new();
@@ -234,14 +259,14 @@ fn take_batch(queue: &mut VecDeque<Item>, budget: usize) -> Vec<Item> {
     }
     chosen.sort_unstable();
     let mut batch = Vec::with_capacity(chosen.len());
-    // From the back, so that the places before stay what they were.
+    // From the back, so that the indexes of the others stay valid.
     for at in chosen.into_iter().rev() {
-        batch.extend(queue.remove(at).filter(|item| !item.job.is_abandoned()));
+        batch.extend(queue.remove(at).filter(|text| !text.call.is_finished()));
     }
     if batch.is_empty() { take_batch(queue, budget) } else { batch }
 }
 
-/// A panic under a lock leaves nothing half done here.
+/// Locks a mutex. Poisoning is ignored: the guarded state is consistent after a panic.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
