@@ -1,4 +1,4 @@
-//! Problems of errors whose status is more specific than the one of their fault.
+//! Maps errors of inference and search to problems with a specific status, such as 404 or 429.
 
 use carbon_http::{Code, Problem};
 use carbon_inference::InferenceError;

@@ -69,11 +69,11 @@ fn report(health: &Health) -> Ready {
     let checks = health.checks();
     let ready = is_ready(&checks);
     let not_running = checks.iter().filter(|(_, check)| !check.ready).map(|(part, _)| part.clone()).collect();
-    let shown = checks.into_iter().map(|(part, check)| {
+    let checks = checks.into_iter().map(|(part, check)| {
         let carbon_runtime::Check { ready, optional, detail } = check;
         (part, Check { ready, optional, detail })
     });
-    Ready { ready, not_running, checks: shown.collect() }
+    Ready { ready, not_running, checks: checks.collect() }
 }
 
 /// Liveness: the process runs

@@ -118,8 +118,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_about_a_port_in_use_names_the_setting() {
-        let taken = bind("127.0.0.1", 0, "ML_QUERY_PORT").await.unwrap();
-        let port = taken.local_addr().unwrap().port();
+        let bound = bind("127.0.0.1", 0, "ML_QUERY_PORT").await.unwrap();
+        let port = bound.local_addr().unwrap().port();
         let error = bind("127.0.0.1", port, "ML_QUERY_PORT").await.unwrap_err().to_string();
         assert!(error.contains(&port.to_string()) && error.contains("ML_QUERY_PORT"), "{error}");
         assert!(matches!(bind("no host", 1, "X").await, Err(ServeError::Bind { .. })));
