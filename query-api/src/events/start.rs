@@ -38,8 +38,8 @@ impl StreamStart {
     }
 
     /// Returns the next offset of every partition that the stream reads. `ends` are the end offsets. The positions of
-    /// `Last-Event-ID` (`resumed`) take precedence over `from`. A partition that they leave out has sent no event yet and
-    /// is read from offset 0.
+    /// `Last-Event-ID` (`resumed`) take precedence over `from`. A partition that they leave out has sent no event yet: it is
+    /// read from the offset that `from` names for it, or else from offset 0.
     pub async fn positions(
         &self,
         log: &dyn EventLog,

@@ -52,7 +52,6 @@ async fn a_source_must_lie_in_the_run_or_model_of_the_call() {
     const LOCAL: &str = "Invalid model version source: '/etc/passwd'. To use a local path as a model version source, the \
         run_id request parameter has to be specified and the local path has to be contained within the artifact directory \
         of the run specified by the run_id.";
-    let no = |message| Invalid(message);
     let create = "model-versions/create";
     let steps = [
         post(create, r#"{"name": "m", "source": "/etc/passwd"}"#, Invalid(LOCAL)),
