@@ -4,10 +4,10 @@ mod embedded;
 mod error;
 mod event_log;
 mod kafka;
-mod place;
 mod record;
 mod stream;
 mod topics;
+mod validate;
 
 pub use embedded::{CompactionReport, DataFolder, EmbeddedLog};
 pub use error::LogError;

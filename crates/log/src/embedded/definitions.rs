@@ -7,12 +7,12 @@ use sqlx::{Connection as _, QueryBuilder};
 
 use super::state::{State, Topic};
 use crate::error::LogError;
-use crate::topics::{cleanup_name, partitioner_name, refuse_difference};
+use crate::topics::{cleanup_name, partitioner_name, reject_difference};
 
 /// Rejects what differs from the topics that are there.
 pub(super) fn check_topics(state: &State, topics: &[TopicSpec]) -> Result<(), LogError> {
     topics.iter().try_for_each(|spec| match state.topic(&spec.name) {
-        Ok(known) => refuse_difference(&known.spec, spec),
+        Ok(known) => reject_difference(&known.spec, spec),
         Err(_) => Ok(()),
     })
 }

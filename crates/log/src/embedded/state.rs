@@ -15,9 +15,9 @@ use super::tail::Tail;
 use super::text;
 use crate::error::LogError;
 use crate::event_log::{Group, TopicDescription};
-use crate::place;
 use crate::record::{NewRecord, Value};
 use crate::topics::cleanup_name;
+use crate::validate;
 
 /// A topic and its row id.
 #[derive(Clone, Debug)]
@@ -201,14 +201,14 @@ impl State {
 
     fn place_one(&self, record: NewRecord) -> Result<Placed, LogError> {
         let spec = self.topic(&record.topic)?.spec;
-        let partition = place::partition(&record, spec.partitioner, spec.partitions)?;
+        let partition = validate::partition(&record, spec.partitioner, spec.partitions)?;
         let value = match record.value {
             Value::Null => None,
             Value::Body { schema, avro } => Some(frame(SchemaId::Fingerprint(schema), &avro)),
             Value::Raw(bytes) => Some(bytes),
         };
         let headers = headers::pack(&record.headers);
-        place::check_size(&record.topic, record.key.as_deref(), value.as_deref(), headers.len())?;
+        validate::check_size(&record.topic, record.key.as_deref(), value.as_deref(), headers.len())?;
         Ok(Placed { at: TopicPartition::new(record.topic, partition), key: record.key, value, headers })
     }
 }
