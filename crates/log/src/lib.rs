@@ -1,4 +1,5 @@
-//! The log, the only source of truth (law 1): append and subscribe behind one trait.
+//! The event log, the only source of truth (law 1): the trait [`EventLog`], and its implementations on SQLite
+//! ([`EmbeddedLog`]) and Kafka ([`KafkaLog`]).
 
 mod embedded;
 mod error;
