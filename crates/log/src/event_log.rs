@@ -81,12 +81,12 @@ pub struct TopicDescription {
 /// An event log. All implementations pass `tests/conformance.rs`.
 #[async_trait]
 pub trait EventLog: Send + Sync + 'static {
-    /// Appends records, and returns their positions when all are durable. Fails before the first append if one record is
-    /// not valid. If only some were accepted, [`LogError::Partial`] names them.
+    /// Appends records, and returns their positions when all are durable. Fails before the first append if one record
+    /// is not valid. If only some were accepted, [`LogError::Partial`] names them.
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, LogError>;
 
-    /// Appends a stage's outputs, and commits its input offsets from `from` to `upto`, in one transaction (law 5). Only the
-    /// partitions of `upto` move. Fails with [`LogError::Fenced`] if another member has moved one of them.
+    /// Appends a stage's outputs, and commits its input offsets from `from` to `upto`, in one transaction (law 5). Only
+    /// the partitions of `upto` move. Fails with [`LogError::Fenced`] if another member has moved one of them.
     async fn append_and_advance(
         &self,
         group: &Group,

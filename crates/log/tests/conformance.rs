@@ -1,5 +1,5 @@
-//! The conformance suite of `carbon_log::EventLog`. An implementation needs a factory (`conformance::support::Cluster`) and
-//! a line at the end of this file. The second list needs a log whose clock and cleaner the test controls
+//! The conformance suite of `carbon_log::EventLog`. An implementation needs a factory (`conformance::support::Cluster`)
+//! and a line at the end of this file. The second list needs a log whose clock and cleaner the test controls
 //! (`conformance::support::TimedCluster`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

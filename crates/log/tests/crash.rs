@@ -1,5 +1,6 @@
-//! A `kill -9` loses no acknowledged record (law 14). A child process appends, and prints each acknowledgement. The test
-//! kills it at a random moment, and checks that every printed record is in the log. This repeats on the same folder.
+//! A `kill -9` loses no acknowledged record (law 14). A child process appends, and prints each acknowledgement. The
+//! test kills it at a random moment, and checks that every printed record is in the log. This repeats on the same
+//! folder.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -149,8 +150,8 @@ impl ChildReport {
     }
 }
 
-/// Runs a child, and kills it `delay` after its report number `after`. Reads its output to the end, and returns the number
-/// of reports.
+/// Runs a child, and kills it `delay` after its report number `after`. Reads its output to the end, and returns the
+/// number of reports.
 fn run_and_kill(root: &Path, round: u64, after: u64, delay: Duration, report: &mut ChildReport) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--nocapture", "--test-threads=1"])
@@ -187,7 +188,8 @@ fn run_and_kill(root: &Path, round: u64, after: u64, delay: Duration, report: &m
     count
 }
 
-/// Asserts that every acknowledged record is in the log, that offsets are dense, and that no record or batch is partial.
+/// Asserts that every acknowledged record is in the log, that offsets are dense, and that no record or batch is
+/// partial.
 async fn check(log: &EmbeddedLog, report: &ChildReport) {
     let mut batches: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let mut outputs = [0, 0];

@@ -141,8 +141,8 @@ impl Clock for TickingClock {
     }
 }
 
-/// If compaction deleted a null value before the values that it erases, a crash in between would bring them back. A trigger
-/// simulates the crash.
+/// If compaction deleted a null value before the values that it erases, a crash in between would bring them back. A
+/// trigger simulates the crash.
 #[tokio::test]
 async fn law_06_an_interrupted_compaction_deletes_nothing() {
     const KEYS: u64 = 800;

@@ -1,5 +1,5 @@
-//! Failures of the embedded log's disk, file and writer task, injected by failpoints. Failpoints are global to the process,
-//! so every test holds the `FailScenario`, which serialises the tests.
+//! Failures of the embedded log's disk, file and writer task, injected by failpoints. Failpoints are global to the
+//! process, so every test holds the `FailScenario`, which serialises the tests.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

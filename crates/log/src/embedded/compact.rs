@@ -1,5 +1,5 @@
-//! Compaction and retention with the rules of Kafka's log cleaner (law 6): compaction keeps all records younger than the
-//! lag, and the last record of each key among the others.
+//! Compaction and retention with the rules of Kafka's log cleaner (law 6): compaction keeps all records younger than
+//! the lag, and the last record of each key among the others.
 
 use std::collections::{BTreeMap, HashSet};
 

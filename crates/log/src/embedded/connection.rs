@@ -1,6 +1,6 @@
 //! The writer task's connection. It is closed after every failure, and opened again for the next request. The reason:
-//! when the disk is full, SQLite rolls the transaction back by itself. sqlx does not notice, and could not begin another
-//! transaction on the connection.
+//! when the disk is full, SQLite rolls the transaction back by itself. sqlx does not notice, and could not begin
+//! another transaction on the connection.
 
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ impl WriterConnection {
         Ok(Self { options, connection: Some(connection), anchor, state })
     }
 
-    /// The connection for one transaction. Fails if nothing may be written. The outcome of the transaction must be passed to
-    /// [`Self::finish`].
+    /// The connection for one transaction. Fails if nothing may be written. The outcome of the transaction must be
+    /// passed to [`Self::finish`].
     pub async fn open(&mut self) -> Result<&mut SqliteConnection, LogError> {
         self.state.health.check_writable()?;
         let connection = match self.connection.take() {

@@ -87,8 +87,8 @@ impl DataFolder {
         }
     }
 
-    /// The instance name of the folder: a random UUID that is generated once. It distinguishes the processes on one Kafka
-    /// cluster, so the file `instance` must be deleted from a copy of the folder.
+    /// The instance name of the folder: a random UUID that is generated once. It distinguishes the processes on one
+    /// Kafka cluster, so the file `instance` must be deleted from a copy of the folder.
     pub fn instance(&self) -> Result<String, LogError> {
         let path = self.root.join("instance");
         let io = |source| LogError::Io { path: path.display().to_string(), source };

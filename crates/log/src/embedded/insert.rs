@@ -13,8 +13,8 @@ use super::{headers, offset_of};
 use crate::error::LogError;
 use crate::record::Record;
 
-/// Maximum number of records in a commit that is one call to SQLite. Each call to the connection's thread costs more than
-/// the statements themselves.
+/// Maximum number of records in a commit that is one call to SQLite. Each call to the connection's thread costs more
+/// than the statements themselves.
 pub(super) const MAX_ONE_CALL_RECORDS: usize = 16;
 
 /// Number of rows that one statement inserts.

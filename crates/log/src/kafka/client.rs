@@ -45,8 +45,8 @@ pub(super) fn trace_error(error: &KafkaError, reason: &str) {
 /// Writes one log line of librdkafka to `tracing`.
 pub(super) fn trace_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        // FAIL and ERROR: the caller whose request failed reports an unreachable broker. CONFWARN: every client gets all
-        // properties of the operator, also those that only another kind of client knows.
+        // FAIL and ERROR: the caller whose request failed reports an unreachable broker. CONFWARN: every client gets
+        // all properties of the operator, also those that only another kind of client knows.
         _ if matches!(facility, "FAIL" | "ERROR" | "CONFWARN") => {
             tracing::debug!(facility, message, "kafka client log");
         }

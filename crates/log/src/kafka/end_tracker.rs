@@ -85,8 +85,8 @@ impl EndTracker {
         }
     }
 
-    /// Handles a `PartitionEOF` event. Returns the end to report. `None` if it was reported before, or if several topics
-    /// have a partition of this number, since the event does not name the topic.
+    /// Handles a `PartitionEOF` event. Returns the end to report. `None` if it was reported before, or if several
+    /// topics have a partition of this number, since the event does not name the topic.
     pub fn end_event(&mut self, partition: i32) -> Option<(TopicPartition, u64)> {
         let mut candidates = self.0.iter_mut().filter(|(at, _)| i64::from(at.partition) == i64::from(partition));
         let (at, progress) = candidates.next()?;
@@ -130,8 +130,8 @@ impl EndTracker {
         ends
     }
 
-    /// Handles a finished read of a gap. `end` is the end offset if the gap contains no record, else `None`. Returns the
-    /// end to report. `None` if the partition was assigned or read further during the read.
+    /// Handles a finished read of a gap. `end` is the end offset if the gap contains no record, else `None`. Returns
+    /// the end to report. `None` if the partition was assigned or read further during the read.
     pub fn gap_was_read(&mut self, gap: &Gap, end: Option<u64>) -> Option<(TopicPartition, u64)> {
         let progress = self.0.get_mut(&gap.at)?;
         progress.reading_gap = false;

@@ -52,8 +52,8 @@ impl Member {
     /// The member's current id and generation. They are read from the consumer, because a rebalance changes them before
     /// the polling thread runs its callback.
     ///
-    /// `None` if the member has left the group, or was removed from it. The metadata of a removed member looks like that
-    /// of a client that never joined, which the brokers do not fence.
+    /// `None` if the member has left the group, or was removed from it. The metadata of a removed member looks like
+    /// that of a client that never joined, which the brokers do not fence.
     pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
         let consumer = lock(&self.consumer).upgrade()?;
         let metadata = consumer.group_metadata();

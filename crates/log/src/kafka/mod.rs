@@ -1,5 +1,5 @@
-//! The log on Apache Kafka, or on any cluster that librdkafka supports. Values are in the Confluent wire format. A schema
-//! registry is required.
+//! The log on Apache Kafka, or on any cluster that librdkafka supports. Values are in the Confluent wire format. A
+//! schema registry is required.
 //!
 //! Each part of the log's state has one owner: [`TopicCache`] the topic metadata, [`ReaderPool`] the idle readers,
 //! [`ConsumerGroups`] the members and the offset clients, [`Subscriptions`] the polling threads, [`IdempotentProducer`]
@@ -214,8 +214,8 @@ impl EventLog for KafkaLog {
         self.check_open()?;
         match id {
             SchemaId::Registry(id) => self.registry.schema(id).await,
-            // A fingerprint belongs to single-object encoding, which uses no registry. The decoder knows the fingerprints of
-            // the compiled-in schemas.
+            // A fingerprint belongs to single-object encoding, which uses no registry. The decoder knows the
+            // fingerprints of the compiled-in schemas.
             SchemaId::Fingerprint(_) => Ok(None),
         }
     }

@@ -137,8 +137,8 @@ impl KafkaOptions {
         config.set("partition.assignment.strategy", "cooperative-sticky");
         enable_end_hints(&mut config);
         if self.lasting {
-            // Static membership: after a crash the new process takes the member's place at once. It also detects a copied
-            // data folder, because two processes with one name fence each other.
+            // Static membership: after a crash the new process takes the member's place at once. It also detects a
+            // copied data folder, because two processes with one name fence each other.
             config.set("group.instance.id", &self.instance);
         }
         config

@@ -1,5 +1,5 @@
-//! The client of the schema registry (Confluent API). Subjects are `<topic>-value`. Ids and schemas never change, so they
-//! are cached without expiry.
+//! The client of the schema registry (Confluent API). Subjects are `<topic>-value`. Ids and schemas never change, so
+//! they are cached without expiry.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -63,8 +63,8 @@ impl SchemaRegistry {
         Ok(Self { address, settings, client, ids: Mutex::default(), schemas: Mutex::default() })
     }
 
-    /// The registry's id for the schema with this fingerprint. Fails with [`LogError::SchemaMissing`] if the registry does
-    /// not have the schema.
+    /// The registry's id for the schema with this fingerprint. Fails with [`LogError::SchemaMissing`] if the registry
+    /// does not have the schema.
     pub async fn id(&self, event: &str, fingerprint: Fingerprint) -> Result<u32, LogError> {
         let key = (event.to_owned(), fingerprint);
         if let Some(id) = lock(&self.ids).get(&key) {
@@ -79,8 +79,8 @@ impl SchemaRegistry {
         id.ok_or_else(|| LogError::SchemaMissing { subject: subject(event), version: version.number })
     }
 
-    /// The registry's id for this version; `None` if the registry does not have it. Caches the id and the schema, so that
-    /// appends and decoders go on while the registry is unavailable.
+    /// The registry's id for this version; `None` if the registry does not have it. Caches the id and the schema, so
+    /// that appends and decoders go on while the registry is unavailable.
     pub async fn look_up(&self, version: &SchemaVersion) -> Result<Option<u32>, LogError> {
         let body = json!({"schema": version.json, "schemaType": "AVRO"}).to_string();
         let subject = subject(version.event);
@@ -117,8 +117,8 @@ impl SchemaRegistry {
         }
     }
 
-    /// Registers a schema, and returns its id. Registering a schema again returns the same id. If two clients register at
-    /// once, some registries reject the second ("already exists"), so a rejected registration is retried once.
+    /// Registers a schema, and returns its id. Registering a schema again returns the same id. If two clients register
+    /// at once, some registries reject the second ("already exists"), so a rejected registration is retried once.
     pub async fn put(&self, event: &str, json: &str) -> Result<u32, LogError> {
         match self.post(event, json).await {
             Err(LogError::SchemaRefused { .. }) => self.post(event, json).await,
@@ -142,8 +142,8 @@ impl SchemaRegistry {
         }
     }
 
-    /// Sets a subject's compatibility to `FULL_TRANSITIVE` (law 13). If two clients set it at once, some registries answer
-    /// the second with a conflict, so a conflict is retried once.
+    /// Sets a subject's compatibility to `FULL_TRANSITIVE` (law 13). If two clients set it at once, some registries
+    /// answer the second with a conflict, so a conflict is retried once.
     pub async fn require_compatibility(&self, event: &str) -> Result<(), LogError> {
         let outcome = match self.put_compatibility(event).await {
             Err(error) if error.status() == Some(reqwest::StatusCode::CONFLICT) => self.put_compatibility(event).await,

@@ -19,8 +19,8 @@ pub struct Registration {
 }
 
 impl KafkaLog {
-    /// Fails with [`LogError::SchemaRefused`] if a compiled-in version cannot read a registered version of its subject, or
-    /// cannot be read by it. The message names the field.
+    /// Fails with [`LogError::SchemaRefused`] if a compiled-in version cannot read a registered version of its subject,
+    /// or cannot be read by it. The message names the field.
     pub async fn check_schemas(&self, topics: &[TopicName]) -> Result<(), LogError> {
         let registry = &self.registry;
         for topic in topics {

@@ -175,7 +175,8 @@ impl SubscriptionContext {
         answer
     }
 
-    /// Sends a delivery. Blocks while the stream's buffer is full. `None` if the stream was dropped or the log is closed.
+    /// Sends a delivery. Blocks while the stream's buffer is full. `None` if the stream was dropped or the log is
+    /// closed.
     fn send(&self, delivery: Result<Delivery, LogError>) -> Option<()> {
         self.wait(async { self.sender.send(delivery).await.ok() })
     }

@@ -199,8 +199,8 @@ impl TopicAdmin {
         Ok(specs.into_iter().map(describe).collect())
     }
 
-    /// Creates the missing topics, and changes the settings of the others. Fails before the first change if a difference
-    /// is not allowed.
+    /// Creates the missing topics, and changes the settings of the others. Fails before the first change if a
+    /// difference is not allowed.
     pub async fn ensure(&self, wanted: &[TopicSpec]) -> Result<(), LogError> {
         let existing = self.existing_by_name().await?;
         let (mut missing, mut changed) = (Vec::new(), Vec::new());

@@ -58,14 +58,14 @@ pub async fn a_close_ends_every_stream(cluster: &impl Cluster) {
     // A member that waits for records, one that has not answered its assignment, and one that waits for that member.
     let mut idle = Reader::join(&*log, &cluster.group("idle"), &topic, Positions::new()).await;
     idle.read_to(&positions(&topic, [(0, 1)])).await;
-    let mut unappended = log.subscribe(&cluster.group("unappended"), topics).await.unwrap();
-    let kept = next(&mut unappended).await;
-    let mut waiting = log.subscribe(&cluster.group("unappended"), topics).await.unwrap();
+    let mut unanswered = log.subscribe(&cluster.group("unanswered"), topics).await.unwrap();
+    let kept = next(&mut unanswered).await;
+    let mut waiting = log.subscribe(&cluster.group("unanswered"), topics).await.unwrap();
     let mut empty = log.follow(&Positions::new()).await.unwrap();
     // A follower whose deliveries were not received.
     let busy = log.follow(&positions(&topic, [(0, 0)])).await.unwrap();
     in_time("the close", log.close()).await;
-    let streams = [&mut idle.stream, &mut unappended, &mut waiting, &mut empty];
+    let streams = [&mut idle.stream, &mut unanswered, &mut waiting, &mut empty];
     for (n, stream) in streams.into_iter().enumerate() {
         let last = in_time("the end of a stream", stream.next()).await;
         assert!(last.is_none(), "stream {n} delivers {last:?} after the close");

@@ -87,8 +87,8 @@ pub async fn all(log: &dyn EventLog, topic: &TopicName, partition: u32) -> Vec<R
     log.read(&at(topic, partition), 0, usize::MAX >> 1).await.unwrap()
 }
 
-/// Waits until a partition has `count` records, and returns their texts. The outputs of a stage are durable when the append
-/// returns, but visible only after the transaction's marker is written.
+/// Waits until a partition has `count` records, and returns their texts. The outputs of a stage are durable when the
+/// append returns, but visible only after the transaction's marker is written.
 pub async fn wait_for_texts(log: &dyn EventLog, topic: &TopicName, partition: u32, count: usize) -> Vec<String> {
     let enough = async {
         loop {

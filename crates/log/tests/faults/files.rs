@@ -73,7 +73,8 @@ async fn law_14_a_close_keeps_the_records_of_a_deleted_wal() {
     scenario.teardown();
 }
 
-/// When the last connection is closed, SQLite deletes the WAL file by its path. It must not delete a file that replaced it.
+/// When the last connection is closed, SQLite deletes the WAL file by its path. It must not delete a file that replaced
+/// it.
 #[tokio::test]
 async fn law_14_a_close_leaves_replaced_files_unchanged() {
     let scenario = FailScenario::setup();

@@ -54,8 +54,8 @@ impl Stage {
         }
     }
 
-    /// The second process joins while the first owns both partitions. Returns the partition that is revoked from the first,
-    /// the sender that acknowledges the revocation, and the second's reader.
+    /// The second process joins while the first owns both partitions. Returns the partition that is revoked from the
+    /// first, the sender that acknowledges the revocation, and the second's reader.
     async fn rebalance_to_second(&self, first: &mut Reader) -> (u32, oneshot::Sender<()>, Reader) {
         let second = self.second.subscribe(&self.group, std::slice::from_ref(&self.input)).await.unwrap();
         let (lost, done) = revoked(first).await;
@@ -191,7 +191,8 @@ async fn law_05_a_member_advances_only_the_partitions_it_owns() {
     assert_eq!(stage.outputs().await[moved as usize], ["a0", "b1", "a2"]);
 }
 
-/// A stage that processes a batch receives no deliveries. A rebalance that leaves it its partitions must not disturb it.
+/// A stage that processes a batch receives no deliveries. A rebalance that leaves it its partitions must not disturb
+/// it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
 async fn law_05_a_busy_member_is_not_fenced_when_others_join_and_leave() {
@@ -227,8 +228,8 @@ async fn law_05_a_busy_member_is_not_fenced_when_others_join_and_leave() {
     // Both still work after the third has left.
     stage.step(&stage.first, kept, steps, "a").await.unwrap();
     stage.step(&stage.second, moved, steps, "b").await.unwrap();
-    // A rebalance discards records that were fetched and not delivered. No record may be skipped, and no end reported too
-    // early.
+    // A rebalance discards records that were fetched and not delivered. No record may be skipped, and no end reported
+    // too early.
     let end = stage.first.ends(&stage.input).await.unwrap();
     for (reader, partition) in [(&mut first, kept), (&mut second, moved)] {
         let at = at(&stage.input, partition);

@@ -1,4 +1,5 @@
-//! The schema registry: an id that is not registered is poison, but an unavailable registry is a retriable error (law 13).
+//! The schema registry: an id that is not registered is poison, but an unavailable registry is a retriable error (law
+//! 13).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -193,8 +194,8 @@ async fn law_13_an_incompatible_subject_is_rejected_before_any_change() {
     assert_eq!(stub.writes(), writes.concat());
 }
 
-/// If two clients register a subject at once, some registries reject the second with a conflict, though both schemas are
-/// the same.
+/// If two clients register a subject at once, some registries reject the second with a conflict, though both schemas
+/// are the same.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
 async fn law_13_a_lost_registration_race_returns_the_id() {

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::soon;
+use crate::support::in_time;
 
 /// The CRC-32C checksum.
 fn crc32c(bytes: &[u8]) -> u32 {
