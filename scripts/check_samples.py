@@ -135,7 +135,8 @@ def check_qrels(path, queries, entities, faults):
 def main():
     parser = argparse.ArgumentParser(description="Check the sample entities, queries and judgements.")
     default = Path(__file__).resolve().parent.parent / "samples"
-    parser.add_argument("samples", nargs="?", type=Path, default=default, help="the folder of the samples (default: samples/ of the repository)")
+    parser.add_argument("samples", nargs="?", type=Path, default=default,
+                        help="the folder of the samples (default: samples/ of the repository)")
     folder = parser.parse_args().samples
     faults, texts, queries = [], {}, set()
     try:

@@ -174,7 +174,7 @@ def main():
         print(f"cranfield_to_beir: {error}", file=sys.stderr)
         return 2
     if empty:
-        print(f"omitted because they are empty: documents {', '.join(empty)}, and their {dropped} judgements", file=sys.stderr)
+        print(f"omitted empty documents {', '.join(empty)} and their {dropped} judgements", file=sys.stderr)
     print(f"{len(documents)} documents, {len(asked)} queries, {len(judged)} judgements", file=sys.stderr)
     return 0
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Starts a temporary Postgres on a free port of 127.0.0.1, runs a command, and stops Postgres after the command.
 
-The command gets the address of the database in CARBON_TEST_POSTGRES. The data folder is temporary and is deleted at the end;
-fsync is off. Linux only. The Postgres programs come from a Python package, which scripts/python_env.sh installs once.
+The command gets the address of the database in CARBON_TEST_POSTGRES. The data folder is temporary and is deleted at the
+end; fsync is off. Linux only. The Postgres programs come from a Python package, which scripts/python_env.sh installs
+once.
 
 usage: scripts/postgres.py COMMAND [ARGUMENT...]
 
@@ -83,7 +84,7 @@ def package():
     """Returns the folder of the Python package, without importing it."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None:
-        sys.exit(f"postgres.py: this Python has no package {PACKAGE}; `scripts/python_env.sh {VERSION}` prints the path of one that has it")
+        sys.exit(f"postgres.py: this Python has no {PACKAGE}; `scripts/python_env.sh {VERSION}` prints one that has it")
     return Path(spec.submodule_search_locations[0])
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Creates a Python virtual environment with the given packages and prints the path of its Python. Later calls with the same
-# requirements use the same environment. Without arguments it installs what the clients in scripts/foreign need.
+# Creates a Python virtual environment with the given packages and prints the path of its Python. Later calls with the
+# same requirements use the same environment. Without arguments it installs what the clients in scripts/foreign need.
 #
 # usage: scripts/python_env.sh [REQUIREMENT... | -r FILE...]
 #
-# A FILE contains one requirement per line; # starts a comment. The environment depends on the requirements, not on the file's
-# name.
+# A FILE contains one requirement per line; # starts a comment. The environment depends on the requirements, not on the
+# file's name.
 #
 # Environments are in ${XDG_CACHE_HOME:-~/.cache}/carbon-ml/python and can be deleted at any time.
 set -euo pipefail

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures search quality with the real model: on the samples, and on Cranfield if CARBON_TEST_DATA names a folder with it.
-# Starts a platform on free ports with a temporary data folder. Fails if a minimum is not reached.
+# Measures search quality with the real model: on the samples, and on Cranfield if CARBON_TEST_DATA names a folder with
+# it. Starts a platform on free ports with a temporary data folder. Fails if a minimum is not reached.
 #
 #   scripts/quality.sh            builds the release program and measures it
 #   scripts/quality.sh PROGRAM    measures this program; results do not depend on its optimisation level

@@ -10,7 +10,8 @@ examples:
   scripts/run_tests.py carbon-log -- --ignored
   scripts/run_tests.py carbon-store carbon-read-models -- --include-ignored
 
-exit: 0 all tests passed, 1 a test failed or no test program was found, 2 wrong usage; the code of cargo if the build fails
+exit: 0 all tests passed, 1 a test failed or no test program was found, 2 wrong usage; the code of cargo if the build
+fails
 """
 
 import json

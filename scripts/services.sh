@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Starts and stops Apache Kafka and a schema registry as plain processes on 127.0.0.1, for development and tests. See --help.
+# Starts and stops Apache Kafka and a schema registry as plain processes on 127.0.0.1, for development and tests. See
+# --help.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/services" && pwd)"
@@ -16,15 +17,16 @@ stop_within=30
 
 help() {
     cat <<HELP
-Starts and stops Apache Kafka $kafka_version (KRaft, one node) and Apicurio Registry $registry_version (the Confluent API
-under /apis/ccompat/v7) as plain processes on 127.0.0.1, for development and tests. Runs on Linux; needs Java 17 or later
-and python3. The first start downloads both from Maven Central, for which it needs mvn.
+Starts and stops Apache Kafka $kafka_version (KRaft, one node) and Apicurio Registry $registry_version (the Confluent
+API under /apis/ccompat/v7) as plain processes on 127.0.0.1, for development and tests. Runs on Linux; needs Java 17 or
+later and python3. The first start downloads both from Maven Central, for which it needs mvn.
 
 usage: scripts/services.sh COMMAND [kafka] [registry]     without a service: both
 
   up       download once, start, wait until ready, print the addresses; a service that is up stays up,
            a paused one resumes
-  down     stop with SIGTERM, after $stop_within s with SIGKILL; --wipe also deletes data and logs, but not the port numbers
+  down     stop with SIGTERM, after $stop_within s with SIGKILL; --wipe also deletes data and logs
+           (the folder keeps its port numbers)
   kill     SIGKILL, as in a crash; the data stays
   pause    SIGSTOP: the service accepts connections and never answers
   resume   SIGCONT, and wait until ready
@@ -48,9 +50,10 @@ the port that the folder stores from its last start. So a restart
 keeps the port, and all other commands need only the folder.
 
 The registry stores schemas, ids and compatibility levels in a file in its data folder, which survives kill and down.
-Differences from Confluent's registry: the global compatibility level is NONE until it is set, and ids have gaps. A schema
-that differs only in whitespace, key order, docs, aliases or the default of an enum counts as the existing schema
-(Confluent's registry ignores only whitespace and key order). With REGISTRY_CANONICAL_HASH=false only identical text does.
+Differences from Confluent's registry: the global compatibility level is NONE until it is set, and ids have gaps. A
+schema that differs only in whitespace, key order, docs, aliases or the default of an enum counts as the existing schema
+(Confluent's registry ignores only whitespace and key order). With REGISTRY_CANONICAL_HASH=false only identical text
+counts as the same schema.
 
 examples:
   scripts/services.sh up && eval "\$(scripts/services.sh env)"
@@ -110,7 +113,8 @@ up() { # SERVICE...
         port="$(port_of "$service")"
         if running "$service"; then
             requested="${service^^}_PORT"
-            [[ ${!requested:-0} == 0 || ${!requested} == "$port" ]] || die "$service is up on port $port, not ${!requested}: run \`down\` first"
+            [[ ${!requested:-0} == 0 || ${!requested} == "$port" ]] ||
+                die "$service is up on port $port, not ${!requested}: run \`down\` first"
             was_up[$service]=yes
             continue
         fi
@@ -118,7 +122,8 @@ up() { # SERVICE...
         find_java
         mkdir -p "$dir/$service/data"
         if [[ -z $port ]]; then
-            port="$(python3 "$here/ports.py" pick 2 "$dir/$service" "$claims")" || die "found no free port for $service; it was not started"
+            port="$(python3 "$here/ports.py" pick 2 "$dir/$service" "$claims")" ||
+                die "found no free port for $service; it was not started"
         fi
         wanted=("$port")
         [[ $service != kafka ]] || wanted+=("$(controller_port "$port")")

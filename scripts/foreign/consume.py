@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Reads a topic of carbon-ml directly from Kafka. Use it as an example for your own consumer.
 
-Prints one JSON line per record: key, partition, offset, timestamp, headers and value, with bytes as base64. For an embedding
-the line has `vector_dimension`, the number of components of the decoded vector. Exits with 1 if fewer than --count records
-arrived before the timeout, or if a vector does not have the dimension that its record states.
+Prints one JSON line per record: key, partition, offset, timestamp, headers and value, with bytes as base64. For an
+embedding the line has `vector_dimension`, the number of components of the decoded vector. Exits with 1 if fewer than
+--count records arrived before the timeout, or if a vector does not have the dimension that its record states.
 
 Needs confluent-kafka[avro]; `scripts/python_env.sh` prints the path of a Python that has it.
 """

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs the real MLflow client against a server and checks the answers.
 
-A flow is one test. Each flow creates its own experiments and models under unique names, so flows can be repeated and can run
-concurrently on one server. Prints one line per flow: `ok NAME SECONDS`, or `failed NAME SECONDS` and the error, with the
-traceback on stderr. Exits with 1 if a flow failed.
+A flow is one test. Each flow creates its own experiments and models under unique names, so flows can be repeated and
+can run concurrently on one server. Prints one line per flow: `ok NAME SECONDS`, or `failed NAME SECONDS` and the error,
+with the traceback on stderr. Exits with 1 if a flow failed.
 """
 
 import argparse
@@ -18,8 +18,8 @@ SETTINGS = {
     # The client must not use the internet.
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    # A 5xx answer fails at once; with its defaults the client would retry for more than 1 min. The timeout is long for slow
-    # machines.
+    # A 5xx answer fails at once; with its defaults the client would retry for more than 1 min. The timeout is long for
+    # slow machines.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "300",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -69,8 +69,8 @@ def run(name, function):
         function()
     except Exception as error:
         message = str(error).strip().splitlines() or [""]
-        print(f"failed {name} {time.monotonic() - began:.2f}s {location(error)}{type(error).__name__}: {message[0][:500]}",
-              flush=True)
+        reason = f"{location(error)}{type(error).__name__}: {message[0][:500]}"
+        print(f"failed {name} {time.monotonic() - began:.2f}s {reason}", flush=True)
         traceback.print_exc()
         return False
     finally:
@@ -85,8 +85,8 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI"), metavar="URL",
                         help="[MLFLOW_TRACKING_URI]")
-    parser.add_argument("--flow", action="append", default=[], metavar="NAME", help="run only this flow; can be repeated")
-    parser.add_argument("--skip", action="append", default=[], metavar="NAME", help="do not run this flow; can be repeated")
+    parser.add_argument("--flow", action="append", default=[], metavar="NAME", help="run only this flow; repeatable")
+    parser.add_argument("--skip", action="append", default=[], metavar="NAME", help="do not run this flow; repeatable")
     parser.add_argument("--list", action="store_true", help="print the names of the flows and exit")
     arguments = parser.parse_args()
     if not arguments.list and not arguments.tracking_uri:

@@ -1,8 +1,10 @@
-"""Sends recorded invalid requests to a server and compares the status and the error code of each answer with the recording.
+"""Sends recorded invalid requests to a server and compares the status and the error code of each answer with the
+recording.
 
-Differences in the table EXCEPTIONS are accepted. A recording is a text file. A request is one line, ` METHOD path body`,
-followed by the line `   -> status content-type body`, where the body can be truncated. A search is one line,
-`filter-expression status count`. Ids that the recorded server generated are replaced by the ids that this server generates.
+Differences in the table EXCEPTIONS are accepted. A recording is a text file. A request is one line, ` METHOD path
+body`, followed by the line `   -> status content-type body`, where the body can be truncated. A search is one line,
+`filter-expression status count`. Ids that the recorded server generated are replaced by the ids that this server
+generates.
 """
 
 import argparse
@@ -31,8 +33,8 @@ EXCEPTIONS = [
     ("logged-models/", '"status": "BOGUS"', 400, "INVALID_PARAMETER_VALUE", DROPPED),
     ("experiments/update", '"new_name": "q"', 400, "INVALID_PARAMETER_VALUE", CALLERS),
     ("runs/search", '"order_by": ["metrics.a", "metrics.a"]', 400, "INVALID_PARAMETER_VALUE", CALLERS),
-    ("runs/create", "{}", 400, "INVALID_PARAMETER_VALUE", "the answer names the parameter; MLflow answers with an SQL text"),
-    ("registered-models/search?filter=tags.k%20IS%20NULL", "", 200, None, "the expression is valid here; MLflow answers 500"),
+    ("runs/create", "{}", 400, "INVALID_PARAMETER_VALUE", "the answer names the parameter; MLflow's answer is SQL"),
+    ("registered-models/search?filter=tags.k%20IS%20NULL", "", 200, None, "valid here; MLflow answers 500"),
     ("/api/2.0/mlflow/traces/search", "", 404, "ENDPOINT_NOT_FOUND", TRACES),
     ("/api/3.0/mlflow/traces/tr-none", "", 404, "ENDPOINT_NOT_FOUND", TRACES),
     ("/nope/nope", "", 404, "ENDPOINT_NOT_FOUND", UNKNOWN_ROUTES),

@@ -6,8 +6,9 @@ Reads one entity per line from stdin:
     {"entity_type": "instrument", "entity_id": "NG_HH_BALMO", "text": "Henry Hub natural gas, balance of month",
      "tags": ["gas"], "metadata": {"name": "NG balmo", "lot": 10000, "listed": true}}
 
-A line is the complete new state of its entity; {"entity_type", "entity_id", "deleted": true} deletes the entity. Prints one
-JSON line per durable record: topic, partition, offset and key. Exits with 1 if a line is invalid or a record is not durable.
+A line is the complete new state of its entity; {"entity_type", "entity_id", "deleted": true} deletes the entity. Prints
+one JSON line per durable record: topic, partition, offset and key. Exits with 1 if a line is invalid or a record is not
+durable.
 
 Needs confluent-kafka[avro]; `scripts/python_env.sh` prints the path of a Python that has it.
 """
@@ -30,7 +31,7 @@ TIMEOUT_S = 30
 
 
 def entity_serializer(registry):
-    """Returns a function that serializes an event with the newest registered schema. Only the platform registers schemas."""
+    """Returns a function that serializes an event with the newest schema that the platform has registered."""
     settings = {
         "auto.register.schemas": False,
         "use.latest.version": True,
@@ -66,7 +67,7 @@ def key_of(event):
 
 
 class Deliveries:
-    """Delivery callback: prints each durable record and counts the failed ones."""
+    """Delivery callback: prints each durable record and counts failures."""
 
     def __init__(self):
         self.failed = 0
@@ -95,8 +96,8 @@ def send(producer, **record):
 def producer_of(arguments, **more):
     settings = {
         "bootstrap.servers": arguments.brokers,
-        # carbon-ml partitions by murmur2, as Java clients do. librdkafka's default is CRC-32: most records would be in a
-        # wrong partition and become dead letters.
+        # carbon-ml partitions by murmur2, as Java clients do. librdkafka's default is CRC-32: most records would be in
+        # a wrong partition and become dead letters.
         "partitioner": arguments.partitioner,
         # Sets acks=all; retries neither duplicate nor reorder records.
         "enable.idempotence": True,

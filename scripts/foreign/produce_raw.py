@@ -5,8 +5,8 @@
      "value": base64 or null, or instead "event": {...}, which is serialized with the registered schema;
      "schema_id": 999999 replaces the schema id in the first bytes of the value}
 
-Missing fields of an event get valid values. Prints one JSON line per record that the brokers acknowledged.
-With --transaction all records are in one transaction, which is committed, aborted, or left open. With --schema the script
+Missing fields of an event get valid values. Prints one JSON line per record that the brokers acknowledged. With
+--transaction all records are in one transaction, which is committed, aborted, or left open. With --schema the script
 registers that schema and serializes events with it.
 """
 

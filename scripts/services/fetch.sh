@@ -1,12 +1,14 @@
-# Downloads Kafka and the registry from Maven Central; sourced by services.sh. A download goes to a temporary folder that is
-# renamed at the end, so an incomplete download is never used.
+# Downloads Kafka and the registry from Maven Central; sourced by services.sh. A download goes to a temporary folder
+# that is renamed at the end, so an incomplete download is never used.
 # shellcheck shell=bash disable=SC2154
 
 is_complete_kafka() {
     [[ -s $kafka_home/libs/kafka_2.13-$kafka_version.jar && -s $kafka_home/libs/kafka-clients-$kafka_version.jar &&
         -s $kafka_home/libs/slf4j-reload4j-1.7.36.jar ]]
 }
-is_complete_registry() { [[ -s $registry_home/apicurio-registry-app-$registry_version-runner.jar && -d $registry_home/lib ]]; }
+is_complete_registry() {
+    [[ -s $registry_home/apicurio-registry-app-$registry_version-runner.jar && -d $registry_home/lib ]]
+}
 
 fetch() { # SERVICE
     "is_complete_$1" && return
@@ -20,7 +22,8 @@ fetch() { # SERVICE
         rm -rf "$cache"/.part-* # left by a download that was killed
         local part home output
         part="$(mktemp -d "$cache/.part-XXXXXX")"
-        output="$("fetch_$1" "$part" 2>&1 </dev/null)" || { rm -rf "$part"; echo "$output" >&2; die "downloading $1 failed"; }
+        output="$("fetch_$1" "$part" 2>&1 </dev/null)" ||
+            { rm -rf "$part"; echo "$output" >&2; die "downloading $1 failed"; }
         home="$1_home"
         rm -rf "${!home}"
         mv -T "$part" "${!home}"

@@ -4,11 +4,12 @@
 ports.py free PORT...             exits with 1 and prints the ports that are in use after 2 s
 ports.py pick COUNT OWNER CLAIMS  prints the first of COUNT consecutive free ports, and claims them for OWNER
 
-`pick` selects ports below the kernel's range for outgoing connections. Within that range, a client that retries a stopped
-service could get the service's port as its own source port, connect to itself, and block the restart.
+`pick` selects ports below the kernel's range for outgoing connections. Within that range, a client that retries a
+stopped service could get the service's port as its own source port, connect to itself, and block the restart.
 
-A service binds its port seconds after `pick`. So that a concurrent start does not select the same port, `pick` writes claims
-to the file CLAIMS, one line "PORT OWNER" each. OWNER is a folder; a claim ends when the folder does not exist any more.
+A service binds its port seconds after `pick`. So that a concurrent start does not select the same port, `pick` writes
+claims to the file CLAIMS, one line "PORT OWNER" each. OWNER is a folder; a claim ends when the folder does not exist
+any more.
 """
 import fcntl
 import os

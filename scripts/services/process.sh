@@ -43,8 +43,8 @@ log4j.appender.out.layout=org.apache.log4j.PatternLayout
 log4j.appender.out.layout.ConversionPattern=%d %p %c{1} %m%n
 LOG
     if [[ ! -s $home/data/meta.properties ]]; then
-        # Each new log gets a random cluster id, so that clients can distinguish two clusters. The id starts with a letter:
-        # StorageTool would read a leading dash as an option.
+        # Each new log gets a random cluster id, so that clients can distinguish two clusters. The id starts with a
+        # letter: StorageTool would read a leading dash as an option.
         local id
         id="$(python3 -c 'import base64, os; print("A" + base64.urlsafe_b64encode(os.urandom(16)).decode()[1:22])')"
         "$java" -Xmx128m "${log4j[@]}" -cp "$kafka_home/libs/*" kafka.tools.StorageTool format --ignore-formatted \
@@ -83,7 +83,8 @@ await_ready() { # SERVICE WHAT SINCE; prints the status line of the service
 }
 now() { echo $(($(date +%s%N) / 1000000)); }
 
-# True if all threads of the process have ended, which releases its ports and file locks. A zombie process counts as ended.
+# True if all threads of the process have ended, which releases its ports and file locks. A zombie process counts as
+# ended.
 ended() { # PID
     local threads=("/proc/$1/task"/*)
     [[ ! -d /proc/$1 ]] ||

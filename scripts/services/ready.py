@@ -73,7 +73,7 @@ def kafka(port):
 
 
 def registry(port):
-    """Lists the subjects, which reads the storage. Uses http.client because urllib uses the proxies of the environment."""
+    """Lists the subjects, which reads the storage. http.client ignores proxies of the environment; urllib does not."""
     conn = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         conn.request("GET", "/apis/ccompat/v7/subjects")

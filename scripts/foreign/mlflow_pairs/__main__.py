@@ -1,8 +1,8 @@
 """Sends requests that were recorded with MLflow's own server, and compares the answers with the recorded ones.
 
-A pair is a recorded request and its answer. Each pair runs in a new tenant, after the script has created through the API the
-state that the recorded answer shows. The comparison ignores ids and names that the server generates, and times. Pairs for
-traces are skipped, because traces are not served.
+A pair is a recorded request and its answer. Each pair runs in a new tenant, after the script has created through the
+API the state that the recorded answer shows. The comparison ignores ids and names that the server generates, and times.
+Pairs for traces are skipped, because traces are not served.
 """
 
 import argparse
@@ -31,7 +31,7 @@ EXCEPTIONS = {
 
 
 def normalised(value, generated_names):
-    """Returns the parts of an answer that must be equal: no times, tokens or generated names; lists in a fixed order."""
+    """Returns an answer without times, tokens and generated names, and with lists in a fixed order."""
     if isinstance(value, dict):
         kept = {}
         for name, inner in value.items():

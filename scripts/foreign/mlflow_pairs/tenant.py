@@ -1,4 +1,4 @@
-"""Creates experiments, runs, files and models through the API as a recorded answer shows them, with ids of this server."""
+"""Creates experiments, runs, files and models through the API as a recorded answer shows them."""
 
 import base64
 import json
