@@ -71,10 +71,10 @@ impl<P: Projection> Sink for ProjectionSink<P> {
         upto: &Positions,
     ) -> Result<Vec<NewRecord>, SinkError> {
         let reads = P::first_reads(self.namespace.dialect(), batch);
-        let mut tables = self.namespace.begin_at(log, from, upto, reads).await?;
+        let tables = self.namespace.begin_at(log, from, upto, reads).await?;
         failpoint(&format!("{}::apply", P::NAME)).await.map_err(|error| ProcessorError::of(&error))?;
-        self.projection.apply(&mut tables, batch).await.map_err(|error| ProcessorError::of(&error))?;
-        tables.commit().await.map_err(ProcessorError::from)?;
+        let folded = self.projection.apply(tables, batch).await.map_err(|error| ProcessorError::of(&error))?;
+        folded.commit().await.map_err(ProcessorError::from)?;
         Ok(Vec::new())
     }
 }

@@ -94,9 +94,9 @@ async fn law_04_a_row_is_fenced_by_its_source_position() {
     let key = key("acme", "E1");
     // A record at a lower offset changes nothing, one at the same offset re-applies, one at a higher offset replaces.
     for (offset, kind, text) in [(5, 5, "text 5"), (3, 3, "text 5"), (5, 4, "text 4"), (6, 3, "text 3")] {
-        let mut tables = sink.namespace().begin().await.unwrap();
-        Catalog.apply(&mut tables, &[recorded(1, offset, kind)]).await.unwrap();
-        tables.commit().await.unwrap();
+        let tables = sink.namespace().begin().await.unwrap();
+        let folded = Catalog.apply(tables, &[recorded(1, offset, kind)]).await.unwrap();
+        folded.commit().await.unwrap();
         let item = catalog::get(sink.namespace(), &scope, &key.entity_type, &key.entity_id).await.unwrap().unwrap();
         assert_eq!((item.text.as_str(), item.state), (text, ItemState::Live), "offset {offset}");
     }

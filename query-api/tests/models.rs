@@ -60,9 +60,9 @@ async fn with(records: &[RegistryRecord], dir: &tempfile::TempDir) -> (Service, 
     let service = Service::new().await;
     let site = Site::File(dir.path().join("registry.db"));
     let rows = carbon_read_models::open::<Registry>(&site).await.unwrap();
-    let mut tables = rows.begin().await.unwrap();
-    Registry.apply(&mut tables, records).await.unwrap();
-    tables.commit().await.unwrap();
+    let tables = rows.begin().await.unwrap();
+    let folded = Registry.apply(tables, records).await.unwrap();
+    folded.commit().await.unwrap();
     service.serve("registry", &rows, ModelPromoted::NAME);
     let folded = service.folded.clone();
     (service, folded)

@@ -9,7 +9,7 @@ use carbon_core::TenantId;
 /// So many are known; then all are forgotten.
 const LIMIT: usize = 20_000;
 
-/// What is known in an era of the namespace (`Namespace::era`); nothing, where that has none.
+/// What is known in an era of the namespace (`deletion_count`); nothing, where that has none.
 #[derive(Debug, Default)]
 pub(crate) struct Active(Mutex<Known>);
 

@@ -1,4 +1,4 @@
-//! Time. Folds never read a clock (law 3): they take the record's time.
+//! Timestamps and clocks. A fold does not read a clock (law 3); it takes the time of the record.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,32 +10,32 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The age at `now`, in milliseconds; never negative.
+    /// Returns the age at `now` in milliseconds; 0 if the timestamp is later than `now`.
     pub fn age_ms(self, now: Timestamp) -> u64 {
         u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0)
     }
 
-    /// RFC 3339 with milliseconds, e.g. `2026-03-01T09:30:00.000Z`.
+    /// Formats as RFC 3339 with milliseconds: `2026-03-01T09:30:00.000Z`. Times beyond the year 9999 are formatted as the
+    /// number of milliseconds.
     pub fn to_rfc3339(self) -> String {
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(time) => format!("{time:.3}"),
-            // Beyond the years that RFC 3339 can write.
             Err(_) => self.0.to_string(),
         }
     }
 }
 
-/// Reads an RFC 3339 time such as `2026-03-01T09:30:00Z` or `2026-03-01T10:30:00.250+01:00`.
+/// Parses an RFC 3339 time, such as `2026-03-01T09:30:00Z` or `2026-03-01T10:30:00.250+01:00`.
 pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     text.parse::<jiff::Timestamp>().ok().map(|time| Timestamp(time.as_millisecond()))
 }
 
-/// A source of time that tests can stand in for.
+/// A source of the current time. Tests replace it.
 pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock.
+/// The clock of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

@@ -1,18 +1,18 @@
-//! Whose fault an error is, and whether to try again. HTTP statuses, retries and dead letters
-//! are decided from these two answers alone.
+//! The classification of errors: whose fault an error is, and whether a retry can help. HTTP statuses, retries and dead
+//! letters depend on nothing else.
 
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The caller sent something that cannot be accepted.
+    /// The caller sent an invalid input.
     User,
-    /// Something that this process depends on failed or is not there.
+    /// A dependency of this process (a store, a broker, a registry, a disk) failed or is unavailable.
     External,
-    /// A bug or a broken invariant of ours.
+    /// A bug: an invariant of this program does not hold.
     Internal,
 }
 
-/// Whether the same attempt may succeed later.
+/// Whether a retry of the same attempt can succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     Never,

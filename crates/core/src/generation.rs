@@ -1,4 +1,4 @@
-//! Generations: one copy of a read model, under a derived name.
+//! Ids of generations. A generation is one copy of a read model.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{IdError, check};
 use crate::model_ref::ModelRef;
 
-/// `<read model>-v<VERSION>[-<model@version@precision>]-<n>`.
+/// The id of a generation: `<read model>-v<fold version>[-<model@version@precision>]-<n>`. It is a valid folder name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GenerationId(String);
@@ -17,7 +17,7 @@ fn generation_byte(b: u8) -> bool {
 }
 
 impl GenerationId {
-    /// The derived name of the `n`th generation of a read model.
+    /// Builds the id of the `n`th generation of a read model and fold version.
     pub fn derive(read_model: &str, version: u32, model: Option<&ModelRef>, n: u32) -> Result<Self, IdError> {
         match model {
             Some(model) => Self::parse(&format!("{read_model}-v{version}-{model}-{n}")),
@@ -28,7 +28,7 @@ impl GenerationId {
     pub fn parse(value: &str) -> Result<Self, IdError> {
         const GRAMMAR: &str = "^[a-zA-Z0-9_@-][a-zA-Z0-9_.@-]{0,254}$";
         check(value, "generation", GRAMMAR, 255, generation_byte)?;
-        // It names a folder; `..` must never be one.
+        // The id is used as a folder name, which must not be `..`.
         if value.starts_with('.') {
             return Err(IdError { what: "generation", value: value.to_owned(), grammar: GRAMMAR });
         }
@@ -65,7 +65,7 @@ mod tests {
     use crate::Precision;
 
     #[test]
-    fn names_are_derived_and_safe_as_folders() {
+    fn ids_are_derived_and_valid_folder_names() {
         let model = ModelRef::new("m", "1", Precision::F32).unwrap();
         assert_eq!(GenerationId::derive("search", 1, Some(&model), 2).unwrap().as_str(), "search-v1-m@1@f32-2");
         assert_eq!(GenerationId::derive("catalog", 3, None, 1).unwrap().as_str(), "catalog-v3-1");

@@ -1,4 +1,4 @@
-//! Identifiers with their grammar: a value of these types is valid by construction.
+//! Identifier types. Each has a grammar, and a value of the type always matches it.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::tenant::TenantId;
 
-/// Why a string is not an identifier.
+/// The error of a string that does not match the grammar of an identifier.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {value:?} is not valid: it must match {grammar}")]
 pub struct IdError {
@@ -33,7 +33,7 @@ fn entity_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-')
 }
 
-/// Declares a string type that only its grammar's strings can inhabit.
+/// Declares a string type whose values match a grammar.
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident, $what:literal, $grammar:literal, $max:literal, $allowed:path) => {
         $(#[$doc])*
@@ -81,11 +81,11 @@ identifier!(
     EntityType, "entity_type", "^[a-zA-Z0-9_.-]{1,255}$", 255, entity_byte
 );
 identifier!(
-    /// The name of an entity within its tenant and type: `NG_HH_BALMO`.
+    /// The id of an entity, unique within its tenant and type: `NG_HH_BALMO`.
     EntityId, "entity_id", "^[a-zA-Z0-9_.-]{1,255}$", 255, entity_byte
 );
 
-/// An entity of a tenant; written `tenant/type/id`, which is its record key.
+/// The key of an entity. Its text form, `tenant/type/id`, is the key of the entity's records.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntityKey {
     pub tenant: TenantId,
@@ -109,13 +109,13 @@ impl fmt::Display for EntityKey {
     }
 }
 
-/// The id of one HTTP request, given by the caller or drawn here.
+/// The id of an HTTP request: from the header `X-Request-Id`, else generated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(pub String);
 
-/// A derived event id (law 11): UUIDv5 over the parts, so that a repeat is recognised.
+/// Returns the event id that is derived from the parts (law 11): a UUIDv5, so a repeated event has the id of the first.
 pub fn derived_id(parts: &[&str]) -> Uuid {
-    // Drawn once for this platform; changing it changes every derived id.
+    // Changing this namespace changes every derived id.
     const NAMESPACE: Uuid = Uuid::from_u128(0x6f1f_6c9a_3d0b_5a0e_9c55_2b7d_41ce_a801);
     Uuid::new_v5(&NAMESPACE, parts.join("\u{1f}").as_bytes())
 }
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identifiers_refuse_what_their_grammar_refuses() {
+    fn strings_outside_the_grammar_are_rejected() {
         assert!(EntityId::parse("NG_HH.BALMO-1").is_ok());
         for bad in ["", "a/b", "a b", "é", &"x".repeat(256)] {
             assert!(EntityId::parse(bad).is_err(), "{bad}");

@@ -1,5 +1,5 @@
-//! What every part of carbon-ml shares: identifiers, tenants, positions in the log, topics,
-//! references to models, clocks, and whose fault an error is.
+//! Types that every crate of carbon-ml uses: identifiers, tenants, positions in the log, topics, model references, clocks,
+//! and the classification of errors.
 
 mod clock;
 mod error;

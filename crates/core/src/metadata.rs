@@ -1,11 +1,11 @@
-//! Metadata of entities: a flat map of scalars.
+//! The metadata of entities: a flat map from names to scalars.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A scalar of an entity's metadata. In JSON a number is always a double.
+/// A value in the metadata of an entity. Every JSON number becomes a double.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum MetadataValue {
@@ -26,10 +26,10 @@ impl fmt::Display for MetadataValue {
     }
 }
 
-/// The largest whole number up to which every one has a double of its own.
+/// 2^53: the doubles represent every integer up to this one exactly.
 const EXACT: u64 = 1 << 53;
 
-/// A whole number as a double, where it is the same number.
+/// Converts an integer to a double. Fails above 2^53, where the double could be another number.
 fn exact<E: serde::de::Error>(size: u64, value: f64) -> Result<MetadataValue, E> {
     match size <= EXACT {
         true => Ok(MetadataValue::Double(value)),
@@ -37,7 +37,7 @@ fn exact<E: serde::de::Error>(size: u64, value: f64) -> Result<MetadataValue, E>
     }
 }
 
-// Written by hand so that the error names what is allowed, and so that no value is buffered.
+// A derived implementation would buffer the value, and its error would not name the allowed types.
 impl<'de> Deserialize<'de> for MetadataValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_numbers_are_kept_exactly_or_refused() {
+    fn integers_are_exact_or_rejected() {
         let read = |json: &str| serde_json::from_str::<MetadataValue>(json);
         assert_eq!(read("9007199254740992").unwrap(), MetadataValue::Double(9_007_199_254_740_992.0));
         assert!(read("9007199254740993").unwrap_err().to_string().contains("2^53"));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What is written and read again is the same number, or derived data would drift.
+        /// A double that is written to JSON and read again is the same double.
         #[test]
         fn any_double_survives_json(value in proptest::num::f64::NORMAL) {
             let json = serde_json::to_string(&MetadataValue::Double(value)).unwrap();

@@ -1,4 +1,4 @@
-//! Which model made a vector: name, version and precision (law 8).
+//! References to embedding models: name, version and precision (law 8).
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdError, check};
 
-/// The numeric form in which a model computes.
+/// The number format in which a model computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -26,7 +26,7 @@ impl Precision {
     }
 }
 
-/// A model, written `name@version@precision`.
+/// A reference to a model. Its text form is `name@version@precision`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ModelRef {

@@ -1,4 +1,4 @@
-//! Positions: where a record lies, and how far a reader has come.
+//! Positions in the log: of one record, and of a reader over several partitions.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +27,7 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// Where one record lies; written `topic:partition:offset`.
+/// The position of one record. Its text form is `topic:partition:offset`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     pub topic: TopicName,
@@ -51,7 +51,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Why a text is not a position.
+/// The error of a text that is not a position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a position: expected <topic>:<partition>:<offset>[,…]")]
 pub struct PositionError(String);
@@ -75,7 +75,7 @@ impl FromStr for Position {
     }
 }
 
-/// For each partition the next offset to read: everything below it is done.
+/// The next offset to read for each partition. All records below it are processed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Positions(BTreeMap<TopicPartition, u64>);
 
@@ -84,7 +84,7 @@ impl Positions {
         Self::default()
     }
 
-    /// The next offset of a partition; 0 where nothing is known.
+    /// Returns the next offset of a partition; 0 if it is not in the map.
     pub fn next(&self, at: &TopicPartition) -> u64 {
         self.0.get(at).copied().unwrap_or(0)
     }
@@ -97,13 +97,13 @@ impl Positions {
         self.0.insert(at, next);
     }
 
-    /// Marks a record as done. Never moves backwards.
+    /// Marks a record as processed. The next offset never decreases.
     pub fn advance_past(&mut self, position: &Position) {
         let next = self.0.entry(position.topic_partition()).or_insert(0);
         *next = (*next).max(position.offset + 1);
     }
 
-    /// Takes the higher of both, partition by partition.
+    /// Sets each partition to the higher next offset of the two maps.
     pub fn merge(&mut self, other: &Positions) {
         for (at, next) in &other.0 {
             let mine = self.0.entry(at.clone()).or_insert(0);
@@ -111,7 +111,7 @@ impl Positions {
         }
     }
 
-    /// Whether everything that `other` has done is done here too.
+    /// Returns true if the next offset of each partition in `other` is reached here too.
     pub fn covers(&self, other: &Positions) -> bool {
         other.0.iter().all(|(at, next)| self.next(at) >= *next)
     }
@@ -136,7 +136,7 @@ impl Positions {
         self.0.is_empty()
     }
 
-    /// Reads `X-Min-Position`: the positions of records that must be done, separated by commas.
+    /// Parses the header `X-Min-Position`: positions of records that must be processed, separated by commas.
     pub fn parse_done(text: &str) -> Result<Self, PositionError> {
         let mut positions = Self::new();
         for part in text.split(',') {
@@ -149,7 +149,7 @@ impl Positions {
         Ok(positions)
     }
 
-    /// Writes `X-Log-Position`: the last record done in each partition.
+    /// Formats the header `X-Log-Position`: the position of the last processed record of each partition.
     pub fn to_done_string(&self) -> String {
         let done = self.0.iter().filter(|(_, next)| **next > 0);
         done.map(|(at, next)| format!("{at}:{}", next - 1)).collect::<Vec<_>>().join(",")
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn done_strings_round_trip_and_bad_ones_are_refused() {
+    fn position_headers_round_trip_and_invalid_ones_are_rejected() {
         let positions = Positions::parse_done("t:0:4, t:1:0,t:0:2").unwrap();
         assert_eq!(positions.next(&at(0)), 5);
         assert_eq!(positions.to_done_string(), "t:0:4,t:1:0");

@@ -1,5 +1,4 @@
-//! Tenants. What a caller may see is a type (law 12): functions that read or write tenants'
-//! data take a [`TenantScope`], never a bare string.
+//! Tenants. A function that reads or writes the data of a tenant takes a [`TenantScope`], not a string (law 12).
 
 use crate::ids::identifier;
 
@@ -8,12 +7,12 @@ fn tenant_byte(b: u8) -> bool {
 }
 
 identifier!(
-    /// The name of a tenant.
+    /// The id of a tenant.
     TenantId, "tenant_id", "^[a-zA-Z0-9_-]{1,100}$", 100, tenant_byte
 );
 
 impl TenantId {
-    /// The tenant of callers that name none while authentication is off.
+    /// The tenant of callers that name none, while authentication is off.
     pub const DEFAULT: &str = "default";
 
     pub fn default_tenant() -> Self {
@@ -21,13 +20,14 @@ impl TenantId {
     }
 }
 
-/// The right to touch one tenant's data. Only two places make one: the HTTP extractor, from an
-/// authenticated request, and the decoder, from a record whose key, header and payload agree.
+/// Permission to read and write the data of one tenant. Two places create it: the HTTP extractor, from an authenticated
+/// request, and the decoder, from a record whose key, header and payload agree.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TenantScope(TenantId);
 
 impl TenantScope {
-    /// States that the caller was found to be allowed to act for `tenant`.
+    /// Creates the scope. The caller must have checked the permission; `clippy.toml` lists this as a disallowed method, so
+    /// each call states its reason.
     pub fn authorised(tenant: TenantId) -> Self {
         Self(tenant)
     }

@@ -1,4 +1,4 @@
-//! Topics: names and the settings that the topology gives them.
+//! Topics: their names, and the settings that the topology declares.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,34 +13,34 @@ identifier!(
     TopicName, "topic", "^[a-zA-Z0-9_.-]{1,249}$", 249, topic_byte
 );
 
-/// What becomes of old records.
+/// The cleanup policy: what happens to old records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cleanup {
     /// Never deleted, never compacted.
     Keep,
-    /// The last record of each key stays (law 6).
+    /// The last record of each key is kept (law 6).
     Compact,
-    /// Deleted after the retention.
+    /// Deleted after the retention time.
     Delete,
 }
 
-/// How a key becomes a partition number.
+/// The hash that maps a partition key to a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Partitioner {
-    /// Murmur2, as Kafka's Java clients do.
+    /// Murmur2, the default of Kafka's Java clients.
     #[default]
     Murmur2,
-    /// CRC-32, librdkafka's default.
+    /// CRC-32, the default of librdkafka.
     Crc32,
 }
 
 impl Partitioner {
-    /// The partition of a key among `count`.
+    /// Returns the partition of a key, from 0 to `count - 1`.
     pub fn partition(self, key: &[u8], count: u32) -> u32 {
         match self {
-            // The sign bit is masked, as Kafka's own clients do.
+            // Kafka's clients clear the sign bit, too.
             Partitioner::Murmur2 => (murmur2(key) & 0x7fff_ffff) % count.max(1),
             Partitioner::Crc32 => crc32fast::hash(key) % count.max(1),
         }
@@ -69,14 +69,14 @@ fn murmur2(data: &[u8]) -> u32 {
     h ^ (h >> 15)
 }
 
-/// How long records stay, in milliseconds.
+/// Retention times, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// For `delete`: the age at which a record goes.
+    /// For `delete`: the age at which a record is deleted. `None`: never.
     pub retention_ms: Option<i64>,
-    /// For `compact`: a record is not compacted away before this age.
+    /// For `compact`: the minimum age of a record that compaction may remove.
     pub min_compaction_lag_ms: i64,
-    /// For `compact`: how long a null value stays.
+    /// For `compact`: how long a null value is kept.
     pub delete_retention_ms: i64,
 }
 
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn murmur2_agrees_with_kafkas_clients() {
+    fn murmur2_equals_that_of_kafkas_clients() {
         // The values of Apache Kafka's own unit test (UtilsTest.testMurmur2), as signed numbers there.
         for (text, hash) in [
             ("21", -973_932_308_i32),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_lie_in_range() {
+    fn partitions_are_in_range() {
         for partitioner in [Partitioner::Murmur2, Partitioner::Crc32] {
             assert!((0..1000).all(|n: u32| partitioner.partition(&n.to_le_bytes(), 6) < 6));
         }

@@ -1,11 +1,11 @@
-//! The digest of a read model: the proof that two generations are the same.
+//! The digest of a read model: two generations with the same rows have the same digest, in either store.
 
 use carbon_store::{Namespace, Row, Snapshot, StoreError};
 use sha2::{Digest as _, Sha256};
 
 use crate::projection::Projection;
 
-/// SHA-256 over the canonical rows in key order, and how many there are.
+/// The SHA-256 over the canonical rows in key order, and the number of rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest {
     pub rows: u64,
@@ -33,20 +33,20 @@ impl Hash {
     }
 }
 
-/// Computes the digest of a projection's rows, which nobody may change meanwhile.
+/// Computes the digest of a read model's rows. Nothing may write to them meanwhile.
 pub async fn digest<P: Projection>(namespace: &Namespace) -> Result<Digest, StoreError> {
     let mut hash = Hash::default();
-    for part in P::CANONICAL {
-        namespace.each(carbon_store::query(*part), |row| hash.add(row)).await?;
+    for sql in P::canonical(namespace.dialect()) {
+        namespace.each(carbon_store::query(sqlx::AssertSqlSafe(sql)), |row| hash.add(row)).await?;
     }
     Ok(hash.finish())
 }
 
-/// Computes the digest of a projection's rows at the moment of a snapshot.
+/// Computes the digest of a read model's rows as of a snapshot.
 pub async fn digest_of<P: Projection>(snapshot: &mut Snapshot) -> Result<Digest, StoreError> {
     let mut hash = Hash::default();
-    for part in P::CANONICAL {
-        snapshot.each(carbon_store::query(*part), |row| hash.add(row)).await?;
+    for sql in P::canonical(snapshot.dialect()) {
+        snapshot.each(carbon_store::query(sqlx::AssertSqlSafe(sql)), |row| hash.add(row)).await?;
     }
     Ok(hash.finish())
 }

@@ -1,9 +1,11 @@
+//! The trait of a read model.
+
 use async_trait::async_trait;
 use carbon_core::{Classify, Fault, Retry};
 use carbon_schemas::Feed;
-use carbon_store::{Dialect, Layout, Namespace, QueryBuilder, Site, StoreError, Tables};
+use carbon_store::{CommitHook, Dialect, Folded, Layout, Namespace, QueryBuilder, Site, StoreError, Table, Tables};
 
-/// Why a fold could not be applied. A business conflict is no error (law 10).
+/// Why a fold failed. A conflict is no error (law 10).
 #[derive(Debug, thiserror::Error)]
 pub enum FoldError {
     #[error(transparent)]
@@ -38,25 +40,30 @@ impl Classify for FoldError {
 #[async_trait]
 pub trait Projection: Clone + Send + Sync + 'static {
     const NAME: &'static str;
-    /// Raised with every change of tables or fold: another version is another generation.
+    /// The fold version. Every change of the rows or of the fold raises it: another version is another generation.
     const VERSION: u32;
-    const DDL: &'static str;
-    /// Statements that answer all rows, each in key order: what the digest is made of.
-    const CANONICAL: &'static [&'static str];
-    /// The records that it folds.
+    const TABLES: &'static [Table];
+    /// The records that the read model folds.
     type Record: Feed;
+    /// The commit hook of its namespaces; `()` if it needs none.
+    type Commits: CommitHook;
 
-    /// What the fold of a batch reads first. A caller may have read it with the begin, and then gives the rows with the tables.
+    /// Statements that return all rows, each in key order. The digest is computed from them.
+    fn canonical(dialect: Dialect) -> Vec<String>;
+
+    /// The statements that the fold of a batch reads first. The caller may run them with the `BEGIN`; their rows then
+    /// come with the tables ([`Tables::take_first_rows`]).
     fn first_reads(_dialect: Dialect, _batch: &[Self::Record]) -> Vec<QueryBuilder> {
         Vec::new()
     }
 
-    /// Applies a batch, in log order within each partition, inside the caller's transaction, which also
-    /// moves the checkpoint.
-    async fn apply(&self, tables: &mut Tables<'_>, batch: &[Self::Record]) -> Result<(), FoldError>;
+    /// Applies a batch, in log order within each partition, in the caller's transaction, which also moves the
+    /// checkpoint. The caller commits what the fold returns.
+    async fn apply<'t>(&self, tables: Tables<'t>, batch: &[Self::Record]) -> Result<Folded<'t>, FoldError>;
 }
 
-/// Opens a projection's namespace, or makes it.
+/// Opens the namespace of a read model, and creates it where it is missing.
 pub async fn open<P: Projection>(site: &Site) -> Result<Namespace, StoreError> {
-    Namespace::open(site, &Layout { version: i64::from(P::VERSION), ddl: P::DDL }).await
+    let layout = Layout::new(i64::from(P::VERSION), P::TABLES).with_hook::<P::Commits>();
+    Namespace::open(site, &layout).await
 }

@@ -3,8 +3,12 @@
 
 #[path = "registry/commutes.rs"]
 mod commutes;
+#[path = "registry/events.rs"]
+mod events;
 #[path = "registry/experiments.rs"]
 mod experiments;
+#[path = "registry/log.rs"]
+mod log;
 #[path = "registry/logged_models.rs"]
 mod logged_models;
 #[path = "registry/metrics.rs"]

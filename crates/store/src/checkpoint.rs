@@ -1,4 +1,4 @@
-//! The checkpoint of a namespace: how far its rows have come, and in which log.
+//! The checkpoint of a namespace: the next position of each partition, and the log that the positions belong to.
 
 use carbon_core::{Positions, TopicName, TopicPartition};
 use sqlx::SqliteConnection;
@@ -6,16 +6,20 @@ use sqlx::SqliteConnection;
 use crate::error::StoreError;
 use crate::row::Row;
 use crate::sql::{Dialect, QueryBuilder, Target, query};
+use crate::table::{Column, Table};
 
-pub(crate) const DDL: &str = "
-CREATE TABLE IF NOT EXISTS checkpoint (
-    topic TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL,
-    PRIMARY KEY (topic, partition)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS checkpoint_log (id INTEGER PRIMARY KEY CHECK (id = 1), log TEXT NOT NULL);
-";
+pub(crate) const TABLES: &[Table] = &[
+    Table::new(
+        "checkpoint",
+        &[Column::text("topic"), Column::int("partition"), Column::int("next")],
+        &["topic", "partition"],
+    )
+    .clustered(),
+    // One row.
+    Table::new("checkpoint_log", &[Column::int("id").check("id = 1"), Column::text("log")], &["id"]),
+];
 
-/// A checkpoint: positions, and the log (law 4) in which they were reached.
+/// The positions up to which the rows are folded, and the identity of the log that they belong to (law 4).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     pub log: Option<String>,
@@ -25,24 +29,24 @@ pub struct Checkpoint {
 /// Why a checkpoint did not move.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// Somebody else has moved it: this batch must not land (law 4).
+    /// Another process moved the checkpoint: this batch must not commit (law 4).
     #[error("the checkpoint stands at {actual}, not where this batch begins")]
     Moved { actual: Positions },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// A move of the checkpoint that was found to begin where it stands; it is written with the batch's commit.
+/// A move of the checkpoint whose start was compared with the stored one. It commits with the batch.
 #[derive(Debug)]
 pub(crate) struct Move {
-    /// Where it is another than that of the rows so far.
+    /// Set if the stored checkpoint names another log, or none.
     log: Option<String>,
     pub from: Positions,
     pub upto: Positions,
 }
 
 impl Move {
-    /// Only the partitions of `upto` are compared and moved.
+    /// Compares the stored checkpoint with `from`, in the partitions of `upto`.
     pub fn of(found: Checkpoint, log: &str, from: &Positions, upto: &Positions) -> Result<Self, CheckpointError> {
         let Checkpoint { log: known, positions: actual } = found;
         if upto.iter().any(|(at, _)| actual.next(at) != from.next(at)) {
@@ -52,7 +56,7 @@ impl Move {
         Ok(Self { log, from: from.clone(), upto: upto.clone() })
     }
 
-    /// The statements that write it.
+    /// The statements that write the new checkpoint.
     pub fn statements(&self, dialect: Dialect) -> Vec<QueryBuilder> {
         let mut statements = Vec::new();
         if !self.upto.is_empty() {
@@ -79,7 +83,8 @@ pub(crate) async fn read<'c>(on: impl Into<Target<'c>>) -> Result<Checkpoint, St
     found(query(READ).fetch_all(on).await?)
 }
 
-/// Begins a write transaction on a file's connection, and reads the checkpoint and what else is asked for, all in one turn.
+/// Begins a write transaction on a connection to a file, and reads the checkpoint and the rows of `reads`, all in one
+/// turn.
 pub(crate) async fn begin(
     connection: &mut SqliteConnection,
     reads: Vec<QueryBuilder>,

@@ -1,6 +1,8 @@
+//! Errors of a namespace.
+
 use carbon_core::{Classify, Fault, Retry};
 
-/// What can go wrong with a namespace.
+/// Why an operation on a namespace failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("store: {0}")]
@@ -19,7 +21,7 @@ pub enum StoreError {
     Address,
     #[error("store: {0}")]
     Corrupt(String),
-    /// The open file is not what the path names any more.
+    /// The path no longer names the open file.
     #[error(
         "store: {path} was deleted or replaced while this process has it open: stop the process and start it again; a read model is rebuilt from the log"
     )]
@@ -45,7 +47,7 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// For a connection that was not opened: [`StoreError::from`] finds it again.
+/// For a connection that could not be opened: the error passes through sqlx, and [`StoreError::from`] unwraps it.
 impl From<StoreError> for sqlx::Error {
     fn from(error: StoreError) -> Self {
         match error {
@@ -55,7 +57,7 @@ impl From<StoreError> for sqlx::Error {
     }
 }
 
-/// SQLITE_CORRUPT and SQLITE_NOTADB, with their extended codes.
+/// Whether SQLite reports a damaged file: SQLITE_CORRUPT or SQLITE_NOTADB, or one of their extended codes.
 pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
     let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<sqlx::sqlite::SqliteError>());
     let code = error.and_then(|error| sqlx::error::DatabaseError::code(error)?.parse::<i32>().ok());
@@ -63,7 +65,7 @@ pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
 }
 
 impl StoreError {
-    /// Whether the file is no database any more: what is derived is then made anew.
+    /// Whether the file is damaged. A read model is then rebuilt.
     pub fn is_damaged(&self) -> bool {
         match self {
             StoreError::Corrupt(_) => true,
@@ -93,7 +95,7 @@ impl Classify for StoreError {
                 sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => Retry::Never,
                 _ => Retry::Later,
             },
-            // Another process may put the file back; whoever waits is told what to do.
+            // Another process may put the file back. The message says what to do otherwise.
             StoreError::Gone { .. } | StoreError::Io { .. } => Retry::Later,
         }
     }

@@ -1,12 +1,13 @@
-//! The fill marker: a new or cleared namespace holds one row until it is filled. Namespaces of older programs have no row and
-//! count as filled.
+//! The fill marker: a table that holds one row in a new or cleared namespace, until the namespace is filled. A
+//! namespace of an older program has no row and counts as filled.
 
 use crate::error::StoreError;
 use crate::namespace::Namespace;
 use crate::sql::query;
 use crate::sqlite::SqliteNamespace;
+use crate::table::{Column, Table};
 
-pub(crate) const DDL: &str = "CREATE TABLE IF NOT EXISTS fill (id INTEGER PRIMARY KEY CHECK (id = 1));";
+pub(crate) const TABLE: Table = Table::new("fill", &[Column::int("id").check("id = 1")], &["id"]);
 
 /// Marks a namespace as unfilled.
 pub(crate) const MARK: &str = "INSERT INTO fill (id) VALUES (1) ON CONFLICT (id) DO NOTHING";
@@ -17,9 +18,9 @@ const REMOVE: &str = "DELETE FROM fill";
 impl SqliteNamespace {
     /// False from the creation of the namespace, and from [`Self::clear`], until [`Self::set_filled`].
     pub async fn is_filled(&self) -> Result<bool, StoreError> {
-        let mut lane = self.lanes().take().await?;
-        let marks: i64 = sqlx::query_scalar(COUNT).fetch_one(&mut lane.connection).await?;
-        lane.give_back();
+        let mut connection = self.pool().take().await?;
+        let marks: i64 = sqlx::query_scalar(COUNT).fetch_one(&mut connection.connection).await?;
+        connection.give_back();
         Ok(marks == 0)
     }
 
@@ -40,7 +41,7 @@ impl Namespace {
         }
     }
 
-    /// Removes the fill marker, in a transaction of its own. On Postgres it is notified as a commit.
+    /// Removes the fill marker, in a transaction of its own. On Postgres, listeners are notified as of any commit.
     pub async fn set_filled(&self) -> Result<(), StoreError> {
         let mut tables = self.begin().await?;
         query(REMOVE).execute(tables.connection()).await?;

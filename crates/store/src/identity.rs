@@ -1,11 +1,11 @@
-//! The identity of an open file: a path that names another file, or none, means that the open one was deleted or replaced.
-//! Only `stat` is called. Opening and closing the file here would drop SQLite's locks on it.
+//! The identity of an open file. If the path names another file, or none, the open file was deleted or replaced. Only
+//! `stat` is called: opening and closing the file here would drop SQLite's locks on it.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
 
-/// Device and inode of a file. An inode is not given to another file while the first one is open.
+/// Device and inode of a file. The system does not reuse an inode while its file is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Inode(u64, u64);
 
@@ -38,7 +38,7 @@ impl OpenFile {
         Ok(Self { path: path.to_owned(), inode })
     }
 
-    /// [`StoreError::Gone`] if the path does not name the open file any more.
+    /// [`StoreError::Gone`] if the path no longer names the open file.
     pub fn check(&self) -> Result<(), StoreError> {
         let path = || self.path.display().to_string();
         match Inode::at(&self.path) {

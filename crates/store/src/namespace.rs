@@ -2,58 +2,73 @@
 
 use std::path::PathBuf;
 
-use carbon_core::{Position, Positions};
+use carbon_core::Positions;
 use sqlx::Transaction;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Move};
+use crate::commit::{CommitHook, Hook};
 use crate::error::StoreError;
-use crate::landed::Landed;
-use crate::lanes::Lane;
+use crate::file_pool::FileConnection;
 use crate::postgres::{Postgres, PostgresNamespace};
 use crate::row::Row;
 use crate::sql::{Connection, Dialect, Query, QueryBuilder, Readers};
 use crate::sqlite::{self, Durability, SqliteNamespace, SqliteTables};
+use crate::table::{self, Table};
+use crate::write::Tables;
 
-/// Where a namespace lies.
+/// Where the rows of a namespace are stored.
 #[derive(Clone, Debug)]
 pub enum Site {
     File(PathBuf),
-    /// A schema of a database; its name is made from that of the generation.
+    /// A schema of a database. Its name is derived from the name of the generation, given here.
     Schema(Postgres, String),
 }
 
-/// What a namespace holds.
+/// The tables of a read model's namespaces, and its commit hook.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
-    /// Refused if the namespace was made with another one.
+    /// [`Namespace::open`] fails if the namespace was created with another version.
     pub version: i64,
-    /// Statements that may run again (`CREATE … IF NOT EXISTS`), in the words of SQLite.
-    pub ddl: &'static str,
+    pub tables: &'static [Table],
+    pub(crate) hook: fn() -> Hook,
 }
 
-/// One generation's tables and checkpoint.
+impl Layout {
+    /// A layout without a commit hook.
+    pub fn new(version: i64, tables: &'static [Table]) -> Self {
+        Self { version, tables, hook: Hook::new::<()> }
+    }
+
+    /// Sets the commit hook. [`Namespace::hook`] returns its value.
+    #[must_use]
+    pub fn with_hook<H: CommitHook>(self) -> Self {
+        Self { hook: Hook::new::<H>, ..self }
+    }
+}
+
+/// One generation's tables and checkpoint. Clones share connections and the commit hook.
 #[derive(Clone, Debug)]
 pub enum Namespace {
-    Sqlite { file: SqliteNamespace, readers: Readers, landed: Landed },
+    Sqlite { file: SqliteNamespace, readers: Readers, hook: Hook },
     Postgres(PostgresNamespace),
 }
 
 impl Namespace {
-    /// Opens or makes it, and its tables.
+    /// Opens the namespace, and creates it and its tables where they are missing.
     pub async fn open(site: &Site, layout: &Layout) -> Result<Self, StoreError> {
         match site {
             Site::File(path) => {
-                let Layout { version, ddl } = *layout;
-                let file = SqliteNamespace::open(path, Durability::Derived, version, ddl).await?;
-                let readers = Readers::Sqlite(file.lanes().clone());
-                Ok(Self::Sqlite { file, readers, landed: Landed::default() })
+                let ddl = table::ddl(layout.tables, Dialect::Sqlite);
+                let file = SqliteNamespace::open(path, Durability::Derived, layout.version, &ddl).await?;
+                let readers = Readers::Sqlite(file.pool().clone());
+                Ok(Self::Sqlite { file, readers, hook: (layout.hook)() })
             }
             Site::Schema(postgres, name) => Ok(Self::Postgres(PostgresNamespace::open(postgres, name, layout).await?)),
         }
     }
 
-    /// Deletes what lies at a site: a file with its write-ahead log, or a schema, after its writer's transaction. Nothing
-    /// there is not an error. Whoever has the namespace open closes it first.
+    /// Deletes the file at a site with its write-ahead log, or the schema after its writer's transaction. A site where
+    /// nothing is stored is no error. A caller that has the namespace open closes it first.
     pub async fn drop_site(site: &Site) -> Result<(), StoreError> {
         match site {
             Site::File(path) => sqlite::remove(path).await,
@@ -61,7 +76,7 @@ impl Namespace {
         }
     }
 
-    /// The generation's name on Postgres, as it was given to [`Site::Schema`]; the path of a file.
+    /// On Postgres the name of the generation, as it was given to [`Site::Schema`]; on SQLite the path of the file.
     pub fn name(&self) -> String {
         match self {
             Namespace::Sqlite { file, .. } => file.path().display().to_string(),
@@ -69,7 +84,7 @@ impl Namespace {
         }
     }
 
-    /// [`StoreError::Gone`] if the file was deleted or replaced since it was opened. One `stat`, no SQL.
+    /// [`StoreError::Gone`] if the file was deleted or replaced since it was opened. Costs one `stat` and no SQL.
     pub fn check(&self) -> Result<(), StoreError> {
         match self {
             Namespace::Sqlite { file, .. } => file.check(),
@@ -84,7 +99,15 @@ impl Namespace {
         }
     }
 
-    /// Connections for reads, each of which sees the last commit.
+    /// True if other processes commit to this namespace too. Their commits do not call the hook of this process.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Namespace::Sqlite { .. } => false,
+            Namespace::Postgres(_) => true,
+        }
+    }
+
+    /// Connections for reads. Each statement sees the last commit.
     pub fn readers(&self) -> &Readers {
         match self {
             Namespace::Sqlite { readers, .. } => readers,
@@ -92,30 +115,31 @@ impl Namespace {
         }
     }
 
-    /// Several reads of one moment.
+    /// Starts a read transaction: all its reads see the same commit.
     pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         Ok(Snapshot(match self {
             Namespace::Sqlite { file, .. } => {
-                let mut lane = file.lanes().take().await?;
-                lane.run("BEGIN").await?;
-                Tx::Sqlite(lane)
+                let mut connection = file.pool().take().await?;
+                connection.run("BEGIN").await?;
+                Tx::Sqlite(connection)
             }
             Namespace::Postgres(schema) => Tx::Postgres(schema.snapshot().await?),
         }))
     }
 
-    /// Starts the one write transaction; a second caller waits, in another process too. Dropped without
-    /// [`Tables::commit`], nothing of it stays.
+    /// Starts the write transaction. There is one at a time: a second caller waits, also in another process. Dropped
+    /// without [`Tables::commit`], it is rolled back.
     pub async fn begin(&self) -> Result<Tables<'_>, StoreError> {
-        Ok(match self {
-            Namespace::Sqlite { file, .. } => self.tables(Tx::Sqlite(file.begin().await?.lane)),
-            Namespace::Postgres(schema) => self.tables(Tx::Postgres(schema.begin().await?)),
-        })
+        let tx = match self {
+            Namespace::Sqlite { file, .. } => Tx::Sqlite(file.begin().await?.connection),
+            Namespace::Postgres(schema) => Tx::Postgres(schema.begin().await?),
+        };
+        Ok(Tables { tx, checkpoint: None, first_rows: None, namespace: self })
     }
 
-    /// As [`Self::begin`], for a batch: the checkpoint must stand at `from`, and is at `upto` after the commit
-    /// (compare-and-swap). Only the partitions of `upto` are compared and moved. What the batch reads first comes with it
-    /// ([`Tables::first_read`]).
+    /// Starts the write transaction of a batch. The checkpoint must equal `from`, and equals `upto` after the commit
+    /// (compare-and-swap); only the partitions of `upto` are compared and moved. `reads` are the statements that the
+    /// fold reads first: on SQLite they share a turn with the `BEGIN`. [`Tables::take_first_rows`] returns their rows.
     pub async fn begin_at(
         &self,
         log: &str,
@@ -123,46 +147,36 @@ impl Namespace {
         upto: &Positions,
         reads: Vec<QueryBuilder>,
     ) -> Result<Tables<'_>, CheckpointError> {
-        Ok(match self {
+        match self {
             Namespace::Sqlite { file, .. } => {
-                let (SqliteTables { lane, moved }, rows) = file.begin_reading(log, from, upto, reads).await?;
-                Tables { moved, first: Some(rows), ..self.tables(Tx::Sqlite(lane)) }
+                let asked = !reads.is_empty();
+                let (tables, rows) = file.begin_reading(log, from, upto, reads).await?;
+                let SqliteTables { connection, checkpoint } = tables;
+                let first_rows = asked.then_some(rows);
+                Ok(Tables { tx: Tx::Sqlite(connection), checkpoint, first_rows, namespace: self })
             }
             Namespace::Postgres(schema) => {
                 let mut tx = schema.begin().await?;
                 let found = checkpoint::read(Connection::Postgres(&mut tx)).await?;
-                let moved = Move::of(found, log, from, upto)?;
-                let mut tables = Tables { moved: Some(moved), ..self.tables(Tx::Postgres(tx)) };
-                tables.first = Some(tables.run(reads).await.map_err(StoreError::from)?);
-                tables
+                let checkpoint = Some(Move::of(found, log, from, upto)?);
+                let mut tables = Tables { tx: Tx::Postgres(tx), checkpoint, first_rows: None, namespace: self };
+                if !reads.is_empty() {
+                    tables.first_rows = Some(tables.run(reads).await.map_err(StoreError::from)?);
+                }
+                Ok(tables)
             }
-        })
-    }
-
-    fn tables(&self, tx: Tx) -> Tables<'_> {
-        let (first, last, remarks) = (None, Vec::new(), Vec::new());
-        Tables { tx, moved: None, first, last, namespace: self, remarks, revokes: false }
-    }
-
-    fn landed(&self) -> &Landed {
-        match self {
-            Namespace::Sqlite { landed, .. } => landed,
-            Namespace::Postgres(schema) => &schema.landed,
         }
     }
 
-    /// Whether the commit of a record had something to remark ([`Tables::remark`]); `None` where it is not known here,
-    /// since another process made it, or an earlier one.
-    pub fn remarked(&self, position: &Position) -> Option<bool> {
-        self.landed().remarked(position)
+    /// The commit hook's value; `None` if the layout has a hook of another type.
+    pub fn hook<H: CommitHook>(&self) -> Option<&H> {
+        self.commit_hook().get()
     }
 
-    /// A number that is another after a commit that may have taken away what was permitted before ([`Tables::revoke`]);
-    /// `None` where other processes commit too.
-    pub fn era(&self) -> Option<u64> {
+    pub(crate) fn commit_hook(&self) -> &Hook {
         match self {
-            Namespace::Sqlite { landed, .. } => Some(landed.era()),
-            Namespace::Postgres(_) => None,
+            Namespace::Sqlite { hook, .. } => hook,
+            Namespace::Postgres(schema) => &schema.hook,
         }
     }
 
@@ -177,11 +191,11 @@ impl Namespace {
             Namespace::Sqlite { file, .. } => file.clear().await?,
             Namespace::Postgres(schema) => schema.clear().await?,
         }
-        self.landed().forget();
+        self.commit_hook().cleared();
         Ok(())
     }
 
-    /// Hands over every row that a statement answers, one by one.
+    /// Calls `row` for each row that a statement returns.
     pub async fn each(
         &self,
         query: Query,
@@ -190,7 +204,7 @@ impl Namespace {
         query.each(self.readers().into(), row).await
     }
 
-    /// Closes all connections; a file can then be removed.
+    /// Closes all connections. A file can be removed afterwards.
     pub async fn close(&self) {
         match self {
             Namespace::Sqlite { file, .. } => file.close().await,
@@ -199,23 +213,24 @@ impl Namespace {
     }
 }
 
+/// A transaction in either store.
 pub(crate) enum Tx {
-    Sqlite(Lane),
+    Sqlite(FileConnection),
     Postgres(Transaction<'static, sqlx::Postgres>),
 }
 
 impl Tx {
-    fn connection(&mut self) -> Connection<'_> {
+    pub fn connection(&mut self) -> Connection<'_> {
         match self {
-            Tx::Sqlite(lane) => Connection::Sqlite(&mut lane.connection),
+            Tx::Sqlite(connection) => Connection::Sqlite(&mut connection.connection),
             Tx::Postgres(tx) => Connection::Postgres(tx),
         }
     }
 
-    /// After what is still to be written in it.
-    async fn commit(self, last: Vec<QueryBuilder>) -> Result<(), StoreError> {
+    /// Runs the `last` statements and commits.
+    pub async fn commit(self, last: Vec<QueryBuilder>) -> Result<(), StoreError> {
         match self {
-            Tx::Sqlite(lane) => lane.commit(last).await?,
+            Tx::Sqlite(connection) => connection.commit(last).await?,
             Tx::Postgres(mut tx) => {
                 for mut statement in last {
                     statement.build().execute(Connection::Postgres(&mut tx)).await?;
@@ -227,10 +242,17 @@ impl Tx {
     }
 }
 
-/// Reads of one moment.
+/// A read transaction: a consistent view of the rows as of one commit.
 pub struct Snapshot(Tx);
 
 impl Snapshot {
+    pub fn dialect(&self) -> Dialect {
+        match self.0 {
+            Tx::Sqlite(_) => Dialect::Sqlite,
+            Tx::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
     pub fn connection(&mut self) -> Connection<'_> {
         self.0.connection()
     }
@@ -249,64 +271,9 @@ impl Snapshot {
         checkpoint::read(self.connection()).await
     }
 
-    /// Its connection is free for others again; dropped instead, that of a file is closed.
+    /// Ends the transaction and returns its connection to the pool. Dropped instead, the connection to a file is
+    /// closed.
     pub async fn end(self) -> Result<(), StoreError> {
         self.0.commit(Vec::new()).await
-    }
-}
-
-/// The tables of a namespace inside one write transaction: all that a fold may touch (law 3).
-pub struct Tables<'t> {
-    tx: Tx,
-    /// Of the checkpoint.
-    moved: Option<Move>,
-    /// What was read with the begin.
-    first: Option<Vec<Row>>,
-    /// What is still to be written.
-    pub(crate) last: Vec<QueryBuilder>,
-    namespace: &'t Namespace,
-    remarks: Vec<Position>,
-    revokes: bool,
-}
-
-impl Tables<'_> {
-    pub fn dialect(&self) -> Dialect {
-        self.namespace.dialect()
-    }
-
-    pub fn connection(&mut self) -> Connection<'_> {
-        self.tx.connection()
-    }
-
-    /// The rows of what the batch reads first; `None` where nothing was said of it, and the second time.
-    pub fn first_read(&mut self) -> Option<Vec<Row>> {
-        self.first.take()
-    }
-
-    /// That there is something to say of a record, for [`Namespace::remarked`].
-    pub fn remark(&mut self, position: &Position) {
-        self.remarks.push(position.clone());
-    }
-
-    /// That what was permitted before may not be any more, for [`Namespace::era`].
-    pub fn revoke(&mut self) {
-        self.revokes = true;
-    }
-
-    pub async fn commit(mut self) -> Result<(), StoreError> {
-        let mut last = std::mem::take(&mut self.last);
-        last.extend(self.moved.iter().flat_map(|moved| moved.statements(self.namespace.dialect())));
-        if let Namespace::Postgres(schema) = self.namespace {
-            schema.notify(&mut self.tx.connection()).await?;
-        }
-        self.tx.commit(last).await?;
-        let landed = self.namespace.landed();
-        if self.revokes {
-            landed.revoke();
-        }
-        if let Some(Move { from, upto, .. }) = &self.moved {
-            landed.add(from, upto, &self.remarks);
-        }
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! A namespace as a schema of a Postgres database, which several processes share: each writes in turn, and all read.
+//! A namespace as a schema of a Postgres database, which several processes share: one writes at a time, and all read.
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -9,33 +9,34 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection, PgPool, Transaction};
 
 use crate::checkpoint;
+use crate::commit::Hook;
 use crate::error::StoreError;
 use crate::fill;
 use crate::follow::Commits;
-use crate::landed::Landed;
 use crate::namespace::Layout;
-use crate::sql::{Connection, Readers, query};
+use crate::sql::{Connection, Dialect, Readers, query};
+use crate::table;
 
-/// How long a transaction may stand still, so that a process that was stopped in one does not stop the others.
+/// How long a transaction may be idle before Postgres ends it, so that a stopped process does not block the others.
 const IDLE_IN_TRANSACTION: &str = "30s";
 
-/// What begins the name of a schema.
+/// Prefix of a schema's name.
 const PREFIX: &str = "carbon_ml_";
 
-/// A database for namespaces.
+/// A database that holds namespaces.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     options: Arc<PgConnectOptions>,
-    /// As it may be shown: without a password.
+    /// The address without user and password, for messages.
     shown: String,
     pub(crate) commits: Commits,
-    /// Connections for what concerns no single namespace.
+    /// Connections for statements that concern no single namespace.
     pub(crate) shared: PgPool,
 }
 
 impl Postgres {
-    /// Looks the database up by an address such as `postgresql://user:password@host:5432/database`; SQLAlchemy's name of a
-    /// driver (`postgresql+psycopg2`) is left out.
+    /// Connects to a database by an address such as `postgresql://user:password@host:5432/database`. The name of a
+    /// driver for SQLAlchemy (`postgresql+psycopg2`) is ignored. Fails if MLflow keeps its own store in the database.
     pub async fn open(address: &str) -> Result<Self, StoreError> {
         let shown = Self::shown(address);
         let opened = |source| StoreError::Open { path: shown.clone(), source };
@@ -64,7 +65,7 @@ impl Postgres {
         Ok(Self { options, shown, commits, shared })
     }
 
-    /// Drops the schema of a namespace, after the transaction of whoever writes to it.
+    /// Drops the schema of a namespace, after the current write transaction.
     pub(crate) async fn drop_schema(&self, name: &str) -> Result<(), StoreError> {
         let schema = schema_name(name);
         let mut tx = self.shared.begin().await?;
@@ -73,7 +74,7 @@ impl Postgres {
         Ok(tx.commit().await?)
     }
 
-    /// An address as it may be shown: the host, port and database alone.
+    /// The host, port and database of an address, without user and password, for messages.
     pub fn shown(address: &str) -> String {
         let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
         let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
@@ -81,10 +82,11 @@ impl Postgres {
     }
 }
 
-/// Postgres cuts longer identifiers off.
+/// Postgres truncates longer identifiers.
 const MAX_NAME_BYTES: usize = 63;
 
-/// Letters, digits and underscores alone: it needs no quotes anywhere. A long name ends in a hash instead of its rest.
+/// The name of the schema of a generation: letters, digits and underscores, so it needs no quotes. The end of a long
+/// name is replaced by a hash.
 fn schema_name(name: &str) -> String {
     let plain = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' });
     let mut schema: String = PREFIX.chars().chain(plain).collect();
@@ -105,7 +107,7 @@ fn without_driver(address: &str) -> String {
     }
 }
 
-/// Functions of SQLite that statements use.
+/// Functions of SQLite that the statements use, for Postgres.
 const FUNCTIONS: &str = "
 CREATE FUNCTION json_each(list text) RETURNS TABLE (value text) LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE ROWS 100
     AS 'SELECT jsonb_array_elements_text(list::jsonb)';
@@ -116,14 +118,14 @@ CREATE FUNCTION json_extract(object text, path text) RETURNS text LANGUAGE sql I
 /// One generation's tables and checkpoint in a schema.
 #[derive(Clone, Debug)]
 pub struct PostgresNamespace {
-    /// As it was given; the schema's name is made from it.
+    /// The name of the generation, from which the name of the schema is derived.
     pub(crate) name: String,
     pub(crate) schema: String,
     writer: PgPool,
     reader: PgPool,
     pub(crate) readers: Readers,
     pub(crate) postgres: Postgres,
-    pub(crate) landed: Landed,
+    pub(crate) hook: Hook,
 }
 
 impl PostgresNamespace {
@@ -139,7 +141,7 @@ impl PostgresNamespace {
         let writer = pool(1).connect_lazy_with(options.clone());
         let opened = |source| StoreError::Open { path: shown.clone(), source };
         let mut tx = writer.begin().await.map_err(opened)?;
-        // Two processes may come at once.
+        // Two processes may create the schema at the same time.
         lock(&mut tx, &schema).await?;
         run(&mut tx, format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
         let version =
@@ -150,11 +152,11 @@ impl PostgresNamespace {
             Some(found) if found != layout.version => {
                 return Err(StoreError::Layout { path: shown, found, expected: layout.version });
             }
-            Some(_) => run(&mut tx, translated(fill::DDL)).await?,
+            Some(_) => run(&mut tx, fill::TABLE.ddl(Dialect::Postgres)).await?,
             None => {
-                for part in [checkpoint::DDL, fill::DDL, layout.ddl, fill::MARK] {
-                    run(&mut tx, translated(part)).await?;
-                }
+                let tables = checkpoint::TABLES.iter().chain([&fill::TABLE]).chain(layout.tables);
+                run(&mut tx, table::ddl(tables, Dialect::Postgres)).await?;
+                run(&mut tx, fill::MARK.to_owned()).await?;
                 run(&mut tx, FUNCTIONS.to_owned()).await?;
                 sqlx::query("INSERT INTO layout VALUES (1, $1)").bind(layout.version).execute(&mut *tx).await?;
             }
@@ -163,7 +165,7 @@ impl PostgresNamespace {
         let reader = pool(8).connect_lazy_with(options);
         let readers = Readers::Postgres(reader.clone());
         let (name, postgres) = (name.to_owned(), postgres.clone());
-        Ok(Self { name, schema, writer, reader, readers, postgres, landed: Landed::default() })
+        Ok(Self { name, schema, writer, reader, readers, postgres, hook: (layout.hook)() })
     }
 
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, sqlx::Postgres>, StoreError> {
@@ -176,7 +178,7 @@ impl PostgresNamespace {
         Ok(self.reader.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
     }
 
-    /// Wakes who waits for a commit, when it is one.
+    /// Notifies all processes of the commit, once the transaction is committed.
     pub(crate) async fn notify(&self, connection: &mut Connection<'_>) -> Result<(), StoreError> {
         query("SELECT pg_notify($1, $2)").bind(crate::follow::CHANNEL).bind(&self.schema).execute(connection).await?;
         Ok(())
@@ -200,7 +202,8 @@ impl PostgresNamespace {
     }
 }
 
-/// One writer at a time, until the end of the transaction: a fold reads what it writes.
+/// Takes the lock of the namespace's writer until the end of the transaction. A fold reads what it writes, so two
+/// writers would each see half of the other.
 pub(crate) async fn lock(connection: &mut PgConnection, schema: &str) -> Result<(), StoreError> {
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))").bind(schema).execute(connection).await?;
     Ok(())
@@ -210,30 +213,19 @@ async fn run(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Err
     connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map(drop)
 }
 
-/// The same tables in the words of Postgres. Texts are compared by their bytes, as SQLite does.
-fn translated(ddl: &str) -> String {
-    ddl.replace(" WITHOUT ROWID", "")
-        .replace(" INTEGER", " BIGINT")
-        .replace(" REAL", " DOUBLE PRECISION")
-        .replace(" BLOB", " BYTEA")
-        .replace(" TEXT", " TEXT COLLATE \"C\"")
-        // An entry of an index has 2,700 bytes at the most.
-        .replace("(key, value, run_no)", "(key, left(value, 256), run_no)")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_shown_without_its_password() {
+    fn an_address_in_a_message_has_no_password() {
         assert_eq!(Postgres::shown("postgresql://me:se@cret@host:5432/db?x=1"), "postgresql://host:5432/db");
         assert_eq!(without_driver("postgresql+psycopg2://h/db"), "postgresql://h/db");
         assert_eq!(schema_name("registry-v3-1"), "carbon_ml_registry_v3_1");
     }
 
     #[test]
-    fn a_long_name_is_shortened_by_its_hash() {
+    fn the_end_of_a_long_schema_name_is_a_hash() {
         let fits = "g".repeat(MAX_NAME_BYTES - PREFIX.len());
         assert_eq!(schema_name(&fits), format!("{PREFIX}{fits}"));
         let [one, other] = ["1", "2"].map(|end| schema_name(&format!("{fits}-{end}")));

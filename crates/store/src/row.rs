@@ -1,4 +1,4 @@
-//! What a statement answers.
+//! Rows that a statement returns.
 
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
@@ -29,7 +29,7 @@ impl Row {
         T::get(self, at)
     }
 
-    /// JSON that the store itself made of texts.
+    /// A column of JSON that the store built from stored texts.
     pub fn json_text(&self, at: usize) -> Result<Option<String>, sqlx::Error> {
         match self {
             Row::Sqlite(row) => row.try_get(at),
@@ -45,7 +45,7 @@ impl Row {
         }
     }
 
-    /// The row as a JSON array, the same from either store; bytes in hexadecimal.
+    /// The row as a JSON array, which is the same in either store. Bytes are written in hexadecimal.
     pub fn canonical(&self) -> Result<String, sqlx::Error> {
         let values: Result<Vec<serde_json::Value>, sqlx::Error> = (0..self.len()).map(|at| self.json(at)).collect();
         Ok(serde_json::Value::Array(values?).to_string())
@@ -67,7 +67,7 @@ impl Row {
             Some("INTEGER" | "BOOLEAN" | "INT8" | "INT4" | "BOOL") => self.try_get::<i64>(at)?.into(),
             Some("REAL" | "FLOAT8") => {
                 let value = self.try_get::<f64>(at)?;
-                // JSON has no infinities.
+                // JSON has no infinity: the number becomes a text.
                 serde_json::Number::from_f64(value).map_or_else(|| value.to_string().into(), Into::into)
             }
             Some("BLOB" | "BYTEA") => {
@@ -79,7 +79,7 @@ impl Row {
     }
 }
 
-/// What a column may be read as.
+/// A type in which a column can be read.
 pub trait Get: Sized {
     fn get(row: &Row, at: usize) -> Result<Self, sqlx::Error>;
 }
@@ -118,7 +118,7 @@ impl Get for Option<i64> {
     fn get(row: &Row, at: usize) -> Result<Self, sqlx::Error> {
         match row {
             Row::Sqlite(row) => row.try_get(at),
-            // A literal is an `int4`, and a condition a `bool`.
+            // The type of a literal is `int4`, that of a condition is `bool`.
             Row::Postgres(row) => match row.column(at).type_info().name() {
                 "INT4" => row.try_get::<Option<i32>, _>(at).map(|value| value.map(i64::from)),
                 "BOOL" => row.try_get::<Option<bool>, _>(at).map(|value| value.map(i64::from)),

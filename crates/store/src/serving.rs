@@ -1,4 +1,5 @@
-//! Which generation a read model is served from, where processes share a Postgres: one row per read model and fold version.
+//! The generation that a read model is served from, for processes that share a Postgres: one row per read model and
+//! fold version.
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
@@ -8,7 +9,7 @@ use crate::namespace::Namespace;
 use crate::postgres::{Postgres, PostgresNamespace, lock};
 use crate::sql::Connection;
 
-/// The schema of the table; schemas of namespaces have a longer name.
+/// The schema of the table. The names of namespaces' schemas are longer.
 const SCHEMA: &str = "carbon_ml";
 
 const DDL: &str = "
@@ -35,8 +36,8 @@ impl Postgres {
     }
 
     /// Serves a fold version of a read model from the generation `to`, if the checkpoint of `to` covers that of `from`.
-    /// Returns whether it does. Both checkpoints are locked until the row is committed, so that nobody reads backwards, and
-    /// waiting readers of both namespaces are notified.
+    /// Returns whether it does. Both checkpoints are locked until the row is committed, so that no reader goes
+    /// backwards. Waiting readers of both namespaces are notified.
     pub async fn switch(
         &self,
         read_model: &str,
@@ -47,11 +48,11 @@ impl Postgres {
         let to = schema_of(to)?;
         let from = from.map(schema_of).transpose()?;
         let mut connection = self.shared.acquire().await?;
-        make(&mut connection).await?;
+        create(&mut connection).await?;
         let mut tx = connection.begin().await?;
         let mut schemas: Vec<&str> =
             [Some(to), from].into_iter().flatten().map(|space| space.schema.as_str()).collect();
-        // The same order for everybody: two switches do not deadlock.
+        // All processes lock in the same order: two switches do not deadlock.
         schemas.sort_unstable();
         schemas.dedup();
         for schema in &schemas {
@@ -85,8 +86,8 @@ async fn exists(connection: &mut PgConnection) -> Result<bool, StoreError> {
     Ok(exists.fetch_one(connection).await?)
 }
 
-/// Makes the table if it is missing. `IF NOT EXISTS` alone fails where two processes come at once.
-async fn make(connection: &mut PgConnection) -> Result<(), StoreError> {
+/// Creates the table if it is missing, under a lock: `IF NOT EXISTS` fails if two processes create it at the same time.
+async fn create(connection: &mut PgConnection) -> Result<(), StoreError> {
     if exists(connection).await? {
         return Ok(());
     }

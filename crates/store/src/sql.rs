@@ -1,5 +1,5 @@
-//! SQL that runs on SQLite and on Postgres: one text, `$1` for a bind, and here what differs between them. It is thinner than
-//! sqlx's `Any`, which writes `?` in built statements and turns every value twice (ADR 11).
+//! Statements that run on SQLite and on Postgres: one text, with `$1` for a value. sqlx's `Any` is not used, since it
+//! writes `?` in built statements and converts every value twice (ADR 11).
 
 use std::fmt::{Display, Write as _};
 
@@ -10,39 +10,42 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Either, Executor as _, PgConnection, PgPool, SqlSafeStr, SqlStr, SqliteConnection};
 
 use crate::error::StoreError;
-use crate::lanes::Lanes;
+use crate::file_pool::FilePool;
 use crate::row::{Get, Row};
 use crate::value::{IntoValue, Value};
 
-/// To SQLite a cross join is one whose tables keep their order, and it may have a condition.
-fn of_postgres(sql: SqlStr) -> SqlStr {
-    match sql.as_str().contains("CROSS JOIN") {
-        true => AssertSqlSafe(sql.as_str().replace("CROSS JOIN", "JOIN")).into_sql_str(),
-        false => sql,
-    }
-}
-
-/// Which SQL a namespace speaks.
+/// The SQL dialect of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     Sqlite,
     Postgres,
 }
 
-/// Where a statement runs.
+impl Dialect {
+    /// The keyword of an inner join that SQLite executes in the order of the text, and that has a condition. SQLite
+    /// does not reorder a `CROSS JOIN`, while Postgres accepts no condition for one and chooses the order itself.
+    pub fn ordered_join(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => "CROSS JOIN",
+            Dialect::Postgres => "JOIN",
+        }
+    }
+}
+
+/// The connection that a statement runs on.
 pub enum Connection<'c> {
     Sqlite(&'c mut SqliteConnection),
     Postgres(&'c mut PgConnection),
 }
 
-/// The connections for reads of a namespace, each statement on one that is free.
+/// The connections for reads of a namespace. Each statement runs on a free one.
 #[derive(Clone, Debug)]
 pub enum Readers {
-    Sqlite(Lanes),
+    Sqlite(FilePool),
     Postgres(PgPool),
 }
 
-/// A connection, or whichever is free.
+/// The connection of a transaction, or any free reader.
 pub enum Target<'c> {
     Readers(&'c Readers),
     Connection(Connection<'c>),
@@ -85,28 +88,27 @@ macro_rules! run {
     ($query:expr, $target:expr, $method:ident) => {{
         let Query { sql, values } = $query;
         match $target.into() {
-            Target::Readers(Readers::Sqlite(lanes)) => {
+            Target::Readers(Readers::Sqlite(pool)) => {
                 let arguments = sqlite_arguments(values)?;
-                let mut lane = lanes.take().await?;
-                let answer = sqlx::query_with(sql, arguments).$method(&mut lane.connection).await?;
-                lane.give_back();
+                let mut taken = pool.take().await?;
+                let answer = sqlx::query_with(sql, arguments).$method(&mut taken.connection).await?;
+                taken.give_back();
                 Ok(answer.into())
             }
             Target::Connection(Connection::Sqlite(connection)) => {
                 sqlx::query_with(sql, sqlite_arguments(values)?).$method(connection).await.map(Into::into)
             }
             Target::Readers(Readers::Postgres(pool)) => {
-                sqlx::query_with(of_postgres(sql), postgres_arguments(values)?).$method(pool).await.map(Into::into)
+                sqlx::query_with(sql, postgres_arguments(values)?).$method(pool).await.map(Into::into)
             }
             Target::Connection(Connection::Postgres(connection)) => {
-                let sql = of_postgres(sql);
                 sqlx::query_with(sql, postgres_arguments(values)?).$method(connection).await.map(Into::into)
             }
         }
     }};
 }
 
-/// One row, all of them, or how many a statement changed, of whichever store.
+/// All rows, at most one row, or the number of changed rows, from either store.
 struct Rows(Vec<Row>);
 struct Perhaps(Option<Row>);
 struct Changed(u64);
@@ -155,13 +157,13 @@ impl Query {
         self.fetch_optional(on).await?.ok_or(sqlx::Error::RowNotFound)
     }
 
-    /// How many rows it changed.
+    /// Runs the statement and returns how many rows it changed.
     pub async fn execute<'c>(self, on: impl Into<Target<'c>>) -> Result<u64, sqlx::Error> {
         let changed: Result<Changed, _> = run!(self, on, execute);
         changed.map(|Changed(rows)| rows)
     }
 
-    /// The rows of each of its statements.
+    /// The rows of each statement of the text.
     pub(crate) async fn fetch_each(self, on: &mut SqliteConnection) -> Result<Vec<Vec<Row>>, sqlx::Error> {
         let mut each = vec![Vec::new()];
         let mut answers = on.fetch_many(sqlx::query_with(self.sql, sqlite_arguments(self.values)?));
@@ -174,7 +176,7 @@ impl Query {
         Ok(each)
     }
 
-    /// Hands over every row, one by one.
+    /// Calls `row` for each row.
     pub(crate) async fn each(
         self,
         on: Target<'_>,
@@ -182,21 +184,21 @@ impl Query {
     ) -> Result<(), StoreError> {
         let Query { sql, values } = self;
         match on {
-            Target::Readers(Readers::Sqlite(lanes)) => {
-                let mut lane = lanes.take().await?;
+            Target::Readers(Readers::Sqlite(pool)) => {
+                let mut taken = pool.take().await?;
                 let query = sqlx::query_with(sql, sqlite_arguments(values)?);
-                hand_over(query.fetch(&mut lane.connection), row).await?;
-                lane.give_back();
+                each_row(query.fetch(&mut taken.connection), row).await?;
+                taken.give_back();
                 Ok(())
             }
             Target::Connection(Connection::Sqlite(connection)) => {
-                hand_over(sqlx::query_with(sql, sqlite_arguments(values)?).fetch(connection), row).await
+                each_row(sqlx::query_with(sql, sqlite_arguments(values)?).fetch(connection), row).await
             }
             Target::Readers(Readers::Postgres(pool)) => {
-                hand_over(sqlx::query_with(of_postgres(sql), postgres_arguments(values)?).fetch(pool), row).await
+                each_row(sqlx::query_with(sql, postgres_arguments(values)?).fetch(pool), row).await
             }
             Target::Connection(Connection::Postgres(connection)) => {
-                hand_over(sqlx::query_with(of_postgres(sql), postgres_arguments(values)?).fetch(connection), row).await
+                each_row(sqlx::query_with(sql, postgres_arguments(values)?).fetch(connection), row).await
             }
         }
     }
@@ -211,13 +213,13 @@ impl Query {
         self.fetch_one(on).await?.try_get(0)
     }
 
-    /// The first column of the one row there may be.
+    /// The first column of the one row; `None` if there is no row.
     pub async fn scalar<'c, T: Get>(self, on: impl Into<Target<'c>>) -> Result<Option<T>, sqlx::Error> {
         self.fetch_optional(on).await?.map(|row| row.try_get(0)).transpose()
     }
 }
 
-async fn hand_over<R: Into<Row>>(
+async fn each_row<R: Into<Row>>(
     mut rows: BoxStream<'_, Result<R, sqlx::Error>>,
     mut row: impl FnMut(&Row) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
@@ -239,7 +241,7 @@ fn postgres_arguments(values: Vec<Value>) -> Result<PgArguments, sqlx::Error> {
     Ok(arguments)
 }
 
-/// A statement that is put together.
+/// A statement that is built piece by piece.
 #[derive(Debug)]
 pub struct QueryBuilder {
     pub dialect: Dialect,
@@ -259,15 +261,19 @@ impl QueryBuilder {
     }
 
     pub fn push_bind(&mut self, value: impl IntoValue) -> &mut Self {
-        self.values.push(value.into_value());
+        self.push_value(value.into_value())
+    }
+
+    pub fn push_value(&mut self, value: Value) -> &mut Self {
+        self.values.push(value);
         match self.dialect {
-            // A number is a name to SQLite, and it looks names up one by one.
+            // SQLite treats `$1` as a name, and looks names up one by one: quadratic in the number of values.
             Dialect::Sqlite => self.push('?'),
             Dialect::Postgres => self.push(format_args!("${}", self.values.len())),
         }
     }
 
-    /// `VALUES (…), (…)`.
+    /// Adds `VALUES (…), (…)`.
     pub fn push_values<I: IntoIterator>(&mut self, rows: I, mut row: impl FnMut(Separated<'_>, I::Item)) -> &mut Self {
         self.push("VALUES ");
         for (n, item) in rows.into_iter().enumerate() {
@@ -278,14 +284,14 @@ impl QueryBuilder {
         self
     }
 
-    /// How many it binds.
+    /// The number of bound values.
     pub(crate) fn values(&self) -> usize {
         self.values.len()
     }
 
-    /// Another statement after this one: a file's connection runs both in one turn, and answers the rows of both.
+    /// Adds another statement. A connection to a file runs both in one turn and returns the rows of both.
     pub(crate) fn append(&mut self, other: QueryBuilder) {
-        debug_assert_eq!(self.dialect, Dialect::Sqlite, "Postgres takes one at a time");
+        debug_assert_eq!(self.dialect, Dialect::Sqlite, "Postgres runs one statement at a time");
         if !self.sql.is_empty() {
             self.sql.push_str("; ");
         }
@@ -293,9 +299,9 @@ impl QueryBuilder {
         self.values.extend(other.values);
     }
 
-    /// The statement; the builder is empty after it.
+    /// Takes the statement; the builder is empty afterwards.
     pub fn build(&mut self) -> Query {
-        // Put together from texts of the program and places for values alone.
+        // Built only from texts of the program and placeholders for values.
         let sql = AssertSqlSafe(std::mem::take(&mut self.sql)).into_sql_str();
         Query { sql, values: std::mem::take(&mut self.values) }
     }
@@ -309,7 +315,11 @@ pub struct Separated<'q> {
 
 impl Separated<'_> {
     pub fn push_bind(&mut self, value: impl IntoValue) -> &mut Self {
-        self.comma().push_bind(value);
+        self.push_value(value.into_value())
+    }
+
+    pub fn push_value(&mut self, value: Value) -> &mut Self {
+        self.comma().push_value(value);
         self
     }
 

@@ -12,20 +12,21 @@ use carbon_core::Positions;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Move};
 use crate::error::StoreError;
+use crate::file_pool::{FileConnection, FilePool};
 use crate::fill;
 use crate::identity::OpenFile;
-use crate::lanes::{Lane, Lanes};
 use crate::row::Row;
 use crate::sql::{Connection, Dialect, QueryBuilder};
+use crate::table;
 use crate::wal::Wal;
 
-/// What a commit survives.
+/// Which failures a commit survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// A loss of power: for the log itself.
+    /// Loss of power. For data that cannot be derived again.
     Full,
-    /// A crash of the process; after a loss of power the file is consistent but may lack the last
-    /// commits, which are folded again. For everything derived.
+    /// A crash of the process. After a loss of power the file is consistent but may lack the last commits, which are
+    /// folded again. For everything derived.
     Derived,
 }
 
@@ -34,14 +35,14 @@ pub enum Durability {
 pub struct SqliteNamespace {
     path: PathBuf,
     file: OpenFile,
-    writer: Lanes,
-    lanes: Lanes,
+    writer: FilePool,
+    pool: FilePool,
     readers: SqlitePool,
 }
 
 impl SqliteNamespace {
-    /// Opens or creates the file at `path` and applies `ddl` (statements that may run again:
-    /// `CREATE … IF NOT EXISTS`). `layout` is refused if the file was made with another one.
+    /// Opens or creates the file at `path` and runs `ddl`: statements that can run again, such as `CREATE … IF NOT
+    /// EXISTS`. Fails with [`StoreError::Layout`] if the file was created with another version than `layout`.
     pub async fn open(path: &Path, durability: Durability, layout: i64, ddl: &str) -> Result<Self, StoreError> {
         let shown = || path.display().to_string();
         if let Some(folder) = path.parent() {
@@ -58,12 +59,12 @@ impl SqliteNamespace {
             .synchronous(synchronous)
             .busy_timeout(Duration::from_secs(10))
             .pragma("temp_store", "memory")
-            // Pages that are come back to stay in memory: 16 MiB a connection at the most. More costs a writer more than it
-            // gains: SQLite looks through all of them after a commit that has balanced a tree.
+            // At most 16 MiB of pages per connection. A larger cache costs a writer more than it gains: SQLite scans
+            // the whole cache after a commit that has balanced a tree.
             .pragma("cache_size", "-16384")
-            // Pages are moved to the file beside the writer (`wal.rs`); in the middle of a commit only when 64 MiB wait.
+            // `wal.rs` checkpoints the WAL beside the writer. A commit does it only when the WAL has grown to 64 MiB.
             .pragma("wal_autocheckpoint", "16384")
-            // Statements differ by how many rows they write.
+            // The texts of statements differ by how many rows they write.
             .statement_cache_capacity(256);
         let opened = |source| StoreError::Open { path: shown(), source };
         let mut first = options.connect().await.map_err(opened)?;
@@ -71,28 +72,28 @@ impl SqliteNamespace {
         let file = match prepared.and_then(|()| OpenFile::of(path)) {
             Ok(file) => file,
             Err(error) => {
-                // Waited for: the caller may delete the file and make it anew.
+                // Awaited: the caller may delete the file and create it again.
                 if let Err(error) = first.close().await {
                     tracing::debug!(%error, "a connection was not closed cleanly");
                 }
                 return Err(error);
             }
         };
-        // A connection that is opened later must not make an empty file where this one was deleted.
+        // A connection that is opened later must not create an empty file where this one was deleted.
         let options = options.create_if_missing(false);
         let readers = options.clone().pragma("query_only", "on");
-        let lanes = Lanes::readers(readers.clone(), file.clone(), 4);
-        let writer = Lanes::writer(options, file.clone(), first, Wal::new(lanes.clone()));
+        let pool = FilePool::readers(readers.clone(), file.clone(), 4);
+        let writer = FilePool::writer(options, file.clone(), first, Wal::new(pool.clone()));
         let checked = file.clone();
-        let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(30));
-        let pool = pool.after_connect(move |_, _| {
+        let of_sqlx = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(30));
+        let of_sqlx = of_sqlx.after_connect(move |_, _| {
             let checked = checked.check().map_err(sqlx::Error::from);
             Box::pin(std::future::ready(checked))
         });
-        Ok(Self { path: path.to_owned(), file, writer, lanes, readers: pool.connect_lazy_with(readers) })
+        Ok(Self { path: path.to_owned(), file, writer, pool, readers: of_sqlx.connect_lazy_with(readers) })
     }
 
-    /// [`StoreError::Gone`] if the file was deleted or replaced since it was opened. One `stat`, no SQL.
+    /// [`StoreError::Gone`] if the file was deleted or replaced since it was opened. Costs one `stat` and no SQL.
     pub fn check(&self) -> Result<(), StoreError> {
         self.file.check()
     }
@@ -101,20 +102,20 @@ impl SqliteNamespace {
         &self.path
     }
 
-    /// Connections for reads, each of which sees the last commit.
+    /// Connections for reads. Each statement sees the last commit.
     pub fn readers(&self) -> &SqlitePool {
         &self.readers
     }
 
-    /// Starts the one write transaction; a second caller waits. Dropped without
-    /// [`Tables::commit`], nothing of it stays.
+    /// Starts the write transaction. There is one at a time: a second caller waits. Dropped without
+    /// [`SqliteTables::commit`], it is rolled back.
     pub async fn begin(&self) -> Result<SqliteTables, StoreError> {
-        let mut lane = self.writer.take().await?;
-        lane.run("BEGIN IMMEDIATE").await?;
-        Ok(SqliteTables { lane, moved: None })
+        let mut connection = self.writer.take().await?;
+        connection.run("BEGIN IMMEDIATE").await?;
+        Ok(SqliteTables { connection, checkpoint: None })
     }
 
-    /// As [`Self::begin`], for a batch: the checkpoint must stand at `from`, and is at `upto` after the commit
+    /// Starts the write transaction of a batch. The checkpoint must equal `from`, and equals `upto` after the commit
     /// (compare-and-swap). Only the partitions of `upto` are compared and moved.
     pub async fn begin_at(
         &self,
@@ -125,7 +126,7 @@ impl SqliteNamespace {
         Ok(self.begin_reading(log, from, upto, Vec::new()).await?.0)
     }
 
-    /// And the rows of what is read first.
+    /// As [`Self::begin_at`]; also returns the rows of `reads`, which share a turn with the `BEGIN`.
     pub(crate) async fn begin_reading(
         &self,
         log: &str,
@@ -133,14 +134,15 @@ impl SqliteNamespace {
         upto: &Positions,
         reads: Vec<QueryBuilder>,
     ) -> Result<(SqliteTables, Vec<Row>), CheckpointError> {
-        let mut lane = self.writer.take().await.map_err(StoreError::from)?;
-        let (found, rows) = checkpoint::begin(&mut lane.connection, reads).await?;
-        Ok((SqliteTables { moved: Some(Move::of(found, log, from, upto)?), lane }, rows))
+        let mut connection = self.writer.take().await.map_err(StoreError::from)?;
+        let (found, rows) = checkpoint::begin(&mut connection.connection, reads).await?;
+        let checkpoint = Some(Move::of(found, log, from, upto)?);
+        Ok((SqliteTables { connection, checkpoint }, rows))
     }
 
-    /// For single statements, where a pool's own care costs as much as they do.
-    pub(crate) fn lanes(&self) -> &Lanes {
-        &self.lanes
+    /// Readers without the pings of sqlx's pool, which cost as much as a small statement.
+    pub(crate) fn pool(&self) -> &FilePool {
+        &self.pool
     }
 
     /// Deletes all rows and the checkpoint and marks the namespace as unfilled, in one transaction. The tables stay.
@@ -158,25 +160,25 @@ impl SqliteNamespace {
         tables.commit().await
     }
 
-    /// Closes all connections; the file can then be removed.
+    /// Closes all connections. The file can be removed afterwards.
     pub async fn close(&self) {
         self.readers.close().await;
-        self.lanes.close().await;
+        self.pool.close().await;
         self.writer.close().await;
     }
 
     /// The checkpoint as of the last commit.
     pub async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
-        let mut lane = self.lanes.take().await?;
-        let checkpoint = checkpoint::read(&mut Connection::Sqlite(&mut lane.connection)).await?;
-        lane.give_back();
+        let mut connection = self.pool.take().await?;
+        let checkpoint = checkpoint::read(&mut Connection::Sqlite(&mut connection.connection)).await?;
+        connection.give_back();
         Ok(checkpoint)
     }
 }
 
-/// Removes a file that nobody has open, with what SQLite keeps beside it.
+/// Removes a file that no connection has open, with its write-ahead log and shared memory.
 pub(crate) async fn remove(path: &Path) -> Result<(), StoreError> {
-    // The database first: without it SQLite ignores a write-ahead log, and the database may need its log.
+    // The database first: SQLite ignores a write-ahead log without a database, but a database may need its log.
     for suffix in ["", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
@@ -190,17 +192,18 @@ pub(crate) async fn remove(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes the tables; a file that is new is marked as unfilled.
+/// Creates the tables, and marks a new file as unfilled.
 async fn prepare(connection: &mut SqliteConnection, path: &str, layout: i64, ddl: &str) -> Result<(), StoreError> {
     let opened = |source| StoreError::Open { path: path.to_owned(), source };
-    // The version is read under the lock: of two who open a new file, one makes it.
+    // The version is read under the lock: of two processes that open a new file, one creates the tables.
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(opened)?;
     let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *tx).await.map_err(opened)?;
     if found != 0 && found != layout {
         return Err(StoreError::Layout { path: path.to_owned(), found, expected: layout });
     }
-    for part in [checkpoint::DDL, fill::DDL, ddl] {
-        tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(part.to_owned()))).await?;
+    let own = table::ddl(checkpoint::TABLES.iter().chain([&fill::TABLE]), Dialect::Sqlite);
+    for part in [own, ddl.to_owned()] {
+        tx.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(part))).await?;
     }
     if found == 0 {
         tx.execute(fill::MARK).await?;
@@ -209,20 +212,20 @@ async fn prepare(connection: &mut SqliteConnection, path: &str, layout: i64, ddl
     Ok(tx.commit().await?)
 }
 
-/// The tables of a file inside one write transaction.
+/// The tables of a file inside one write transaction. Dropped, the transaction is rolled back.
 pub struct SqliteTables {
-    pub(crate) lane: Lane,
-    /// Of the checkpoint.
-    pub(crate) moved: Option<Move>,
+    pub(crate) connection: FileConnection,
+    /// The move of the checkpoint that commits with the transaction.
+    pub(crate) checkpoint: Option<Move>,
 }
 
 impl SqliteTables {
     pub fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.lane.connection
+        &mut self.connection.connection
     }
 
     pub async fn commit(self) -> Result<(), StoreError> {
-        let last = self.moved.map_or_else(Vec::new, |moved| moved.statements(Dialect::Sqlite));
-        Ok(self.lane.commit(last).await?)
+        let last = self.checkpoint.map_or_else(Vec::new, |checkpoint| checkpoint.statements(Dialect::Sqlite));
+        Ok(self.connection.commit(last).await?)
     }
 }

@@ -1,66 +1,57 @@
-//! Many statements in few turns: a turn of a file's connection wakes two threads, which costs more than a small statement.
+//! Many statements in few turns. A turn of a file's connection wakes two threads, which costs more than a small
+//! statement.
 
-use futures::future::{self, BoxFuture, TryFutureExt as _};
+use futures::future;
 
-use crate::namespace::Tables;
 use crate::row::Row;
-use crate::sql::{Dialect, QueryBuilder};
+use crate::sql::{Connection, Dialect, QueryBuilder};
 
-/// A statement of fewer values goes with the one after it. Larger ones run while the next is put together.
-const SMALL: usize = 256;
+/// A statement that binds fewer values shares its turn with the statement after it. While a larger one runs, the next
+/// one is built.
+const SMALL_VALUES: usize = 256;
 
-impl Tables<'_> {
-    /// Runs statements one after the other; the rows that they answer, in that order.
-    pub fn run<'s, I>(&'s mut self, statements: I) -> BoxFuture<'s, Result<Vec<Row>, sqlx::Error>>
-    where
-        I: IntoIterator<Item = QueryBuilder, IntoIter: Send + 's>,
-    {
-        // Boxed, since the compiler does not see through such iterators that a fold may change threads.
-        Box::pin(self.take_turns(statements.into_iter(), false))
-    }
-
-    /// Runs the statements that a fold ends with, which answer nothing: the last of them with the commit.
-    pub fn end<'s, I>(&'s mut self, statements: I) -> BoxFuture<'s, Result<(), sqlx::Error>>
-    where
-        I: IntoIterator<Item = QueryBuilder, IntoIter: Send + 's>,
-    {
-        Box::pin(self.take_turns(statements.into_iter(), true).map_ok(drop))
-    }
-
-    async fn take_turns(
-        &mut self,
-        statements: impl Iterator<Item = QueryBuilder>,
-        ends: bool,
-    ) -> Result<Vec<Row>, sqlx::Error> {
-        let mut turns = Turns::of(self.dialect(), statements);
-        let mut rows = Vec::new();
-        let mut next = turns.next();
-        while let Some(mut turn) = next {
-            if ends && turn.is_last {
-                self.last.push(turn.statements);
-                break;
-            }
-            let run = turn.statements.build().fetch_all(self.connection());
-            // The first that is polled sends its statements away, and the other has the time until the answer.
-            let (answer, following) = future::join(run, async { turns.next() }).await;
-            rows.extend(answer?);
-            next = following;
-        }
-        Ok(rows)
-    }
+/// What happens to the last turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastTurn {
+    Run,
+    /// It is returned instead.
+    Leave,
 }
 
-/// What goes in one turn.
+/// Runs statements one after the other. Returns their rows in that order, and the last turn if it was left.
+pub(crate) async fn run_turns(
+    dialect: Dialect,
+    mut connection: Connection<'_>,
+    statements: impl Iterator<Item = QueryBuilder>,
+    last: LastTurn,
+) -> Result<(Vec<Row>, Option<QueryBuilder>), sqlx::Error> {
+    let mut turns = Turns::of(dialect, statements);
+    let mut rows = Vec::new();
+    let mut next = turns.next();
+    while let Some(mut turn) = next {
+        if turn.is_last && last == LastTurn::Leave {
+            return Ok((rows, Some(turn.statements)));
+        }
+        let run = turn.statements.build().fetch_all(&mut connection);
+        // `join` polls the statement first, which sends it; the next turn is built while the answer is awaited.
+        let (answer, following) = future::join(run, async { turns.next() }).await;
+        rows.extend(answer?);
+        next = following;
+    }
+    Ok((rows, None))
+}
+
+/// The statements of one turn.
 struct Turn {
     statements: QueryBuilder,
     is_last: bool,
 }
 
-/// Statements, gathered into turns.
+/// Groups statements into turns.
 struct Turns<I> {
     dialect: Dialect,
     statements: I,
-    /// The first of the next turn.
+    /// The first statement of the next turn.
     held: Option<QueryBuilder>,
 }
 
@@ -74,16 +65,16 @@ impl<I: Iterator<Item = QueryBuilder>> Iterator for Turns<I> {
     type Item = Turn;
 
     fn next(&mut self) -> Option<Turn> {
-        let mut gathered = self.held.take()?;
+        let mut statements = self.held.take()?;
         self.held = self.statements.next();
         while self.dialect == Dialect::Sqlite
-            && gathered.values() < SMALL
+            && statements.values() < SMALL_VALUES
             && let Some(next) = self.held.take()
         {
-            gathered.append(next);
+            statements.append(next);
             self.held = self.statements.next();
         }
-        Some(Turn { statements: gathered, is_last: self.held.is_none() })
+        Some(Turn { statements, is_last: self.held.is_none() })
     }
 }
 
@@ -92,8 +83,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_statements_go_together_and_a_large_one_ends_the_turn() {
-        let sizes = [1, SMALL - 2, SMALL, 3, SMALL + 1, 4];
+    fn small_statements_share_a_turn_and_a_large_one_ends_it() {
+        let sizes = [1, SMALL_VALUES - 2, SMALL_VALUES, 3, SMALL_VALUES + 1, 4];
         let turns = |dialect| {
             let statements = sizes.into_iter().map(move |size| {
                 let mut statement = QueryBuilder::new(dialect, "s");
@@ -104,7 +95,7 @@ mod tests {
             });
             Turns::of(dialect, statements).map(|turn| (turn.statements.values(), turn.is_last)).collect::<Vec<_>>()
         };
-        assert_eq!(turns(Dialect::Sqlite), [(2 * SMALL - 1, false), (SMALL + 4, false), (4, true)]);
+        assert_eq!(turns(Dialect::Sqlite), [(2 * SMALL_VALUES - 1, false), (SMALL_VALUES + 4, false), (4, true)]);
         let alone: Vec<_> = sizes.into_iter().map(|size| (size, size == 4)).collect();
         assert_eq!(turns(Dialect::Postgres), alone);
     }

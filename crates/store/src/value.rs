@@ -1,4 +1,4 @@
-//! What a statement binds.
+//! The values that a statement binds.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
 
-/// A value of a statement. Booleans are whole numbers in both stores.
+/// A value of a statement. A boolean is an integer in both stores.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Null(Kind),
@@ -17,7 +17,7 @@ pub enum Value {
     Bytes(Vec<u8>),
 }
 
-/// What a missing value would be: Postgres wants to know.
+/// The type of a value or a column. Postgres needs it for NULL too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Int,
@@ -51,7 +51,8 @@ impl Value {
     }
 }
 
-/// Postgres has no NUL in a text. U+10FFFF is no character, and stands before a `0` for it, and before a `1` for itself.
+/// The escape character: a text of Postgres cannot contain NUL. U+10FFFF, which is no character, followed by `0` means
+/// NUL, and followed by `1` means itself.
 const ESCAPE: char = '\u{10FFFF}';
 
 fn escaped(text: &str) -> Cow<'_, str> {
@@ -68,7 +69,7 @@ pub(crate) fn unescaped(text: String) -> String {
     }
 }
 
-/// The same within JSON, where a NUL has another form.
+/// As [`unescaped`] for a text that is JSON, where NUL is `\u0000`.
 pub(crate) fn json_unescaped(text: String) -> String {
     match text.contains(ESCAPE) {
         true => text.replace("\u{10FFFF}0", "\\u0000").replace("\u{10FFFF}1", "\u{10FFFF}"),
@@ -76,7 +77,7 @@ pub(crate) fn json_unescaped(text: String) -> String {
     }
 }
 
-/// What may be bound.
+/// A type that can be bound.
 pub trait IntoValue {
     const KIND: Kind;
     fn into_value(self) -> Value;
@@ -135,11 +136,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_text_has_a_place_in_postgres() {
+    fn every_text_comes_back_from_postgres() {
         for text in ["", "plain", "a\0b", "\u{10FFFF}", "\u{10FFFF}0", "\0\u{10FFFF}1\0", "ü\0"] {
-            let there = escaped(text).into_owned();
-            assert!(!there.contains('\0'));
-            assert_eq!(unescaped(there), text);
+            let stored = escaped(text).into_owned();
+            assert!(!stored.contains('\0'));
+            assert_eq!(unescaped(stored), text);
         }
     }
 }

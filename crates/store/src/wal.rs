@@ -1,23 +1,24 @@
-//! Moving the pages of a file's write-ahead log into the file, beside the writer: done by a commit it would hold that one, and
-//! who waits for it, up for tens of milliseconds.
+//! WAL checkpoints beside the writer. SQLite's own checkpoint runs within a commit and delays that commit by tens of
+//! milliseconds.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::lanes::Lanes;
+use crate::file_pool::FilePool;
 
-/// A move at the most so often, and only after so many commits.
+/// Minimum interval between WAL checkpoints.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Minimum number of commits between WAL checkpoints.
 const COMMITS: u32 = 64;
 
-/// What moves the pages; SQLite's own checkpoint, which waits for nobody. The log begins anew only when all of it has been
-/// moved, so the writer itself moves the few pages that came meanwhile.
-pub(crate) const MOVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+/// Moves WAL pages into the database file without waiting for readers or the writer. SQLite reuses the WAL only when
+/// all of it was moved, so the writer moves the few pages that were added meanwhile.
+pub(crate) const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Wal {
-    /// Where the move runs.
-    lanes: Lanes,
+    /// The connections that run the checkpoint.
+    pool: FilePool,
     state: Arc<Mutex<State>>,
 }
 
@@ -31,23 +32,23 @@ struct State {
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
-    /// Most pages are being moved.
+    /// A reader's connection moves most pages.
     Moving,
-    /// The rest is the next commit's.
+    /// The next commit moves the rest.
     Rest,
 }
 
 impl Wal {
-    pub fn new(lanes: Lanes) -> Self {
+    pub fn new(pool: FilePool) -> Self {
         let state = State { last: Instant::now(), commits: 0, phase: Phase::Idle };
-        Self { lanes, state: Arc::new(Mutex::new(state)) }
+        Self { pool, state: Arc::new(Mutex::new(state)) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the writer is to move the rest now.
+    /// True, once, if the writer has to move the rest now.
     pub fn takes_rest(&self) -> bool {
         let mut state = self.state();
         let takes = state.phase == Phase::Rest;
@@ -57,7 +58,7 @@ impl Wal {
         takes
     }
 
-    /// After a commit: starts a move when it is time.
+    /// Called after a commit: starts a WAL checkpoint when it is due.
     pub fn committed(&self) {
         {
             let mut state = self.state();
@@ -69,20 +70,20 @@ impl Wal {
         }
         let wal = self.clone();
         tokio::spawn(async move {
-            let moved = wal.move_pages().await;
+            let moved = wal.checkpoint().await;
             if let Err(error) = &moved {
-                // The writer does it when the log has grown larger.
-                tracing::debug!(%error, "pages were not moved beside the writer");
+                // SQLite does it within a commit when the WAL has grown to 64 MiB.
+                tracing::debug!(%error, "WAL checkpoint beside the writer failed");
             }
             let phase = if moved.is_ok() { Phase::Rest } else { Phase::Idle };
             *wal.state() = State { last: Instant::now(), commits: 0, phase };
         });
     }
 
-    async fn move_pages(&self) -> Result<(), sqlx::Error> {
-        let mut lane = self.lanes.take().await?;
-        lane.run(MOVE).await?;
-        lane.give_back();
+    async fn checkpoint(&self) -> Result<(), sqlx::Error> {
+        let mut connection = self.pool.take().await?;
+        connection.run(CHECKPOINT).await?;
+        connection.give_back();
         Ok(())
     }
 }
@@ -95,7 +96,7 @@ mod tests {
     use crate::sqlite::{Durability, SqliteNamespace};
 
     #[tokio::test]
-    async fn small_commits_reach_the_file_before_the_log_is_long() {
+    async fn pages_of_small_commits_reach_the_file_while_the_wal_is_short() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.db");
         let ddl = "CREATE TABLE IF NOT EXISTS item (bytes BLOB);";
@@ -103,7 +104,7 @@ mod tests {
         let length = || std::fs::metadata(&path).unwrap().len();
         let (empty, deadline) = (length(), Instant::now() + Duration::from_secs(30));
         while length() < empty + 64 * 4096 {
-            assert!(Instant::now() < deadline, "nothing is moved");
+            assert!(Instant::now() < deadline, "no page reaches the database file");
             let mut tables = space.begin_at("log", &Positions::new(), &Positions::new()).await.unwrap();
             sqlx::query("INSERT INTO item VALUES (zeroblob(4096))").execute(tables.connection()).await.unwrap();
             tables.commit().await.unwrap();

@@ -1,11 +1,14 @@
-//! The fill marker, the check of an open file, and what removes a namespace, in either store as in `namespace.rs`.
+//! The fill marker, the check of an open file, the removal of a namespace, and switches between namespaces, in either
+//! store as in `namespace.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
-use carbon_store::{Checkpoint, Durability, Layout, Namespace, Postgres, Site, SqliteNamespace, StoreError, query};
+use carbon_store::{
+    Checkpoint, Dialect, Durability, Namespace, Postgres, Site, SqliteNamespace, StoreError, query, testing,
+};
 use sqlx::Connection as _;
-use support::{DDL, ids, layout, positions, site, write};
+use support::{ITEM, ids, layout, positions, site, write};
 
 #[tokio::test]
 async fn law_07_a_new_namespace_is_unfilled_until_it_is_set_filled() {
@@ -13,7 +16,7 @@ async fn law_07_a_new_namespace_is_unfilled_until_it_is_set_filled() {
     let space = Namespace::open(&site, &layout(1)).await.unwrap();
     assert!(!space.is_filled().await.unwrap());
     write(&space, "first", 0, 1).await.unwrap();
-    // A process that comes back goes on filling.
+    // A process that restarts continues to fill.
     let other = Namespace::open(&site, &layout(1)).await.unwrap();
     assert!(!other.is_filled().await.unwrap());
     space.set_filled().await.unwrap();
@@ -27,9 +30,9 @@ async fn law_07_a_new_namespace_is_unfilled_until_it_is_set_filled() {
     assert_eq!(space.checkpoint().await.unwrap(), Checkpoint::default());
 }
 
-/// Both open a new namespace at once, and only the one that made it marks it.
+/// Two open a new namespace at the same time, and only the one that created it sets the marker.
 #[tokio::test]
-async fn of_two_that_open_a_new_namespace_one_marks_it() {
+async fn of_two_that_open_a_new_namespace_only_one_sets_the_marker() {
     for _ in 0..10 {
         let (site, _dir) = site().await;
         let (one, other) = (site.clone(), site.clone());
@@ -61,7 +64,9 @@ async fn a_namespace_of_an_older_program_counts_as_filled() {
 #[tokio::test]
 async fn a_file_alone_has_the_marker_too() {
     let dir = tempfile::tempdir().unwrap();
-    let space = SqliteNamespace::open(&dir.path().join("rows.db"), Durability::Full, 1, DDL).await.unwrap();
+    let space = SqliteNamespace::open(&dir.path().join("rows.db"), Durability::Full, 1, &ITEM.ddl(Dialect::Sqlite))
+        .await
+        .unwrap();
     assert!(!space.is_filled().await.unwrap());
     space.set_filled().await.unwrap();
     assert!(space.is_filled().await.unwrap());
@@ -81,7 +86,7 @@ async fn law_16_a_file_that_was_deleted_or_replaced_is_reported() {
     let open = || async { Namespace::open(&Site::File(path.clone()), &layout(1)).await.unwrap() };
     let space = open().await;
     space.check().unwrap();
-    // Renamed and put back, it is the same file.
+    // A file that is renamed and renamed back is the same file.
     let aside = folder.join("aside.db");
     std::fs::rename(&path, &aside).unwrap();
     let error = space.check().unwrap_err();
@@ -99,14 +104,14 @@ async fn law_16_a_file_that_was_deleted_or_replaced_is_reported() {
     assert!(gone(space.check()), "the folder was deleted");
 }
 
-/// Connections are opened when they are needed; one must not make an empty file where the open one was deleted.
+/// Connections are opened on demand. A later one must not create an empty file where the open file was deleted.
 #[tokio::test]
-async fn a_deleted_file_is_not_made_anew_by_a_later_connection() {
+async fn a_deleted_file_is_not_created_again_by_a_later_connection() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rows.db");
-    let space = SqliteNamespace::open(&path, Durability::Derived, 1, DDL).await.unwrap();
+    let space = SqliteNamespace::open(&path, Durability::Derived, 1, &ITEM.ddl(Dialect::Sqlite)).await.unwrap();
     std::fs::remove_file(&path).unwrap();
-    // No reader was opened before, and the writer's connection is closed after a failure.
+    // No reader is open yet, and the writer's connection is closed after a failure.
     let mut tables = space.begin().await.unwrap();
     sqlx::query("INSERT INTO nowhere VALUES (1)").execute(tables.connection()).await.unwrap_err();
     drop(tables);
@@ -117,14 +122,14 @@ async fn a_deleted_file_is_not_made_anew_by_a_later_connection() {
 }
 
 #[tokio::test]
-async fn a_site_is_dropped_with_all_that_lies_there() {
+async fn a_site_is_dropped_with_all_of_its_files() {
     let (site, dir) = site().await;
     Namespace::drop_site(&site).await.unwrap();
     let space = Namespace::open(&site, &layout(1)).await.unwrap();
     write(&space, "first", 0, 1).await.unwrap();
     space.set_filled().await.unwrap();
     space.close().await;
-    // What a killed process leaves.
+    // Files that a killed process leaves.
     if let Site::File(path) = &site {
         for suffix in ["-wal", "-shm"] {
             std::fs::write(format!("{}{suffix}", path.display()), "left").unwrap();
@@ -133,13 +138,13 @@ async fn a_site_is_dropped_with_all_that_lies_there() {
     Namespace::drop_site(&site).await.unwrap();
     Namespace::drop_site(&site).await.unwrap();
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-    // Another layout is no fault any more.
+    // Another layout is accepted now.
     let space = Namespace::open(&site, &layout(2)).await.unwrap();
     assert!(ids(&space).await.is_empty() && !space.is_filled().await.unwrap());
 }
 
 #[tokio::test]
-async fn a_snapshot_reads_row_by_row_with_the_checkpoint_of_the_same_moment() {
+async fn a_snapshot_reads_row_by_row_with_the_checkpoint_of_the_same_commit() {
     let (site, _dir) = site().await;
     let space = Namespace::open(&site, &layout(1)).await.unwrap();
     write(&space, "a", 0, 1).await.unwrap();
@@ -163,15 +168,15 @@ async fn a_snapshot_reads_row_by_row_with_the_checkpoint_of_the_same_moment() {
     let mut snapshot = space.snapshot().await.unwrap();
     assert_eq!(snapshot.checkpoint().await.unwrap().positions, positions(3));
     assert_eq!(read(&mut snapshot).await, ["a", "b", "c"]);
-    // A row that cannot be used ends the reading.
+    // An error of the callback ends the query.
     let stopped = snapshot.each(query(select).bind("none"), |_| Err(StoreError::Address)).await;
     assert!(matches!(stopped, Err(StoreError::Address)));
 }
 
 async fn schemas() -> (Postgres, [Site; 2], String) {
-    let postgres = Postgres::open(&std::env::var("CARBON_TEST_POSTGRES").unwrap()).await.unwrap();
+    let postgres = testing::postgres().await;
     let model = uuid::Uuid::new_v4().to_string();
-    // Longer than a name of Postgres may be.
+    // Longer than an identifier of Postgres.
     let sites = ["one", "two"].map(|end| Site::Schema(postgres.clone(), format!("{model}-{model}-{end}")));
     (postgres, sites, model)
 }
@@ -192,10 +197,10 @@ async fn law_07_a_switch_needs_a_checkpoint_that_covers_the_other() {
     assert!(postgres.switch(&model, 3, &new, Some(&old)).await.unwrap());
     assert_eq!(postgres.serving(&model, 3).await.unwrap(), Some(new.name()));
     assert!(new.name().ends_with("-two"), "{}", new.name());
-    // Another fold version has a row of its own.
+    // Each fold version has its own row.
     assert_eq!(postgres.serving(&model, 4).await.unwrap(), None);
-    // Back, by another process.
-    let other = Postgres::open(&std::env::var("CARBON_TEST_POSTGRES").unwrap()).await.unwrap();
+    // Another process switches back.
+    let other = testing::postgres().await;
     assert!(other.switch(&model, 3, &old, Some(&new)).await.unwrap());
     assert_eq!(postgres.serving(&model, 3).await.unwrap(), Some(old.name()));
 }
@@ -215,7 +220,7 @@ async fn law_07_a_switch_waits_for_both_writers_and_two_switches_do_not_deadlock
         tables.commit().await.unwrap();
         assert!(switch.await.unwrap());
     }
-    let address = std::env::var("CARBON_TEST_POSTGRES").unwrap();
+    let address = testing::postgres_address().unwrap();
     let switches = (0..8).map(|n| {
         let (address, model) = (address.clone(), model.clone());
         let (to, from) = if n % 2 == 0 { (one.clone(), two.clone()) } else { (two.clone(), one.clone()) };
@@ -254,7 +259,7 @@ async fn a_switch_is_notified_to_readers_of_both() {
 #[tokio::test]
 #[ignore = "needs a Postgres: scripts/postgres.py cargo test -p carbon-store -- --include-ignored"]
 async fn a_first_switch_of_several_processes_makes_one_table() {
-    let address = std::env::var("CARBON_TEST_POSTGRES").unwrap();
+    let address = testing::postgres_address().unwrap();
     let admin = sqlx::PgPool::connect(&address).await.unwrap();
     let name = format!("switch_{}", uuid::Uuid::new_v4().simple());
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.unwrap();
@@ -288,13 +293,13 @@ async fn a_file_is_not_switched_on_a_postgres() {
     }
 }
 
-/// A failed transaction leaves no connection that the next one stumbles over.
+/// A connection on which a transaction failed is not used again.
 #[tokio::test]
 async fn a_full_file_rejects_a_batch_and_takes_the_next_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rows.db");
     let site = Site::File(path.clone());
-    let space = Namespace::open(&site, &Layout { version: 1, ddl: DDL }).await.unwrap();
+    let space = Namespace::open(&site, &layout(1)).await.unwrap();
     write(&space, "before", 0, 1).await.unwrap();
     let mut tables = space.begin_at("log-a", &positions(1), &positions(2), Vec::new()).await.unwrap();
     query("PRAGMA max_page_count = 1").fetch_all(tables.connection()).await.unwrap();

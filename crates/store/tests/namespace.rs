@@ -1,11 +1,14 @@
-//! What a namespace is, whichever store it lies in: a file, or a schema of the Postgres that `CARBON_TEST_POSTGRES` names.
+//! The behaviour of a namespace in either store: a file, or a schema of the Postgres that `CARBON_TEST_POSTGRES` names.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
 use std::time::Duration;
 
-use carbon_store::{Checkpoint, CheckpointError, Namespace, Postgres, QueryBuilder, Site, StoreError, query};
+use carbon_store::{
+    Checkpoint, CheckpointError, CommitHook, CommittedRange, Namespace, Postgres, QueryBuilder, Site, StoreError,
+    query, testing,
+};
 use support::{ids, layout, positions, site, write};
 
 #[tokio::test]
@@ -14,7 +17,7 @@ async fn law_04_a_zombies_batch_aborts_whole() {
     let space = Namespace::open(&site, &layout(1)).await.unwrap();
     assert_eq!(space.checkpoint().await.unwrap(), Checkpoint::default());
     write(&space, "first", 0, 2).await.unwrap();
-    // The zombie read the same records, and comes after; in another process, where there can be one.
+    // The zombie read the same records, and commits later.
     let other = Namespace::open(&site, &layout(1)).await.unwrap();
     let zombie = write(&other, "second", 0, 2).await;
     assert!(matches!(zombie, Err(CheckpointError::Moved { ref actual }) if *actual == positions(2)), "{zombie:?}");
@@ -25,7 +28,7 @@ async fn law_04_a_zombies_batch_aborts_whole() {
 }
 
 #[tokio::test]
-async fn what_is_not_committed_is_not_there_and_a_clear_leaves_the_tables() {
+async fn a_dropped_transaction_is_rolled_back_and_a_clear_keeps_the_tables() {
     let (site, _dir) = site().await;
     let space = Namespace::open(&site, &layout(1)).await.unwrap();
     let mut tables = space.begin().await.unwrap();
@@ -52,7 +55,7 @@ async fn another_layout_is_refused_and_the_same_keeps_its_rows() {
 }
 
 #[tokio::test]
-async fn a_snapshot_sees_one_moment() {
+async fn a_snapshot_sees_no_later_commit() {
     let (site, _dir) = site().await;
     let space = Namespace::open(&site, &layout(1)).await.unwrap();
     let mut snapshot = space.snapshot().await.unwrap();
@@ -74,7 +77,7 @@ async fn a_second_writer_waits_for_the_first() {
         let tables = other.begin().await.unwrap();
         tables.commit().await.unwrap();
     });
-    // However long it is given, it does not get in.
+    // The second transaction does not begin while the first is open.
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!second.is_finished());
     first.commit().await.unwrap();
@@ -119,10 +122,66 @@ async fn values_come_back_as_they_were_and_canonical_rows_are_the_same_everywher
     assert_eq!(list.scalars::<String>(space.readers()).await.unwrap(), ["a", "b"]);
 }
 
-/// Where several processes share a namespace, each is told of the others' commits.
+/// Counts commits, and adds up their effects.
+#[derive(Debug, Default)]
+struct Counts(std::sync::Mutex<(u32, u64, u64)>);
+
+impl CommitHook for Counts {
+    type Effects = u64;
+
+    fn committed(&self, range: Option<CommittedRange<'_>>, effects: u64) {
+        let mut counts = self.0.lock().unwrap();
+        counts.0 += 1;
+        counts.1 += effects;
+        counts.2 = range.map_or(counts.2, |range| range.upto.iter().map(|(_, next)| next).sum());
+    }
+
+    fn cleared(&self) {
+        *self.0.lock().unwrap() = Default::default();
+    }
+}
+
+#[tokio::test]
+async fn the_commit_hook_is_called_with_the_effects_of_each_commit() {
+    let (site, _dir) = site().await;
+    let space = Namespace::open(&site, &layout(1).with_hook::<Counts>()).await.unwrap();
+    let counts = || *space.hook::<Counts>().unwrap().0.lock().unwrap();
+    write(&space, "a", 0, 2).await.unwrap();
+    assert_eq!(counts(), (1, 0, 2));
+    let tables = space.begin_at("log-a", &positions(2), &positions(5), Vec::new()).await.unwrap();
+    tables.folded().with_effects::<Counts>(7).commit().await.unwrap();
+    assert_eq!(counts(), (2, 7, 5));
+    // A transaction that moves no checkpoint, one that is rolled back, and a clear.
+    space.begin().await.unwrap().commit().await.unwrap();
+    assert_eq!(counts(), (3, 7, 5));
+    drop(space.begin().await.unwrap().folded().with_effects::<Counts>(7));
+    assert_eq!(counts(), (3, 7, 5));
+    space.clone().clear().await.unwrap();
+    assert_eq!(counts(), (0, 0, 0));
+    assert!(space.hook::<()>().is_none());
+}
+
+/// The last statement of a fold runs with the commit.
+#[tokio::test]
+async fn statements_that_end_a_fold_commit_with_it() {
+    let (site, _dir) = site().await;
+    let space = Namespace::open(&site, &layout(1)).await.unwrap();
+    let insert = |id: &'static str| {
+        let mut insert = QueryBuilder::new(space.dialect(), "INSERT INTO item (id) VALUES (");
+        insert.push_bind(id).push(")");
+        insert
+    };
+    let folded = space.begin().await.unwrap().end([insert("a"), insert("b")]).await.unwrap();
+    drop(folded);
+    assert!(ids(&space).await.is_empty());
+    space.begin().await.unwrap().end([insert("a"), insert("b")]).await.unwrap().commit().await.unwrap();
+    assert_eq!(ids(&space).await, ["a", "b"]);
+}
+
+/// Processes that share a namespace are notified of commits by the others.
 #[tokio::test]
 #[ignore = "needs a Postgres: scripts/postgres.py cargo test -p carbon-store -- --include-ignored"]
-async fn a_commit_is_told() {
+async fn a_commit_is_notified() {
     let (site, _dir) = site().await;
     let space = Namespace::open(&site, &layout(1)).await.unwrap();
     let mut commits = space.commits().unwrap();
@@ -130,11 +189,11 @@ async fn a_commit_is_told() {
     let stranger = Site::Schema(postgres.clone(), format!("{name}x"));
     let stranger = Namespace::open(&stranger, &layout(1)).await.unwrap();
     let (far, deadline) = (Duration::from_secs(600), Duration::from_secs(20));
-    let told = tokio::spawn(async move { commits.next(far).await });
-    // It may not listen yet at first.
+    let notified = tokio::spawn(async move { commits.next(far).await });
+    // The listener may not be connected yet when the first commits are made.
     let mut next = 0;
     let writes = async {
-        while !told.is_finished() {
+        while !notified.is_finished() {
             write(&stranger, &format!("s{next}"), next, next + 1).await.unwrap();
             write(&space, &format!("i{next}"), next, next + 1).await.unwrap();
             next += 1;
@@ -146,7 +205,7 @@ async fn a_commit_is_told() {
 #[tokio::test]
 #[ignore = "needs a Postgres: scripts/postgres.py cargo test -p carbon-store -- --include-ignored"]
 async fn an_mlflow_store_is_refused() {
-    let address = std::env::var("CARBON_TEST_POSTGRES").unwrap();
+    let address = testing::postgres_address().unwrap();
     let name = format!("mlflow_{}", uuid::Uuid::new_v4().simple());
     let admin = sqlx::PgPool::connect(&address).await.unwrap();
     let run = async |pool: &sqlx::PgPool, sql: String| {

@@ -1,4 +1,4 @@
-//! Every mistake of a topology at once.
+//! The checks of a topology. They report all mistakes at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use carbon_core::{Cleanup, TopicName};
 
 use crate::file::{File, FileProcessor, FileTopic, GroupPer, ProcessorKind, ReadModelKind};
 
-/// One mistake, where it is and what it is.
+/// A mistake: the place in the file, and the message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: {what}")]
 pub struct Mistake {
@@ -33,7 +33,7 @@ pub(crate) fn check(file: &File) -> Vec<Mistake> {
     }
     check_read_models(file, &mut mistakes);
     if let Some(cycle) = find_cycle(&file.processors) {
-        mistakes.add("processors", format!("events run in a circle: {}", cycle.join(" -> ")));
+        mistakes.add("processors", format!("the processors form a cycle: {}", cycle.join(" -> ")));
     }
     mistakes.0
 }
@@ -45,10 +45,11 @@ fn check_topic(name: &str, topic: &FileTopic, mistakes: &mut Mistakes) {
     }
     let fields = carbon_schemas::key_fields(name);
     if fields.is_empty() {
-        mistakes.add(&at, format!("no schema of that name; known are {}", carbon_schemas::event_names().join(", ")));
+        mistakes
+            .add(&at, format!("there is no schema of that name; known: {}", carbon_schemas::event_names().join(", ")));
     } else {
         for field in topic.key.iter().filter(|field| !fields.contains(field)) {
-            mistakes.add(&at, format!("key field {field} is not in its schema; it has {}", fields.join(", ")));
+            mistakes.add(&at, format!("the key field {field} is not in the schema, which has {}", fields.join(", ")));
         }
     }
     if topic.key.is_empty() {
@@ -57,21 +58,21 @@ fn check_topic(name: &str, topic: &FileTopic, mistakes: &mut Mistakes) {
     if let Some(partition_key) = &topic.partition_key
         && !topic.key.starts_with(partition_key)
     {
-        mistakes.add(&at, "the partition key is not a prefix of the key: one key would lie in several partitions");
+        mistakes.add(&at, "the partition key is not a prefix of the key, so one key would be in several partitions");
     }
     if !(1..=4095).contains(&topic.partitions) {
-        mistakes.add(&at, format!("{} partitions, 1 to 4095 can be had", topic.partitions));
+        mistakes.add(&at, format!("{} partitions; 1 to 4095 are possible", topic.partitions));
     }
     match (topic.cleanup, topic.retention) {
-        (Cleanup::Delete, None) => mistakes.add(&at, "cleanup delete needs a retention"),
-        (Cleanup::Keep | Cleanup::Compact, Some(_)) => mistakes.add(&at, "a retention goes with cleanup delete alone"),
+        (Cleanup::Delete, None) => mistakes.add(&at, "cleanup: delete needs a retention"),
+        (Cleanup::Keep | Cleanup::Compact, Some(_)) => mistakes.add(&at, "retention is for cleanup: delete only"),
         _ => {}
     }
     if topic.cleanup != Cleanup::Compact && (topic.min_compaction_lag.is_some() || topic.delete_retention.is_some()) {
-        mistakes.add(&at, "min_compaction_lag and delete_retention go with cleanup compact alone");
+        mistakes.add(&at, "min_compaction_lag and delete_retention are for cleanup: compact only");
     }
     if topic.delete_retention.is_some_and(|kept| kept < Duration::from_secs(7 * 86_400)) {
-        mistakes.add(&at, "delete_retention is at least 7d: a slower rebuild would miss erasures (law 6)");
+        mistakes.add(&at, "delete_retention must be at least 7d: a slower rebuild would miss erasures (law 6)");
     }
 }
 
@@ -86,23 +87,23 @@ fn check_processor(name: &str, processor: &FileProcessor, file: &File, mistakes:
         mistakes.add(&at, "consumes nothing");
     }
     if processor.batch.records == 0 {
-        mistakes.add(&at, "batch.records is at least 1");
+        mistakes.add(&at, "batch.records must be at least 1");
     }
     if let Some(read_model) = &processor.writes
         && !file.read_models.contains_key(read_model)
     {
-        mistakes.add(&at, format!("writes unknown read model {read_model}"));
+        mistakes.add(&at, format!("it writes the unknown read model {read_model}"));
     }
     match processor.kind {
-        ProcessorKind::Sink if processor.writes.is_none() => mistakes.add(&at, "a sink writes a read model"),
+        ProcessorKind::Sink if processor.writes.is_none() => mistakes.add(&at, "a sink must write a read model"),
         ProcessorKind::Sink if processor.group != GroupPer::Generation => {
-            mistakes.add(&at, "a sink has a group for each generation");
+            mistakes.add(&at, "a sink must have group: generation");
         }
         ProcessorKind::Stage if processor.group == GroupPer::Processor => {
-            mistakes.add(&at, "a stage has a group for each model or generation");
+            mistakes.add(&at, "a stage must have group: model or group: generation");
         }
-        ProcessorKind::Stage if processor.writes.is_some() => mistakes.add(&at, "a stage writes no read model"),
-        ProcessorKind::Stage if processor.produces.len() != 1 => mistakes.add(&at, "a stage produces one topic"),
+        ProcessorKind::Stage if processor.writes.is_some() => mistakes.add(&at, "a stage cannot write a read model"),
+        ProcessorKind::Stage if processor.produces.len() != 1 => mistakes.add(&at, "a stage must produce one topic"),
         ProcessorKind::Stage => {
             let count = |topic: &String| file.topics.get(topic).map(|topic| topic.partitions);
             for (input, output) in processor.consumes.iter().zip(processor.produces.iter().cycle()) {
@@ -111,14 +112,17 @@ fn check_processor(name: &str, processor: &FileProcessor, file: &File, mistakes:
                 {
                     mistakes.add(
                         &at,
-                        format!("{input} has {from} partitions and {output} has {to}: an output lies in its input's partition (law 5)"),
+                        format!("{input} has {from} partitions and {output} has {to}, but an output must be in the partition of its input (law 5)"),
                     );
                 }
             }
         }
-        ProcessorKind::Effect if processor.writes.is_some() => mistakes.add(&at, "an effect writes no read model"),
+        ProcessorKind::Effect if processor.writes.is_some() => {
+            mistakes.add(&at, "an effect handler cannot write a read model")
+        }
         ProcessorKind::Effect if processor.group != GroupPer::Processor => {
-            mistakes.add(&at, "an effect has one group: another would repeat it");
+            mistakes
+                .add(&at, "an effect handler must have group: processor, since another group would repeat the effects");
         }
         ProcessorKind::Sink | ProcessorKind::Effect => {}
     }
@@ -142,19 +146,19 @@ fn check_read_models(file: &File, mistakes: &mut Mistakes) {
                 let kept = humantime::format_duration(retention);
                 mistakes.add(
                     &at,
-                    format!("{topic} is kept {kept} only: truth would be lost; say horizon: {kept} if that is meant"),
+                    format!("{topic} is kept for {kept} only, so a rebuild loses older records; set horizon: {kept} if that is intended"),
                 );
             }
         }
         match (read_model.kind, &read_model.model) {
             (ReadModelKind::Index, None) => mistakes.add(&at, "an index names its model"),
-            (ReadModelKind::Relational, Some(_)) => mistakes.add(&at, "only an index has a model"),
+            (ReadModelKind::Relational, Some(_)) => mistakes.add(&at, "only an index can have a model"),
             _ => {}
         }
     }
 }
 
-/// A cycle over processors: one produces what another consumes.
+/// Finds a cycle of processors, where each produces a topic that the next consumes.
 fn find_cycle(processors: &BTreeMap<String, FileProcessor>) -> Option<Vec<String>> {
     fn visit<'a>(
         name: &'a str,
@@ -232,7 +236,7 @@ mod tests {
             [("group: processor", "group: generation"), ("group: processor", "group: processor\n    writes: registry")]
         {
             let found = mistakes(&BUILTIN.replace(from, to)).join("\n");
-            assert!(found.contains("processors.webhooks: an effect"), "{found}");
+            assert!(found.contains("processors.webhooks: an effect handler"), "{found}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The file as it is written.
+//! `topology.yaml` as it is written, before the checks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) struct File {
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileTopic {
     pub key: Vec<String>,
-    /// The key, unless said otherwise.
+    /// The fields of the partition key; by default the key.
     #[serde(default)]
     pub partition_key: Option<Vec<String>>,
     pub partitions: u32,
@@ -33,25 +33,25 @@ pub(crate) struct FileTopic {
     pub delete_retention: Option<Duration>,
 }
 
-/// What a processor does with events.
+/// The kind of a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessorKind {
-    /// Events to events.
+    /// Turns events into events.
     Stage,
-    /// Events to a read model.
+    /// Folds events into a read model.
     Sink,
-    /// Events to calls of others; never replayed.
+    /// Calls other systems because of events. It is never replayed.
     Effect,
 }
 
-/// What a processor has a consumer group for.
+/// The scope of a processor's consumer group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupPer {
     Model,
     Generation,
-    /// One, whatever generations there are.
+    /// One group for the processor, independent of generations.
     Processor,
 }
 
@@ -83,7 +83,7 @@ impl Default for FileBatch {
     }
 }
 
-/// How a read model is kept.
+/// The kind of a read model's store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReadModelKind {
@@ -91,7 +91,7 @@ pub enum ReadModelKind {
     Index,
 }
 
-/// Who switches to a generation that is ready.
+/// The party that activates a generation that is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CutOver {
@@ -108,7 +108,7 @@ pub(crate) struct FileReadModel {
     pub model: Option<String>,
     #[serde(default)]
     pub cut_over: CutOver,
-    /// What is kept for a time only says so (law 1).
+    /// States that a read model is rebuilt only from records of this age, because its topics have a retention (law 1).
     #[serde(default, deserialize_with = "duration")]
     pub horizon: Option<Duration>,
 }

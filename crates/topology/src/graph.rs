@@ -1,11 +1,11 @@
-//! The topology as text.
+//! The drawing of a topology as text.
 
 use std::fmt;
 
 use crate::typed::Topology;
 
 impl Topology {
-    /// Draws the flow: each processor between what it consumes and what it makes.
+    /// Draws each processor between the topics that it consumes and what it produces.
     pub fn graph(&self) -> impl fmt::Display + '_ {
         Graph(self)
     }
@@ -40,6 +40,6 @@ impl fmt::Display for Graph<'_> {
             .filter(|topic| !self.0.processors.values().any(|p| p.consumes.contains(&topic.spec.name)))
             .map(|topic| topic.spec.name.to_string())
             .collect();
-        write!(f, "for subscribers alone: {}", orphans.join(", "))
+        write!(f, "consumed by subscribers only: {}", orphans.join(", "))
     }
 }

@@ -1,5 +1,4 @@
-//! `topology.yaml` as a typed graph. It is what runs, not a picture of it: processes make their topics,
-//! processors and read models from it, after every mistake in it was found at once.
+//! `topology.yaml` as a checked, typed graph. Processes create their topics, processors and read models from it.
 
 mod check;
 mod file;

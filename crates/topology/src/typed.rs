@@ -1,4 +1,4 @@
-//! The checked topology.
+//! The topology after the checks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use carbon_core::{Classify, Fault, Retention, Retry, TopicName, TopicSpec};
 use crate::check::{self, Mistake};
 use crate::file::{CutOver, File, FileTopic, GroupPer, ProcessorKind, ReadModelKind};
 
-/// Why a topology cannot run.
+/// Errors of reading a topology.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
     #[error("topology: {0}")]
@@ -31,7 +31,7 @@ impl Classify for TopologyError {
     }
 }
 
-/// A topic, and the fields that its key and its partition key are made of.
+/// A topic, and the fields of its key and of its partition key.
 #[derive(Clone, Debug)]
 pub struct Topic {
     pub spec: TopicSpec,
@@ -39,7 +39,7 @@ pub struct Topic {
     pub partition_key: Vec<String>,
 }
 
-/// How much a processor takes at once.
+/// Limits of a processor's batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch {
     pub records: usize,
@@ -61,13 +61,13 @@ pub struct Processor {
 pub struct ReadModel {
     pub name: String,
     pub kind: ReadModelKind,
-    /// The model of the vectors, for an index.
+    /// The embedding model. Indexes only.
     pub model: Option<String>,
     pub cut_over: CutOver,
     pub horizon: Option<Duration>,
 }
 
-/// What runs.
+/// The topics, processors and read models of the platform.
 #[derive(Clone, Debug)]
 pub struct Topology {
     pub topics: BTreeMap<String, Topic>,
@@ -76,12 +76,12 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// The topology that this program was built with.
+    /// The topology that is compiled into this program.
     pub fn builtin() -> Result<Self, TopologyError> {
         Self::parse(include_str!("../../../topology.yaml"))
     }
 
-    /// Reads and checks a topology; all its mistakes come at once.
+    /// Parses and checks a topology. The error lists all mistakes.
     pub fn parse(text: &str) -> Result<Self, TopologyError> {
         let file: File = serde_saphyr::from_str(text).map_err(|error| TopologyError::Syntax(error.to_string()))?;
         let mistakes = check::check(&file);
@@ -133,7 +133,7 @@ impl Topology {
         self.topics.values().map(|topic| topic.spec.clone()).collect()
     }
 
-    /// The processor that folds a read model.
+    /// Returns the processor that writes a read model.
     pub fn owner(&self, read_model: &str) -> Option<&Processor> {
         self.processors.values().find(|processor| processor.writes.as_deref() == Some(read_model))
     }

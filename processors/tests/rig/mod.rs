@@ -20,7 +20,7 @@ use carbon_runtime::consume::{Options, ProcessorHandle, ProcessorView, Sink, Sta
 use carbon_schemas::Event;
 use carbon_schemas::events::{EmbeddingGenerated, EntityChanged};
 use carbon_search::{EmbeddedIndex, GenerationSpec, HybridIndex, StoredRow};
-use carbon_store::{Namespace, Postgres, Site};
+use carbon_store::{Namespace, Site, testing};
 use carbon_topology::Topology;
 use uuid::Uuid;
 
@@ -158,13 +158,10 @@ pub fn options(name: &str, group: &str, log: Arc<dyn EventLog>, shutdown: &Shutd
 
 /// Opens a projection in a folder, or in a Postgres schema named after the folder if `CARBON_TEST_POSTGRES` is set.
 pub async fn open<P: Projection>(projection: P, folder: PathBuf) -> ProjectionSink<P> {
-    let Ok(address) = std::env::var("CARBON_TEST_POSTGRES") else {
-        return ProjectionSink::open(projection, folder).await.unwrap();
-    };
-    let name = folder.display().to_string();
-    let name = name[name.len().saturating_sub(50)..].to_owned();
-    let site = Site::Schema(Postgres::open(&address).await.unwrap(), name);
-    ProjectionSink::at(projection, &site).await.unwrap()
+    match testing::site(&folder).await {
+        Site::File(folder) => ProjectionSink::open(projection, folder).await.unwrap(),
+        schema => ProjectionSink::at(projection, &schema).await.unwrap(),
+    }
 }
 
 impl Rig {

@@ -158,9 +158,9 @@ impl Harness {
             traceparent: None,
             body: Decoded::Event { key: webhook.key().unwrap(), event: webhook.clone() },
         };
-        let mut tables = rows.namespace.begin().await.unwrap();
-        Registry.apply(&mut tables, &[RegistryRecord::Webhook(record)]).await.unwrap();
-        tables.commit().await.unwrap();
+        let tables = rows.namespace.begin().await.unwrap();
+        let folded = Registry.apply(tables, &[RegistryRecord::Webhook(record)]).await.unwrap();
+        folded.commit().await.unwrap();
         rows.namespace.set_filled().await.unwrap();
     }
 

@@ -188,9 +188,9 @@ impl Service {
                 batch.push(Recorded { position, timestamp, traceparent: None, body });
             }
         }
-        let mut tables = self.catalog.begin().await.unwrap();
-        Catalog.apply(&mut tables, &batch).await.unwrap();
-        tables.commit().await.unwrap();
+        let tables = self.catalog.begin().await.unwrap();
+        let folded = Catalog.apply(tables, &batch).await.unwrap();
+        folded.commit().await.unwrap();
         let from = self.index.checkpoint(&self.generation).await.unwrap().positions;
         let mut upto = from.clone();
         let output = TopicName::parse("ml.embedding.generated.v1").unwrap();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use carbon_read_models::registry::ConflictCode;
 use carbon_read_models::registry::filter::{Target, parse_filter};
 use carbon_read_models::registry::queries::{
     DEFAULT_EXPERIMENT, Experiment, SearchExperiments, View, experiment, experiment_by_name, next_experiment_id,
     search_experiments, stored_experiment,
 };
+use carbon_read_models::registry::{ConflictCode, deletion_count};
 use carbon_schemas::events::{ExperimentChanged, ExperimentKind, KeyValue};
 use serde_json::{Map, json};
 use tokio::sync::OwnedMutexGuard;
@@ -50,7 +50,7 @@ impl Call {
     /// Where the artifacts of an experiment that takes runs and models lie; `text` is its id as the caller wrote it.
     pub(super) async fn artifact_location(&self, id: i64, text: &str) -> Result<Arc<str>, MlflowError> {
         let registry = self.registry()?;
-        let (era, tenant) = (registry.rows.namespace.era(), self.scope.tenant());
+        let (era, tenant) = (deletion_count(&registry.rows.namespace), self.scope.tenant());
         if let Some(known) = registry.active.artifact_location(era, tenant, id) {
             return Ok(known);
         }

@@ -1,6 +1,7 @@
 //! `runs/*`: their lives and their search.
 
 use axum::response::Response;
+use carbon_read_models::registry::deletion_count;
 use carbon_read_models::registry::filter::{Target, parse_filter};
 use carbon_read_models::registry::queries::{Run, RunInfo, SearchRuns, run, run_info, search_runs};
 use carbon_schemas::events::{RUN_STATUSES, RunKind, RunLogged};
@@ -49,7 +50,7 @@ impl Call {
     /// As [`Self::active_run`], where nothing but the id is asked for.
     pub(super) async fn active_run_id(&self) -> Result<&str, MlflowError> {
         let (id, registry) = (self.args.run_id()?, self.registry()?);
-        let (era, tenant) = (registry.rows.namespace.era(), self.scope.tenant());
+        let (era, tenant) = (deletion_count(&registry.rows.namespace), self.scope.tenant());
         if !registry.active.has_run(era, tenant, id) {
             self.active_run().await?;
             registry.active.add_run(era, tenant, id);
@@ -78,7 +79,7 @@ pub(super) async fn create(call: Call) -> Answered {
     let id = check::experiment_id(text)?;
     // Before the experiment is looked at: its deletion in the meantime ends what is known of the run too.
     let (registry, tenant) = (call.registry()?, call.scope.tenant());
-    let era = registry.rows.namespace.era();
+    let era = deletion_count(&registry.rows.namespace);
     let location = call.artifact_location(id, text).await?;
     let mut tags = tags(args)?;
     let given = args.any_text(&["run_name", "runName"])?;

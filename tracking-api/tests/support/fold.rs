@@ -9,7 +9,7 @@ use carbon_read_models::Projection as _;
 use carbon_read_models::registry::{Registry, RegistryRecord};
 use carbon_runtime::Rows;
 use carbon_runtime::consume::{Options, ProcessorError, ProcessorHandle, Sink, SinkError, spawn_sink};
-use carbon_store::{Checkpoint, Namespace, Postgres, Site};
+use carbon_store::{Checkpoint, Namespace, testing};
 use carbon_tracking_api::Parts;
 
 struct Fold(Namespace);
@@ -34,24 +34,16 @@ impl Sink for Fold {
         upto: &Positions,
     ) -> Result<Vec<NewRecord>, SinkError> {
         let reads = Registry::first_reads(self.0.dialect(), batch);
-        let mut tables = self.0.begin_at(log, from, upto, reads).await?;
-        Registry.apply(&mut tables, batch).await.map_err(|error| ProcessorError::of(&error))?;
-        tables.commit().await.map_err(ProcessorError::from)?;
+        let tables = self.0.begin_at(log, from, upto, reads).await?;
+        let folded = Registry.apply(tables, batch).await.map_err(|error| ProcessorError::of(&error))?;
+        folded.commit().await.map_err(ProcessorError::from)?;
         Ok(Vec::new())
-    }
-}
-
-/// A file at `path`, or a schema of the Postgres that `CARBON_TEST_POSTGRES` names.
-async fn site(path: &Path) -> Site {
-    match std::env::var("CARBON_TEST_POSTGRES") {
-        Ok(address) => Site::Schema(Postgres::open(&address).await.unwrap(), uuid::Uuid::new_v4().to_string()),
-        Err(_) => Site::File(path.to_owned()),
     }
 }
 
 /// Opens a registry at `path` and folds the log of `parts` into it.
 pub async fn registry(parts: &Parts, path: &Path, group: &str) -> (Rows, ProcessorHandle) {
-    let namespace = carbon_read_models::open::<Registry>(&site(path).await).await.unwrap();
+    let namespace = carbon_read_models::open::<Registry>(&testing::site(path).await).await.unwrap();
     let processor = &parts.topology.processors["registry"];
     let topics = processor.consumes.iter().map(|topic| parts.topology.topics[topic.as_str()].clone()).collect();
     let (group, log) = (Group::new("registry", group), parts.log.clone());

@@ -48,14 +48,14 @@ fn address(uri: &str) -> Result<Address, ArtifactError> {
     if uri.trim().is_empty() {
         return Err(invalid_uri(uri, UNSUPPORTED));
     }
+    // Checked first, because the other errors contain the URI.
+    if uri.split_once("://").is_some_and(|(scheme, rest)| scheme != "file" && rest.contains('@')) {
+        return Err(ArtifactError::Options(
+            "ML_MLFLOW_ARTIFACT_URI contains credentials: set ML_MINIO_ACCESS_KEY and ML_MINIO_SECRET_KEY instead"
+                .into(),
+        ));
+    }
     if let Some(rest) = uri.strip_prefix("s3://") {
-        // Checked first, because the other errors contain the URI.
-        if rest.contains('@') {
-            return Err(ArtifactError::Options(
-                "ML_MLFLOW_ARTIFACT_URI contains credentials: set ML_MINIO_ACCESS_KEY and ML_MINIO_SECRET_KEY instead"
-                    .into(),
-            ));
-        }
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if bucket.is_empty() || !bucket.chars().all(plain) {
@@ -206,8 +206,10 @@ mod tests {
             assert!(rejection(uri, &none).await.contains("names no bucket"), "{uri}");
         }
         assert!(rejection("s3://bucket/a/../b", &none).await.contains("prefix"));
-        let inline = rejection("s3://key:hush@bucket/x", &none).await;
-        assert!(inline.contains("ML_MINIO_SECRET_KEY") && !inline.contains("hush"), "{inline}");
+        for uri in ["s3://key:hush@bucket/x", "http://key:hush@host/x", "s3a://key:hush@bucket"] {
+            let inline = rejection(uri, &none).await;
+            assert!(inline.contains("ML_MINIO_SECRET_KEY") && !inline.contains("hush"), "{inline}");
+        }
         let endpoint = Some("http://127.0.0.1:1".to_owned());
         let keyless = StoreOptions { endpoint: endpoint.clone(), access_key: Some(String::new()), ..none.clone() };
         assert!(rejection("s3://bucket", &keyless).await.contains("set ML_MINIO_ACCESS_KEY and ML_MINIO_SECRET_KEY"));

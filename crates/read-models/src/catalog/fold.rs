@@ -1,10 +1,12 @@
+//! The fold of `ml.entity.changed.v1`.
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use carbon_core::EntityKey;
 use carbon_schemas::events::EntityChanged;
 use carbon_schemas::{Decoded, Recorded};
-use carbon_store::{QueryBuilder, Tables};
+use carbon_store::{Dialect, Folded, QueryBuilder, Table, Tables};
 
 use super::queries::ItemState;
 use super::tables;
@@ -18,13 +20,21 @@ pub struct Catalog;
 impl Projection for Catalog {
     const NAME: &'static str = "catalog";
     const VERSION: u32 = 1;
-    const DDL: &'static str = tables::DDL;
-    const CANONICAL: &'static [&'static str] = tables::CANONICAL;
+    const TABLES: &'static [Table] = tables::TABLES;
     type Record = Recorded<EntityChanged>;
+    type Commits = ();
 
-    async fn apply(&self, tables: &mut Tables<'_>, batch: &[Recorded<EntityChanged>]) -> Result<(), FoldError> {
-        // The topic is compacted: the last record of a key says all (law 6), so only it is written.
-        // In key order, so that neighbours in the index are written together.
+    fn canonical(_: Dialect) -> Vec<String> {
+        tables::CANONICAL.iter().map(|sql| (*sql).to_owned()).collect()
+    }
+
+    async fn apply<'t>(
+        &self,
+        mut tables: Tables<'t>,
+        batch: &[Recorded<EntityChanged>],
+    ) -> Result<Folded<'t>, FoldError> {
+        // The topic is compacted: only the last record of a key is written (law 6). In key order, so that neighbours in
+        // the index are written together.
         let mut last: BTreeMap<&EntityKey, &Recorded<EntityChanged>> = BTreeMap::new();
         for record in batch {
             match &record.body {
@@ -43,8 +53,9 @@ impl Projection for Catalog {
                 Decoded::Rejected { .. } => {}
             }
         }
-        write(tables, &rows).await?;
-        erase(tables, &erased).await
+        write(&mut tables, &rows).await?;
+        erase(&mut tables, &erased).await?;
+        Ok(tables.folded())
     }
 }
 
@@ -70,7 +81,7 @@ impl<'a> Row<'a> {
         Ok(Self { key, record, text: &event.text, tags, metadata, state: ItemState::Live })
     }
 
-    /// A row that keeps nothing of the version before.
+    /// A row without text, tags and metadata.
     fn empty(key: &'a EntityKey, record: &'a Recorded<EntityChanged>, state: ItemState) -> Self {
         Self { key, record, text: "", tags: "[]".into(), metadata: "{}".into(), state }
     }

@@ -1,4 +1,4 @@
-//! `catalog`: the entities as they are now.
+//! `catalog`: the read model of entities, by their last record.
 
 mod fold;
 mod queries;

@@ -1,14 +1,16 @@
+//! Queries of the catalog.
+
 use carbon_core::{EntityId, EntityKey, EntityType, Metadata, Position, TenantScope, Timestamp, TopicName};
 use carbon_schemas::Event as _;
 use carbon_schemas::events::EntityChanged;
 use carbon_store::{Namespace, StoreError};
 
-/// What an entity's last record says of it.
+/// The state of an entity by its last record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ItemState {
     Live,
     Deleted,
-    /// The last record is poison: a dead letter says why (law 10).
+    /// The last record is poison; its dead letter has the reason (law 10).
     Quarantined,
 }
 
@@ -22,7 +24,7 @@ impl ItemState {
     }
 }
 
-/// A projected entity.
+/// An entity as the catalog holds it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     pub key: EntityKey,
@@ -34,7 +36,7 @@ pub struct Item {
     pub state: ItemState,
 }
 
-/// An entity of the scope's tenant.
+/// An entity of the scope's tenant; `None` if it is unknown.
 pub async fn get(
     namespace: &Namespace,
     scope: &TenantScope,

@@ -1,7 +1,9 @@
+//! The fold of `ml.deadletter.v1`.
+
 use async_trait::async_trait;
 use carbon_schemas::events::{DeadLetter, DeadLetterKind};
 use carbon_schemas::{Decoded, Recorded};
-use carbon_store::{QueryBuilder, Tables};
+use carbon_store::{Dialect, Folded, QueryBuilder, Table, Tables};
 
 use super::tables;
 use crate::projection::{FoldError, Projection};
@@ -14,32 +16,36 @@ pub struct DeadLetters;
 impl Projection for DeadLetters {
     const NAME: &'static str = "deadletters";
     const VERSION: u32 = 1;
-    const DDL: &'static str = tables::DDL;
-    const CANONICAL: &'static [&'static str] = tables::CANONICAL;
+    const TABLES: &'static [Table] = tables::TABLES;
     type Record = Recorded<DeadLetter>;
+    type Commits = ();
 
-    async fn apply(&self, tables: &mut Tables<'_>, batch: &[Recorded<DeadLetter>]) -> Result<(), FoldError> {
-        // A poisonous dead letter folds to nothing: its topic is kept (law 10).
+    fn canonical(_: Dialect) -> Vec<String> {
+        tables::CANONICAL.iter().map(|sql| (*sql).to_owned()).collect()
+    }
+
+    async fn apply<'t>(&self, mut tables: Tables<'t>, batch: &[Recorded<DeadLetter>]) -> Result<Folded<'t>, FoldError> {
+        // Poison folds to nothing, since the topic is not compacted (law 10).
         let events = batch.iter().filter_map(|record| match &record.body {
             Decoded::Event { event, .. } => Some((record, event)),
             _ => None,
         });
-        // Runs of one kind are written together, so that log order decides between them.
+        // Consecutive events of one kind are written together. Kinds are not reordered: log order decides between them.
         let events: Vec<_> = events.collect();
         for run in events.chunk_by(|(_, a), (_, b)| a.kind == b.kind) {
             match run[0].1.kind {
-                DeadLetterKind::Reported => report(tables, run).await?,
-                DeadLetterKind::Redriven => close(tables, run, "redriven").await?,
-                DeadLetterKind::Dropped => close(tables, run, "dropped").await?,
-                // The decoder lets no `unknown` pass.
+                DeadLetterKind::Reported => report(&mut tables, run).await?,
+                DeadLetterKind::Redriven => close(&mut tables, run, "redriven").await?,
+                DeadLetterKind::Dropped => close(&mut tables, run, "dropped").await?,
+                // The decoder rejects `unknown`.
                 DeadLetterKind::Unknown => {}
             }
         }
-        Ok(())
+        Ok(tables.folded())
     }
 }
 
-/// The first report of a position makes its row; every other processor's is the same letter again.
+/// The first report of a position writes its row. Reports of other processors are the same dead letter again.
 async fn report(tables: &mut Tables<'_>, run: &[(&Recorded<DeadLetter>, &DeadLetter)]) -> Result<(), FoldError> {
     for chunk in run.chunks(200) {
         let mut insert = QueryBuilder::new(

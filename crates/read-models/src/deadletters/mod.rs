@@ -1,4 +1,4 @@
-//! `deadletters`: one row a source position, whoever reported it.
+//! `deadletters`: the read model of dead letters, one row per source position.
 
 mod fold;
 mod queries;

@@ -1,6 +1,8 @@
+//! Queries of the dead letters.
+
 use carbon_store::{Namespace, StoreError};
 
-/// How many dead letters are open, by reason.
+/// The number of open dead letters by reason.
 pub async fn counts(namespace: &Namespace) -> Result<Vec<(String, u64)>, StoreError> {
     let rows = carbon_store::query(
         "SELECT reason, count(*) FROM dead_letters WHERE state = 'open' GROUP BY reason ORDER BY reason",

@@ -1,34 +1,34 @@
-//! What promotions amount to: a pure function of the lives of names, the versions and the promotions, so that it does not
-//! matter in which order their topics were folded, and that any time past can be asked for.
+//! Stages and aliases: a pure function of the periods of names, the versions and the promotions. So the order in which
+//! their topics are folded does not matter, and the result can be computed as of any time in the past.
 
 use std::collections::BTreeMap;
 
-/// The time in which a registration had a name.
+/// A period in which a registration had a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Life {
+pub struct NamePeriod {
     pub name: String,
     pub registration: String,
     pub opened_at: i64,
     pub closed_at: Option<i64>,
 }
 
-impl Life {
+impl NamePeriod {
     /// Whether the registration had the name at a time.
     pub fn is_open_at(&self, at: i64) -> bool {
         self.opened_at <= at && self.closed_at.is_none_or(|closed| closed > at)
     }
 }
 
-/// A version, as far as promotions ask.
+/// A version, with the fields that promotions refer to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct VersionState {
     pub version: i64,
     pub version_id: String,
     pub run_id: String,
     pub deleted_at: Option<i64>,
 }
 
-/// A promotion as it was recorded.
+/// A promotion, as its event says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promotion {
     pub offset: i64,
@@ -43,13 +43,13 @@ pub struct Promotion {
     pub archive_existing: bool,
 }
 
-/// What came of a promotion.
+/// The outcome of a promotion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     Applied,
     NoSuchModel,
     NoSuchVersion,
-    /// The number is somebody else's: its `version_id` or `run_id` is another.
+    /// The number belongs to a version with another `version_id` or `run_id`.
     AnotherVersion,
 }
 
@@ -72,27 +72,27 @@ impl Effect {
 /// The stages and aliases of one registration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// By version: its stage, and since when. A version without one is in `None`.
+    /// By version: its stage, and the time at which it got the stage. A version without an entry has the stage `None`.
     pub stages: BTreeMap<i64, (String, i64)>,
     pub aliases: BTreeMap<String, i64>,
-    /// When a stage was given last.
+    /// The time of the last change of a stage.
     pub staged_at: Option<i64>,
 }
 
-/// Which registration a promotion means: the one it names, else the one that had the name then, else the next to have it.
-/// `lives` are those of the promotion's name, in log order.
-pub fn meant<'a>(promotion: &'a Promotion, lives: &'a [Life]) -> Option<&'a str> {
+/// The registration that a promotion means: the one that it names, else the one that had the name at that time, else
+/// the next one that got the name. `periods` are those of the promotion's name, in log order.
+pub fn target_registration<'a>(promotion: &'a Promotion, periods: &'a [NamePeriod]) -> Option<&'a str> {
     if let Some(named) = &promotion.registration {
         return Some(named);
     }
     let at = promotion.occurred_at;
-    let mut lives = lives.iter().filter(|life| life.name == promotion.model_name);
-    let had = lives.clone().rfind(|life| life.is_open_at(at));
-    had.or_else(|| lives.find(|life| life.opened_at > at)).map(|life| life.registration.as_str())
+    let mut periods = periods.iter().filter(|period| period.name == promotion.model_name);
+    let had = periods.clone().rfind(|period| period.is_open_at(at));
+    had.or_else(|| periods.find(|period| period.opened_at > at)).map(|period| period.registration.as_str())
 }
 
-/// What came of a promotion of this registration.
-pub fn effect(promotion: &Promotion, versions: &[Candidate]) -> Effect {
+/// The outcome of a promotion that means this registration.
+pub fn effect(promotion: &Promotion, versions: &[VersionState]) -> Effect {
     let Some(number) = promotion.version else { return Effect::Applied };
     let Ok(at) = versions.binary_search_by_key(&number, |version| version.version) else {
         return Effect::NoSuchVersion;
@@ -108,9 +108,9 @@ pub fn effect(promotion: &Promotion, versions: &[Candidate]) -> Effect {
     }
 }
 
-/// The standing after `promotions` (those that mean this registration, in log order), now or at a time past. `versions` are
-/// sorted by number.
-pub fn standing(versions: &[Candidate], promotions: &[Promotion], as_of: Option<i64>) -> Standing {
+/// The stages and aliases after `promotions`, now or as of a time in the past. `promotions` are those that mean this
+/// registration, in log order; `versions` are sorted by number.
+pub fn standing(versions: &[VersionState], promotions: &[Promotion], as_of: Option<i64>) -> Standing {
     let mut standing = Standing::default();
     for promotion in promotions {
         let at = promotion.occurred_at;
@@ -138,7 +138,7 @@ pub fn standing(versions: &[Candidate], promotions: &[Promotion], as_of: Option<
             _ => {}
         }
     }
-    // What was deleted takes its aliases along; they do not fall back to who had them before.
+    // The aliases of a deleted version are gone: they do not return to the version that had them before.
     let there = |number: &i64| {
         versions.iter().any(|version| {
             let gone = version.deleted_at.is_some_and(|deleted| as_of.is_none_or(|until| deleted <= until));
@@ -154,8 +154,8 @@ pub fn standing(versions: &[Candidate], promotions: &[Promotion], as_of: Option<
 mod tests {
     use super::*;
 
-    fn version(version: i64) -> Candidate {
-        Candidate { version, version_id: format!("id-{version}"), run_id: String::new(), deleted_at: None }
+    fn version(version: i64) -> VersionState {
+        VersionState { version, version_id: format!("id-{version}"), run_id: String::new(), deleted_at: None }
     }
 
     fn promotion(offset: i64, version: Option<i64>) -> Promotion {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_stage_counts_and_archives_the_others_if_asked() {
+    fn the_last_stage_wins_and_archives_the_others_if_asked() {
         let versions = [version(1), version(2), version(3)];
         let promotions = [
             stage(1, 1, "Production", false),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_moves_and_goes_with_its_version() {
+    fn an_alias_moves_and_is_removed_with_its_version() {
         let promotions = [alias(1, Some(1)), alias(2, Some(2))];
         let mut versions = [version(1), version(2)];
         assert_eq!(standing(&versions, &promotions, None).aliases["champion"], 2);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promotion_of_the_loser_of_a_race_promotes_nothing() {
+    fn a_promotion_of_the_loser_of_a_race_has_no_effect() {
         let mut versions = [version(1), version(2)];
         versions[0].run_id = "winner".into();
         versions[1].deleted_at = Some(5);
@@ -238,20 +238,20 @@ mod tests {
     }
 
     #[test]
-    fn a_name_means_who_had_it_then_else_the_next() {
-        let life = |registration: &str, opened_at, closed_at| Life {
+    fn a_name_means_the_registration_that_had_it_then_or_else_the_next() {
+        let period = |registration: &str, opened_at, closed_at| NamePeriod {
             name: "m".into(),
             registration: registration.into(),
             opened_at,
             closed_at,
         };
-        let lives = [life("a", 10, Some(20)), life("b", 30, Some(40)), life("c", 50, None)];
+        let periods = [period("a", 10, Some(20)), period("b", 30, Some(40)), period("c", 50, None)];
         let at = |occurred_at| Promotion { occurred_at, ..alias(0, Some(1)) };
         for (time, expected) in [(5, "a"), (10, "a"), (19, "a"), (20, "b"), (35, "b"), (40, "c"), (99, "c")] {
-            assert_eq!(meant(&at(time), &lives), Some(expected), "{time}");
+            assert_eq!(target_registration(&at(time), &periods), Some(expected), "{time}");
         }
-        assert_eq!(meant(&at(45), &lives[..2]), None);
+        assert_eq!(target_registration(&at(45), &periods[..2]), None);
         let named = Promotion { registration: Some("x".into()), ..at(5) };
-        assert_eq!(meant(&named, &lives), Some("x"));
+        assert_eq!(target_registration(&named, &periods), Some("x"));
     }
 }

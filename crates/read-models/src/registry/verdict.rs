@@ -1,19 +1,22 @@
-//! What the fold says of a record (law 9): nothing where it took effect, else a conflict row at its position.
+//! The verdict of the fold on a record (law 9): a conflict row at its position, or none if the record took effect.
 
 use std::fmt;
 
 use carbon_core::Position;
-use carbon_store::{Namespace, QueryBuilder, StoreError, Tables};
+use carbon_store::{Dialect, Namespace, QueryBuilder, StoreError};
+
+use super::bulk::with_values;
+use super::commits::RegistryCommits;
 
 /// Why a record changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConflictCode {
-    /// A name that somebody has.
+    /// The name is taken.
     AlreadyExists,
-    /// A number or id that somebody has: the writer may try the next.
+    /// The number or id is taken: the writer may try the next one.
     IdTaken,
     DoesNotExist,
-    /// Something that is there forbids it.
+    /// The stored rows forbid the change.
     Refused,
 }
 
@@ -39,7 +42,7 @@ impl fmt::Display for ConflictCode {
     }
 }
 
-/// A record's outcome, where it changed nothing.
+/// The outcome of a record that changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     pub code: ConflictCode,
@@ -52,10 +55,10 @@ impl Conflict {
     }
 }
 
-/// The verdict on the record at a position that is folded; `None` where it took effect.
+/// The verdict on the record at a position, which must be folded; `None` if the record took effect.
 pub async fn verdict(namespace: &Namespace, position: &Position) -> Result<Option<Conflict>, StoreError> {
-    // Nearly every record takes effect, and who folded it here need not be asked.
-    if namespace.remarked(position) == Some(false) {
+    // Nearly every record takes effect, and the process that folded it knows that without a query.
+    if namespace.hook::<RegistryCommits>().and_then(|commits| commits.had_conflict(position)) == Some(false) {
         return Ok(None);
     }
     let row = carbon_store::query(
@@ -72,20 +75,22 @@ pub async fn verdict(namespace: &Namespace, position: &Position) -> Result<Optio
     Ok(Some(Conflict { code, message: row.try_get(1)? }))
 }
 
-pub(super) async fn write(tables: &mut Tables<'_>, conflicts: &[(&Position, Conflict)]) -> Result<(), StoreError> {
-    conflicts.iter().for_each(|(position, _)| tables.remark(position));
-    for chunk in conflicts.chunks(500) {
-        let mut insert =
-            QueryBuilder::new(tables.dialect(), "INSERT INTO conflicts (topic, partition, \"offset\", code, message) ");
-        insert.push_values(chunk, |mut bind, (position, conflict)| {
+/// The statements that write conflict rows.
+pub(super) fn writes<'c>(
+    dialect: Dialect,
+    conflicts: &'c [(&Position, Conflict)],
+) -> impl Iterator<Item = QueryBuilder> + 'c {
+    with_values(
+        dialect,
+        conflicts,
+        "INSERT INTO conflicts (topic, partition, \"offset\", code, message) ",
+        |mut bind, (position, conflict)| {
             bind.push_bind(position.topic.as_str())
                 .push_bind(i64::from(position.partition))
                 .push_bind(position.offset as i64)
                 .push_bind(conflict.code.as_str())
                 .push_bind(conflict.message.as_str());
-        });
-        insert.push(" ON CONFLICT (topic, partition, \"offset\") DO NOTHING");
-        insert.build().execute(tables.connection()).await?;
-    }
-    Ok(())
+        },
+        " ON CONFLICT (topic, partition, \"offset\") DO NOTHING",
+    )
 }

@@ -1,4 +1,4 @@
-//! Law 3: whatever the interleaving of partitions and topics, and whatever the batches, the rows are the same.
+//! Law 3: the rows are the same for every interleaving of partitions and topics, and for every division into batches.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,11 +10,11 @@ use carbon_schemas::events::{
 use proptest::prelude::*;
 
 use crate::world::{
-    Fact, Rows, Writer, aliased, created, hooked, logged, metric, model_created, model_of, of, pairs, position,
+    Fact, LogWriter, Rows, aliased, created, hooked, logged, metric, model_created, model_of, of, pairs, position,
     registered as changed, registration, renamed, run_of, staged, started, version, webhook_of,
 };
 
-/// Few names and few values, so that claims collide.
+/// Events with few names and values, so that claims collide.
 fn fact() -> impl Strategy<Value = Fact> {
     let name = || prop::sample::select(vec!["a", "b", "c"]);
     let experiment = (0i64..3, name(), name(), 0u8..6).prop_map(|(id, name, tag, what)| -> Fact {
@@ -96,7 +96,7 @@ fn fact() -> impl Strategy<Value = Fact> {
     prop_oneof![1 => experiment, 4 => run, 2 => model, 4 => registered(), 3 => promoted(), 1 => webhook()]
 }
 
-/// Few names and numbers again, and times that do not follow the log.
+/// Events with few names and numbers, whose times do not follow log order.
 fn registered() -> impl Strategy<Value = Fact> {
     let name = || prop::sample::select(vec!["a", "b"]);
     (name(), name(), 0u8..16, 1i64..4, 0u128..3, 0i64..9).prop_map(|(name, other, what, number, id, at)| -> Fact {
@@ -158,13 +158,13 @@ fn dataset(name: &str, digest: &str, source: &str) -> DatasetInput {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
-    /// The order within each partition is kept; everything else may be otherwise.
+    /// Keeps the order within each partition and changes the order across partitions and topics.
     #[test]
     fn law_03_any_interleaving_and_any_batches_fold_alike(
         history in prop::collection::vec(fact(), 1..80),
         picks in prop::collection::vec((0usize..9, 1usize..12), 1..200),
     ) {
-        let mut writer = Writer::default();
+        let mut writer = LogWriter::default();
         let log: Vec<RegistryRecord> = history.into_iter().map(|fact| writer.write(fact)).collect();
         let mut partitions: BTreeMap<(String, u32), VecDeque<RegistryRecord>> = BTreeMap::new();
         for record in &log {

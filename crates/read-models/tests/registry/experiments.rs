@@ -1,4 +1,4 @@
-//! Experiments: who has a name or an id, and what becomes of them.
+//! Experiments: claims of names and ids, and changes.
 
 use carbon_core::Timestamp;
 use carbon_read_models::registry::ConflictCode::{AlreadyExists, DoesNotExist, IdTaken, Refused};
@@ -15,7 +15,7 @@ const ONE_TAKEN: &str = "Experiment(name=one) already exists.";
 const INACTIVE: &str = "The experiment 1 must be in the 'active' state. Current state is deleted.";
 
 #[tokio::test]
-async fn an_experiment_is_what_its_creation_says() {
+async fn a_created_experiment_has_the_fields_of_its_event() {
     let mut world = World::new().await;
     let event = ExperimentChanged {
         tags: pairs(&[("b", "2"), ("a", "1"), ("b", "3")]),
@@ -27,7 +27,7 @@ async fn an_experiment_is_what_its_creation_says() {
     assert_eq!((found.id, found.name.as_str(), found.deleted), (7, "seven ünï", false));
     assert_eq!(found.artifact_location, "mlflow-artifacts:/7");
     assert_eq!((found.created_at, found.updated_at), (Timestamp(77), Timestamp(77)));
-    // Of a key that comes twice the last counts.
+    // The last tag of a key wins.
     assert_eq!(found.tags, pairs(&[("a", "1"), ("b", "3")]));
     let by_name = experiment_by_name(world.namespace(), &scope("acme"), "seven ünï").await.unwrap();
     assert_eq!(by_name, Some(found));
@@ -47,7 +47,7 @@ async fn an_experiment_is_renamed_tagged_deleted_and_restored() {
     // The old name is free again, the new one is not.
     world.refuses(created(2, "uno"), AlreadyExists, "Experiment(name=uno) already exists.").await;
     world.takes(created(2, "one")).await;
-    // To its own name anybody may be renamed.
+    // A rename to its own name is accepted.
     world.takes(renamed(1, "uno")).await;
 
     let tagged = |tags, removed: &[&str]| ExperimentChanged {
@@ -78,7 +78,7 @@ async fn an_experiment_is_renamed_tagged_deleted_and_restored() {
 }
 
 #[tokio::test]
-async fn a_change_of_several_tags_is_taken_whole_or_refused_whole() {
+async fn a_change_of_several_tags_is_accepted_whole_or_rejected_whole() {
     let mut world = World::new().await;
     world.takes(ExperimentChanged { tags: pairs(&[("a", "1")]), ..created(1, "one") }).await;
     let event = ExperimentChanged {
@@ -92,7 +92,7 @@ async fn a_change_of_several_tags_is_taken_whole_or_refused_whole() {
 }
 
 #[tokio::test]
-async fn whatever_happens_to_an_experiment_that_is_not_there_is_refused() {
+async fn an_event_of_a_missing_experiment_is_rejected() {
     let mut world = World::with_experiment().await;
     for event in [
         renamed(9, "nine"),
@@ -103,7 +103,7 @@ async fn whatever_happens_to_an_experiment_that_is_not_there_is_refused() {
         world.refuses(event, DoesNotExist, "No Experiment with id=9 exists").await;
     }
     assert_eq!(experiment(world.namespace(), &scope("acme"), 9).await.unwrap(), None);
-    // The name of what was refused is free.
+    // The name of a rejected creation is free.
     world.takes(created(9, "nine")).await;
     world.refolds().await;
 }
@@ -111,15 +111,15 @@ async fn whatever_happens_to_an_experiment_that_is_not_there_is_refused() {
 #[tokio::test]
 async fn law_09_of_two_claims_the_first_wins_and_the_second_leaves_its_conflict() {
     let mut world = World::with_experiment().await;
-    // The name, the id, and both at once: then the name is what counts.
+    // The name is taken, the id is taken, or both: then the conflict names the name.
     world.refuses(created(2, "one"), AlreadyExists, ONE_TAKEN).await;
     world.refuses(created(1, "other"), IdTaken, "experiment id 1 is taken").await;
     world.refuses(created(1, "one"), AlreadyExists, ONE_TAKEN).await;
-    // What lost took nothing: its name and its id are free.
+    // A losing claim takes nothing: its name and its id are free.
     world.takes(created(2, "other")).await;
     world.refuses(renamed(2, "one"), AlreadyExists, ONE_TAKEN).await;
     assert_eq!(world.experiment(2).await.name, "other");
-    // Deleted ones count.
+    // Deleted experiments keep their names and ids.
     world.takes(of(1, ExperimentKind::Deleted)).await;
     world.refuses(created(3, "one"), AlreadyExists, ONE_TAKEN).await;
     world.refuses(created(1, "new"), IdTaken, "experiment id 1 is taken").await;
@@ -168,7 +168,7 @@ async fn experiments_are_searched_by_view_filter_and_order_page_by_page() {
         offset: 0,
     };
     let cases: [(View, &str, &[&str], &[i64]); 25] = [
-        // The newest first, the default one last: it is computed until something is written to it.
+        // The newest first, and the default experiment last: it is computed until its first write.
         (View::Active, "", &[], &[2, 1, 10, 0]),
         (View::Deleted, "", &[], &[3]),
         (View::All, "", &[], &[2, 3, 1, 10, 0]),
@@ -189,7 +189,7 @@ async fn experiments_are_searched_by_view_filter_and_order_page_by_page() {
         (View::All, "experiment_id NOT IN ('1', '10')", &["experiment_id"], &[0, 2, 3]),
         (View::All, "name = 'Default'", &[], &[0]),
         (View::All, "tags.t = 'x'", &["experiment_id"], &[1, 3]),
-        // It must have the tag.
+        // An experiment without the tag is not found.
         (View::All, "tags.t != 'x'", &[], &[2]),
         (View::All, "tags.t IS NULL", &[], &[10, 0]),
         (View::All, "tags.t IS NOT NULL", &["experiment_id"], &[1, 2, 3]),

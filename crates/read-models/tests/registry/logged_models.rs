@@ -1,4 +1,4 @@
-//! `ml.logged_model.changed.v1`: what becomes of a logged model, and its metrics, which are the runs'.
+//! `ml.logged_model.changed.v1`: changes of logged models, and their metrics, which are points of runs.
 
 use carbon_core::Timestamp;
 use carbon_read_models::registry::ConflictCode::{DoesNotExist, IdTaken, Refused};
@@ -22,7 +22,7 @@ fn with(kind: LoggedModelKind, params: &[(&str, &str)], tags: &[(&str, &str)], r
 }
 
 #[tokio::test]
-async fn given_a_model_when_it_changes_then_it_is_as_the_records_say() {
+async fn given_a_model_when_it_changes_then_it_has_the_fields_of_its_events() {
     let mut world = World::with_run().await;
     let made =
         LoggedModelChanged { params: pairs(&[("a", "1")]), tags: pairs(&[("t", "x")]), ..model_created("m-1", "n") };
@@ -72,7 +72,7 @@ async fn law_10_given_a_parameter_when_another_value_comes_then_the_record_chang
 #[tokio::test]
 async fn given_metrics_of_runs_when_they_name_a_model_then_it_has_them() {
     let mut world = World::with_run().await;
-    // The metric first: topics commute.
+    // The metric comes before the model: topics commute.
     let of_model = |value: f64, step: i64, dataset: Option<&str>| Metric {
         model_id: Some("m-1".into()),
         dataset_name: dataset.map(str::to_owned),
@@ -83,7 +83,7 @@ async fn given_metrics_of_runs_when_they_name_a_model_then_it_has_them() {
         .await;
     world.takes(model_created("m-1", "n")).await;
     world.takes(model_created("m-2", "n")).await;
-    // Another tenant's run may name the same id: it is not this tenant's metric.
+    // A run of another tenant may name the same model id: its metric is not found by this tenant.
     let mut foreign = started("r", 1);
     foreign.tenant_id = crate::world::tenant("other");
     world.takes(foreign).await;

@@ -1,4 +1,4 @@
-//! Metrics: what is latest, and what the histories hold.
+//! Metrics: latest points, histories and charts.
 
 use carbon_read_models::registry::queries::{metric_intervals, run};
 use carbon_read_models::registry::verdict;
@@ -6,7 +6,7 @@ use carbon_schemas::events::{Metric, RunLogged};
 
 use crate::world::{World, metric, metrics, params, position, scope, started, tags};
 
-/// A metric without its key; NaN as a word.
+/// The value, timestamp and step of a metric. The value is a text, since NaN does not equal itself.
 fn show(metric: &Metric) -> (String, i64, i64) {
     (format!("{:?}", metric.value), metric.timestamp, metric.step)
 }
@@ -22,7 +22,7 @@ async fn latest(world: &World, key: &str) -> (String, i64, i64) {
 async fn the_latest_is_the_greatest_step_then_timestamp_then_value() {
     let mut world = World::with_run().await;
     let expect = |value: &str, timestamp, step| (value.to_owned(), timestamp, step);
-    // (value, timestamp, step), and which is the latest then.
+    // (value, timestamp, step), and the latest point afterwards.
     for (value, timestamp, step, expected) in [
         (1.0, 10, 0, expect("1.0", 10, 0)),
         (9.0, 9, 0, expect("1.0", 10, 0)),
@@ -31,10 +31,10 @@ async fn the_latest_is_the_greatest_step_then_timestamp_then_value() {
         (0.1, 11, 0, expect("0.1", 11, 0)),
         (-7.0, 0, 1, expect("-7.0", 0, 1)),
         (8.0, 99, -3, expect("-7.0", 0, 1)),
-        // Not-a-number stands as nought, as with MLflow: above what is negative, below what is positive.
+        // NaN counts as zero, as in MLflow: above negative values, below positive ones.
         (f64::NAN, 0, 1, expect("NaN", 0, 1)),
         (-1.0, 0, 1, expect("NaN", 0, 1)),
-        // Of equal ones the first stays.
+        // The first of equal points stays.
         (0.0, 0, 1, expect("NaN", 0, 1)),
         (0.25, 0, 1, expect("0.25", 0, 1)),
         (f64::NAN, 0, 1, expect("0.25", 0, 1)),
@@ -45,7 +45,7 @@ async fn the_latest_is_the_greatest_step_then_timestamp_then_value() {
         world.takes(metrics("r", vec![metric("m", value, timestamp, step)])).await;
         assert_eq!(latest(&world, "m").await, expected, "after {value} at {timestamp}, {step}");
     }
-    // The same in one record, and whichever comes first.
+    // The same holds within one record, in any order.
     world.takes(metrics("r", vec![metric("k", 1.0, 5, 5), metric("k", 2.0, 4, 5), metric("k", 3.0, 6, 4)])).await;
     assert_eq!(latest(&world, "k").await, expect("1.0", 5, 5));
     world.refolds().await;
@@ -60,7 +60,7 @@ async fn an_exact_duplicate_is_ignored_and_anything_else_is_kept() {
     world.takes(metrics("r", vec![once.clone(), of_model])).await;
     let history = world.history("r", "m", 100, 0).await;
     assert_eq!(history.items, [once], "the first of an identity stays, with what it says of models");
-    // Each part of the identity tells two apart; NaN is another than the nought that it stands as.
+    // Points that differ in one part of the identity are kept. NaN differs from zero.
     let others = [
         metric("m", 1.0, 1, 2),
         metric("m", 1.0, 2, 1),
@@ -77,9 +77,9 @@ async fn an_exact_duplicate_is_ignored_and_anything_else_is_kept() {
     world.refolds().await;
 }
 
-/// A record of many keys lies elsewhere than one of a few at first, and moves when there is more of it.
+/// The points of wide records and of narrow ones are in different tables on SQLite.
 #[tokio::test]
-async fn law_03_a_value_counts_once_wherever_it_lies() {
+async fn law_03_a_point_counts_once_whichever_table_holds_it() {
     let mut world = World::with_run().await;
     let wide = |step: i64| (0..100).map(|key| metric(&format!("k{key}"), step as f64 / 4.0, step, step)).collect();
     let of_model = |step: i64| Metric { model_id: Some("m-1".into()), ..metric("k7", step as f64 / 4.0, step, step) };
@@ -93,7 +93,7 @@ async fn law_03_a_value_counts_once_wherever_it_lies() {
             _ => metric("k7", 0.0, -step, step),
         };
         let plain = metric("k7", step as f64 / 4.0, step, step);
-        // What says the same is there once: as it came first.
+        // Equal points are one: the first in the log.
         let (first, second) = match step % 2 {
             0 => (metrics("r", vec![narrow.clone()]), metrics("r", wide(step))),
             _ => (metrics("r", wide(step)), metrics("r", vec![narrow.clone()])),
@@ -105,7 +105,7 @@ async fn law_03_a_value_counts_once_wherever_it_lies() {
             0 | 1 => expected.push(plain),
             _ => expected.extend([narrow, plain]),
         }
-        // Long after: all of it is said again.
+        // At the end all points are logged again.
         if step == 89 {
             for step in 0..90 {
                 world.takes(metrics("r", vec![of_model(step)])).await;
@@ -131,7 +131,7 @@ async fn law_03_a_value_counts_once_wherever_it_lies() {
     assert_eq!(of("k8").await.iter().map(|point| point.step).collect::<Vec<_>>(), (0..90).collect::<Vec<_>>());
     assert_eq!(of("k7").await.len(), expected.len());
     assert_eq!(latest(&world, "k8").await, ("22.25".to_owned(), 89, 89));
-    // Both places are in use: the test tests something.
+    // Both tables hold points: the test is not vacuous.
     if matches!(world.namespace(), carbon_store::Namespace::Sqlite { .. }) {
         for (table, least) in [("metrics", 50), ("wide_metrics", 1000), ("metric_segments", 2)] {
             let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
@@ -143,7 +143,7 @@ async fn law_03_a_value_counts_once_wherever_it_lies() {
 }
 
 #[tokio::test]
-async fn a_history_goes_by_timestamp_step_and_value_page_by_page() {
+async fn a_history_is_paged_in_the_order_of_timestamp_step_and_value() {
     let mut world = World::with_run().await;
     let mut expected = Vec::new();
     for timestamp in 0..4 {
@@ -178,7 +178,7 @@ async fn a_history_goes_by_timestamp_step_and_value_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_chart_gets_at_most_its_points_evenly_and_always_the_last() {
+async fn a_chart_has_evenly_spaced_points_up_to_its_maximum_and_always_the_last() {
     let mut world = World::with_run().await;
     world.takes(started("s", 1)).await;
     for chunk in (0..1000).collect::<Vec<i64>>().chunks(500) {
@@ -205,7 +205,7 @@ async fn a_chart_gets_at_most_its_points_evenly_and_always_the_last() {
     assert_eq!(foreign, []);
 }
 
-/// More rows than one statement takes, of every kind.
+/// More rows of every table than one statement writes.
 #[tokio::test]
 async fn three_thousand_records_fold_in_one_batch() {
     let mut world = World::with_experiment().await;
@@ -219,7 +219,7 @@ async fn three_thousand_records_fold_in_one_batch() {
         batch.push(writer.write(metrics(&id, (0..4).map(|step| metric("m", f64::from(n), 1, step)).collect())));
         let mut last = params(&id, &[("a", "-1")]);
         last.removed_tags = vec!["gone".into()];
-        // Every other is refused: its parameter differs.
+        // Every other record is rejected: its parameter differs.
         if n % 2 == 0 {
             last.params.clear();
         }
@@ -241,7 +241,7 @@ async fn three_thousand_records_fold_in_one_batch() {
         let said = verdict(world.namespace(), position(record)).await.unwrap();
         assert_eq!(said.is_some(), n % 10 == 9, "record {n}");
     }
-    // Another batch of the same names now meets stored rows.
+    // Another batch with the same names meets stored rows.
     let again: Vec<_> = (0..3000)
         .map(|n| {
             let event = match n % 5 {
@@ -274,5 +274,5 @@ async fn three_thousand_records_fold_in_one_batch() {
 }
 
 fn created_one() -> Vec<carbon_read_models::registry::RegistryRecord> {
-    vec![crate::world::Writer::default().write(crate::world::created(1, "one"))]
+    vec![crate::world::LogWriter::default().write(crate::world::created(1, "one"))]
 }

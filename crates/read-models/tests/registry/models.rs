@@ -1,4 +1,4 @@
-//! `ml.model.registered.v1`: names, versions, and who claims them.
+//! `ml.model.registered.v1`: claims and changes of names and versions.
 
 use carbon_core::Timestamp;
 use carbon_read_models::registry::ConflictCode::{AlreadyExists, DoesNotExist, IdTaken};
@@ -48,7 +48,7 @@ async fn versions(world: &World, filter: &str, order_by: &[&str]) -> Vec<String>
 const GONE: &str = "Registered Model with name=m not found";
 
 #[tokio::test]
-async fn given_a_name_when_it_changes_then_it_is_as_the_records_say() {
+async fn given_a_model_when_it_changes_then_it_has_the_fields_of_its_events() {
     let mut world = World::new().await;
     let made = ModelRegistered {
         description: Some("d".into()),
@@ -81,7 +81,7 @@ async fn given_a_name_when_it_changes_then_it_is_as_the_records_say() {
         (found.created_at, found.last_updated, found.latest[0].last_updated),
         (Timestamp(10), Timestamp(40), Timestamp(40))
     );
-    // Who knows it by its id means it whatever it is called.
+    // An event with the registration id means the model, whatever name it has.
     let mut late = registered(45, "m", ModelKind::Tagged);
     (late.registration_id, late.tags) = (Some(Uuid::from_u128(1)), pairs(&[("late", "1")]));
     world.takes(late).await;
@@ -97,17 +97,17 @@ async fn law_09_given_a_name_when_it_is_claimed_again_then_the_first_has_it() {
     let mut world = World::new().await;
     world.takes(registration(1, "m", 1)).await;
     world.refuses(registration(2, "m", 2), AlreadyExists, "Registered Model (name=m) already exists.").await;
-    // What refers to the loser changes nothing.
+    // An event that refers to the losing claim changes nothing.
     let mut loser = version(3, "m", 1, 11);
     loser.registration_id = Some(Uuid::from_u128(2));
     world.refuses(loser, DoesNotExist, GONE).await;
     world.takes(registration(4, "n", 3)).await;
     let renamed = ModelRegistered { new_name: Some("m".into()), ..registered(5, "n", ModelKind::Renamed) };
     world.refuses(renamed, AlreadyExists, "Registered Model (name=m) already exists.").await;
-    // To its own name it may be renamed, as with MLflow.
+    // A rename to its own name is accepted, as in MLflow.
     let same = ModelRegistered { new_name: Some("m".into()), ..registered(6, "m", ModelKind::Renamed) };
     world.takes(same).await;
-    // A name that was given up is free, an id is not.
+    // A name that was given up is free; an id is not.
     world.takes(registered(7, "m", ModelKind::Deleted)).await;
     let message = format!("registration id {} is taken", Uuid::from_u128(1));
     world.refuses(registration(8, "m", 1), IdTaken, &message).await;
@@ -116,7 +116,7 @@ async fn law_09_given_a_name_when_it_is_claimed_again_then_the_first_has_it() {
 }
 
 #[tokio::test]
-async fn law_09_given_a_version_number_when_it_is_gone_then_it_is_not_given_again() {
+async fn law_09_given_a_version_number_when_it_is_deleted_then_it_is_not_used_again() {
     let mut world = World::new().await;
     world.takes(registration(1, "m", 1)).await;
     world.takes(version(2, "m", 1, 11)).await;
@@ -134,7 +134,7 @@ async fn law_09_given_a_version_number_when_it_is_gone_then_it_is_not_given_agai
     world.refuses(version(7, "m", 2, 14), IdTaken, taken).await;
     world.refolds().await;
 
-    // A new life of the name counts from the start.
+    // A new registration of the name starts at version 1.
     world.takes(registered(8, "m", ModelKind::Deleted)).await;
     world.takes(registration(9, "m", 2)).await;
     assert_eq!(next(&world, 2).await, 1);
@@ -144,7 +144,7 @@ async fn law_09_given_a_version_number_when_it_is_gone_then_it_is_not_given_agai
 }
 
 #[tokio::test]
-async fn given_a_version_when_it_changes_then_it_is_as_the_records_say() {
+async fn given_a_version_when_it_changes_then_it_has_the_fields_of_its_events() {
     let mut world = World::new().await;
     world.takes(registration(1, "m", 1)).await;
     let sha256 = "0".repeat(64);
@@ -180,7 +180,7 @@ async fn given_a_version_when_it_changes_then_it_is_as_the_records_say() {
     assert_eq!((found.description.as_str(), found.tags, found.last_updated), ("d", pairs(&[("b", "2")]), Timestamp(5)));
     let id = Uuid::from_u128(1).to_string();
     assert_eq!(newest_version(world.namespace(), &scope("acme"), &id).await.unwrap().unwrap().version, 2);
-    // Another tenant sees nothing of it.
+    // Another tenant does not find it.
     assert_eq!(model_version(world.namespace(), &scope("other"), "m", 1).await.unwrap(), None);
     assert_eq!(newest_version(world.namespace(), &scope("other"), &id).await.unwrap(), None);
     assert_eq!(registered_model(world.namespace(), &scope("other"), "m").await.unwrap(), None);
@@ -188,7 +188,7 @@ async fn given_a_version_when_it_changes_then_it_is_as_the_records_say() {
 }
 
 #[tokio::test]
-async fn given_models_when_they_are_searched_then_filters_orders_and_prompts_count() {
+async fn given_models_when_they_are_searched_then_filters_and_orders_apply_and_prompts_are_hidden() {
     let mut world = World::new().await;
     for (at, name) in [(1, "gas"), (2, "power"), (3, "Gas2")] {
         world.takes(registration(at, name, at as u128)).await;

@@ -1,4 +1,4 @@
-//! `ml.model.promoted.v1`: what promotions amount to, now and then, whatever comes first.
+//! `ml.model.promoted.v1`: stages and aliases, now and in the past, in any order of topics.
 
 use carbon_core::Timestamp;
 use carbon_read_models::registry::queries::{PromotionsPage, RegisteredModel, promotions, registered_model_as_of};
@@ -34,7 +34,7 @@ async fn as_of(world: &World, name: &str, at: i64) -> Option<RegisteredModel> {
     registered_model_as_of(world.namespace(), &scope("acme"), name, Timestamp(at)).await.unwrap()
 }
 
-/// The newest first: version, and what came of it.
+/// The promotions of a name, newest first: version and outcome.
 async fn history(world: &World, name: &str) -> Vec<(Option<i64>, String)> {
     let page = PromotionsPage { before: None, as_of: None, limit: 100 };
     let page = promotions(world.namespace(), &scope("acme"), name, page).await.unwrap();
@@ -79,9 +79,9 @@ async fn given_versions_when_they_are_promoted_then_stages_aliases_and_times_fol
 }
 
 #[tokio::test]
-async fn law_09_given_the_loser_of_a_race_when_it_is_promoted_then_nothing_is() {
+async fn law_09_given_the_loser_of_a_race_when_it_is_promoted_then_the_promotion_has_no_effect() {
     let mut world = with_versions().await;
-    // Number 3 is id 13's; the writer of id 99 has lost it.
+    // Version 3 belongs to id 13; the writer of id 99 lost the race for it.
     let lost = ModelPromoted { version_id: Some(Uuid::from_u128(99)), ..staged(10, "m", 3, "Production") };
     world.takes(lost).await;
     world.takes(ModelPromoted { run_id: Some("other".into()), ..staged(11, "m", 3, "Production") }).await;
@@ -95,7 +95,7 @@ async fn law_09_given_the_loser_of_a_race_when_it_is_promoted_then_nothing_is() 
 }
 
 #[tokio::test]
-async fn given_a_promotion_of_what_is_not_there_yet_when_it_comes_then_it_is_promoted() {
+async fn given_a_promotion_of_a_version_that_comes_later_then_it_applies() {
     let mut world = World::new().await;
     world.takes(staged(5, "m", 1, "Production")).await;
     assert_eq!(history(&world, "m").await, [(Some(1), "no_such_model".into())]);
@@ -108,7 +108,7 @@ async fn given_a_promotion_of_what_is_not_there_yet_when_it_comes_then_it_is_pro
 }
 
 #[tokio::test]
-async fn given_a_name_with_two_lives_when_it_is_promoted_by_name_then_its_time_says_which() {
+async fn given_a_name_with_two_registrations_when_it_is_promoted_by_name_then_the_time_decides() {
     let mut world = World::new().await;
     world.takes(registration(10, "m", 1)).await;
     world.takes(version(11, "m", 1, 11)).await;
@@ -116,14 +116,14 @@ async fn given_a_name_with_two_lives_when_it_is_promoted_by_name_then_its_time_s
     world.takes(registered(20, "m", ModelKind::Deleted)).await;
     world.takes(registration(30, "m", 2)).await;
     world.takes(version(31, "m", 1, 12)).await;
-    // Nothing of the first life is the second's.
+    // The second registration has nothing of the first.
     assert_eq!(stages(&world, "m").await, ["None"]);
     assert_eq!(then(&as_of(&world, "m", 16).await.unwrap()), [(1, "Production")]);
     assert_eq!(as_of(&world, "m", 25).await, None);
-    // It happened while nobody had the name: the next to have it is meant.
+    // A promotion at a time when the name was free means the next registration that gets the name.
     world.takes(staged(25, "m", 1, "Staging")).await;
     assert_eq!(stages(&world, "m").await, ["Staging"]);
-    // A late record of the first life's time changes nothing that is there.
+    // A late promotion with a time of the first registration changes nothing of the second.
     world.takes(aliased(12, "m", Some(1), "champion")).await;
     assert!(model(&world, "m").await.unwrap().aliases.is_empty());
     assert_eq!(as_of(&world, "m", 13).await.unwrap().aliases, [("champion".into(), 1)]);
@@ -132,14 +132,14 @@ async fn given_a_name_with_two_lives_when_it_is_promoted_by_name_then_its_time_s
 }
 
 #[tokio::test]
-async fn given_stages_when_a_model_is_renamed_or_a_version_deleted_then_the_rest_stays() {
+async fn given_stages_when_a_model_is_renamed_or_a_version_deleted_then_the_other_stages_stay() {
     let mut world = with_versions().await;
     world.takes(staged(10, "m", 1, "Production")).await;
     world.takes(aliased(11, "m", Some(1), "old")).await;
     world.takes(aliased(12, "m", Some(2), "new")).await;
     world.takes(ModelRegistered { new_name: Some("n".into()), ..registered(20, "m", ModelKind::Renamed) }).await;
     assert_eq!(stages(&world, "n").await, ["Production", "None", "None"]);
-    // By its new name, and by its id under any.
+    // The promotion names the new name, or the id with any name.
     world.takes(staged(30, "n", 2, "Staging")).await;
     world
         .takes(ModelPromoted {
@@ -154,7 +154,7 @@ async fn given_stages_when_a_model_is_renamed_or_a_version_deleted_then_the_rest
     let found = model(&world, "n").await.unwrap();
     assert_eq!((found.aliases.as_slice(), found.last_updated), (&[("old".into(), 1)][..], Timestamp(40)));
     assert_eq!(as_of(&world, "n", 39).await.unwrap().aliases.len(), 2);
-    // The old name is remembered under its own time.
+    // The old name is found as of the time at which it was used.
     assert_eq!(as_of(&world, "m", 15).await.unwrap().aliases.len(), 2);
     assert_eq!(history(&world, "m").await.len(), 5);
     world.refolds().await;

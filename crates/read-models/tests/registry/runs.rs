@@ -1,4 +1,4 @@
-//! Runs: their lives, parameters, tags, inputs and outputs.
+//! Runs: start, updates and deletion, parameters, tags, inputs and outputs.
 
 use carbon_read_models::registry::ConflictCode::{DoesNotExist, IdTaken, Refused};
 use carbon_read_models::registry::queries::Run;
@@ -14,7 +14,7 @@ fn differs(list: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_run_is_what_its_start_and_its_updates_say() {
+async fn a_run_has_the_fields_of_its_start_and_its_updates() {
     let mut world = World::with_run().await;
     let run = world.run("r").await;
     assert_eq!((run.info.experiment_id, run.info.status.as_str(), run.info.user_id.as_str()), (1, "RUNNING", "ann"));
@@ -28,7 +28,7 @@ async fn a_run_is_what_its_start_and_its_updates_say() {
         ..run_of("r", RunKind::Updated)
     };
     world.takes(update(Some("FINISHED"), Some(0))).await;
-    // What an update does not say stays.
+    // An update leaves the fields that it does not set.
     world.takes(update(Some("FAILED"), None)).await;
     let run = world.run("r").await;
     assert_eq!((run.info.status.as_str(), run.info.end_time, run.info.name.as_str()), ("FAILED", Some(0), "name of r"));
@@ -38,7 +38,7 @@ async fn a_run_is_what_its_start_and_its_updates_say() {
 }
 
 #[tokio::test]
-async fn what_starts_a_run_says_how_it_is_then() {
+async fn a_started_run_equals_what_a_query_returns() {
     let mut world = World::with_experiment().await;
     let all = [("b", "1"), ("a", "2"), ("b", "3"), ("mlflow.runName", "tagged")];
     for (id, tags) in [("r", &all[..]), ("s", &[])] {
@@ -71,12 +71,12 @@ async fn the_name_of_a_run_and_its_tag_follow_each_other() {
     assert_eq!(name_and_tag(&world, "r").await, both("by tag"));
     world.takes(tags("r", &[("mlflow.runName", "first"), ("mlflow.runName", "last")])).await;
     assert_eq!(name_and_tag(&world, "r").await, both("last"));
-    // Where a start says both, they are one in the end.
+    // A start that sets both to different values: the name wins.
     let start = RunLogged { tags: pairs(&[("mlflow.runName", "tagged"), ("k", "v")]), ..started("s", 1) };
     world.takes(start).await;
     assert_eq!(name_and_tag(&world, "s").await, both("name of s"));
     assert_eq!(keys(&world.run("s").await.tags), ["k", "mlflow.runName"]);
-    // A tag that is taken away leaves the name.
+    // Removing the tag keeps the name.
     world.takes(RunLogged { removed_tags: vec!["mlflow.runName".into()], ..logged("r") }).await;
     assert_eq!(name_and_tag(&world, "r").await, ("last".into(), None));
     world.takes(RunLogged { run_name: Some("again".into()), ..run_of("r", RunKind::Updated) }).await;
@@ -85,14 +85,14 @@ async fn the_name_of_a_run_and_its_tag_follow_each_other() {
 }
 
 #[tokio::test]
-async fn law_09_a_run_id_belongs_to_who_started_it_first() {
+async fn law_09_a_run_id_belongs_to_the_first_start() {
     let mut world = World::with_run().await;
     let second = RunLogged { user_id: Some("eve".into()), tags: pairs(&[("t", "1")]), ..started("r", 2) };
     world.refuses(second.clone(), IdTaken, "run id r is taken").await;
     world.takes(run_of("r", RunKind::Deleted)).await;
     world.refuses(second, IdTaken, "run id r is taken").await;
     assert_eq!(world.run("r").await.info.user_id, "ann");
-    // In one batch as well.
+    // Also within one batch.
     let writer = world.writer();
     let batch = [
         writer.write(started("s", 1)),
@@ -108,10 +108,10 @@ async fn law_09_a_run_id_belongs_to_who_started_it_first() {
 }
 
 #[tokio::test]
-async fn law_10_a_parameter_is_set_once_and_a_record_that_changes_it_is_refused_whole() {
+async fn law_10_a_parameter_is_set_once_and_a_record_that_changes_it_is_rejected_whole() {
     let mut world = World::with_run().await;
     world.takes(params("r", &[("lr", "0.1"), ("depth", "3")])).await;
-    // The same again is no change; nor is it within one record.
+    // The same value again is no conflict, also within one record.
     world.takes(params("r", &[("lr", "0.1"), ("seed", "1"), ("seed", "1")])).await;
     let whole = RunLogged {
         params: pairs(&[("new", "1"), ("lr", "0.2"), ("depth", "3"), ("seed", "2")]),
@@ -125,10 +125,10 @@ async fn law_10_a_parameter_is_set_once_and_a_record_that_changes_it_is_refused_
     let run = world.run("r").await;
     assert_eq!(run.params, pairs(&[("depth", "3"), ("lr", "0.1"), ("seed", "1")]));
     assert_eq!((run.metrics.len(), keys(&run.tags), run.info.name.as_str()), (0, vec!["mlflow.runName"], "name of r"));
-    // A record that contradicts itself is refused as well.
+    // A record that sets a parameter to two values is rejected.
     let list = "{'key': 'p', 'old_value': '1', 'new_value': '2'}";
     world.refuses(params("r", &[("p", "1"), ("p", "2")]), Refused, &differs(list)).await;
-    // What was refused is not set: the other value may still come.
+    // A rejected record sets nothing: another value is still accepted.
     world.takes(params("r", &[("p", "2"), ("new", "")])).await;
     world
         .refuses(params("r", &[("new", " ")]), Refused, &differs("{'key': 'new', 'old_value': '', 'new_value': ' '}"))
@@ -163,7 +163,7 @@ async fn law_10_within_one_batch_the_first_value_of_a_parameter_wins() {
 }
 
 #[tokio::test]
-async fn law_10_what_is_said_of_a_run_that_is_not_there_is_a_conflict() {
+async fn law_10_an_event_of_a_missing_run_is_a_conflict() {
     let mut world = World::with_run().await;
     for event in [
         metrics("x", vec![metric("m", 1.0, 1, 1)]),
@@ -175,7 +175,7 @@ async fn law_10_what_is_said_of_a_run_that_is_not_there_is_a_conflict() {
     ] {
         world.refuses(event, DoesNotExist, "Run with id=x not found").await;
     }
-    // Even where the start comes right after.
+    // Also if the start follows.
     let writer = world.writer();
     let batch = [writer.write(params("x", &[("p", "1")])), writer.write(started("x", 1))];
     world.fold(&batch).await;
@@ -186,7 +186,7 @@ async fn law_10_what_is_said_of_a_run_that_is_not_there_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn law_10_a_deleted_run_takes_nothing_until_it_is_restored() {
+async fn law_10_a_deleted_run_rejects_writes_until_it_is_restored() {
     let mut world = World::with_run().await;
     let writes = || {
         [
@@ -203,7 +203,7 @@ async fn law_10_a_deleted_run_takes_nothing_until_it_is_restored() {
     for event in writes() {
         world.refuses(event, Refused, GONE).await;
     }
-    // Deleting twice is no conflict, nor is restoring.
+    // To delete twice, or to restore twice, is no conflict.
     world.takes(run_of("r", RunKind::Deleted)).await;
     world.takes(run_of("r", RunKind::Restored)).await;
     world.takes(run_of("r", RunKind::Restored)).await;
@@ -221,7 +221,7 @@ async fn runs_of_a_deleted_experiment_are_deleted_with_it_and_come_back() {
     world.takes(run_of("own", RunKind::Deleted)).await;
     world.takes(of(1, ExperimentKind::Deleted)).await;
     assert!(world.run("r").await.info.deleted && world.run("own").await.info.deleted);
-    // Topics commute: what is said of the run at that time counts.
+    // Topics commute: events of the run at that time apply.
     world.takes(tags("r", &[("t", "1")])).await;
     world.takes(of(1, ExperimentKind::Restored)).await;
     assert!(!world.run("r").await.info.deleted);
@@ -230,7 +230,7 @@ async fn runs_of_a_deleted_experiment_are_deleted_with_it_and_come_back() {
 }
 
 #[tokio::test]
-async fn law_10_poison_of_a_kept_topic_folds_to_nothing() {
+async fn law_10_poison_of_a_topic_without_compaction_folds_to_nothing() {
     let mut world = World::with_run().await;
     world.takes(tags("r", &[("t", "1")])).await;
     let before = world.rows.digest().await;
@@ -241,13 +241,13 @@ async fn law_10_poison_of_a_kept_topic_folds_to_nothing() {
     for record in &batch {
         assert_eq!(verdict(world.namespace(), position(record)).await.unwrap(), None);
     }
-    // The stream goes on behind it.
+    // Later records fold as usual.
     world.takes(tags("r", &[("t", "2")])).await;
     world.refolds().await;
 }
 
 #[tokio::test]
-async fn tags_are_set_changed_and_removed_and_what_is_not_there_cannot_be() {
+async fn tags_are_set_changed_and_removed_and_a_missing_tag_cannot_be_removed() {
     let mut world = World::with_run().await;
     world.takes(tags("r", &[("a", "1"), ("b", ""), ("a", "2")])).await;
     assert_eq!(world.run("r").await.tags, pairs(&[("a", "2"), ("b", ""), ("mlflow.runName", "name of r")]));
@@ -262,7 +262,7 @@ async fn tags_are_set_changed_and_removed_and_what_is_not_there_cannot_be() {
     world.takes(remove(&["a"])).await;
     world.refuses(remove(&["a"]), DoesNotExist, "No tag with name: a in run with id r").await;
     assert_eq!(keys(&world.run("r").await.tags), ["b", "c", "mlflow.runName"]);
-    // All of it within one batch.
+    // The same within one batch.
     let writer = world.writer();
     let batch = [
         writer.write(tags("r", &[("x", "1")])),
@@ -295,7 +295,7 @@ fn output(model_id: &str, step: i64) -> ModelOutput {
 }
 
 #[tokio::test]
-async fn inputs_and_outputs_are_kept_once_each() {
+async fn each_input_and_output_is_stored_once() {
     let mut world = World::with_run().await;
     let inputs = |datasets, models: &[&str]| RunLogged {
         datasets,
@@ -303,11 +303,11 @@ async fn inputs_and_outputs_are_kept_once_each() {
         ..run_of("r", RunKind::Inputs)
     };
     world.takes(inputs(vec![dataset("d", "1", "train"), dataset("d", "2", "test")], &["m-1", "m-1"])).await;
-    // The first of a name and digest stays.
+    // The first dataset of a name and digest stays.
     world.takes(inputs(vec![dataset("d", "1", "other"), dataset("e", "1", "other")], &["m-1", "m-2"])).await;
     let outputs = |models| RunLogged { output_models: models, ..run_of("r", RunKind::Outputs) };
     world.takes(outputs(vec![output("m-1", 1), output("m-3", i64::MIN)])).await;
-    // The last step of a model counts.
+    // The last step of an output model wins.
     world.takes(outputs(vec![output("m-1", 2), output("m-1", 5)])).await;
     let run = world.run("r").await;
     assert_eq!(run.datasets, [dataset("d", "1", "train"), dataset("d", "2", "test"), dataset("e", "1", "other")]);
@@ -317,7 +317,7 @@ async fn inputs_and_outputs_are_kept_once_each() {
 }
 
 #[tokio::test]
-async fn what_is_said_twice_of_different_runs_stays_apart() {
+async fn equal_keys_of_different_runs_do_not_mix() {
     let mut world = World::with_run().await;
     world.takes(created(2, "two")).await;
     world.takes(started("s", 2)).await;

@@ -1,4 +1,4 @@
-//! The search of runs.
+//! The search for runs.
 
 use carbon_read_models::registry::queries::{Page, Run, SearchRuns, View};
 use carbon_schemas::events::{DatasetInput, ExperimentKind, KeyValue, RunKind, RunLogged};
@@ -12,7 +12,7 @@ fn dataset(name: &str, digest: &str, tags: Vec<KeyValue>) -> DatasetInput {
     DatasetInput { name: name.into(), digest: digest.into(), source_type, source, schema: None, profile: None, tags }
 }
 
-/// Six runs in experiment 1; `a` to `f`, started one after the other.
+/// Experiment 1 with six runs, `a` to `f`, which start one after the other.
 async fn world() -> World {
     let mut world = World::with_experiment().await;
     world.takes(created(2, "two")).await;
@@ -27,7 +27,7 @@ async fn world() -> World {
     }
     world.takes(started("other", 2)).await;
     for (id, value) in [("a", 1.0), ("b", 3.0), ("c", f64::NAN), ("d", -2.5), ("e", f64::NAN), ("other", 1.0)] {
-        // What was logged before is not the latest.
+        // An older point, which is not the latest.
         world.takes(metrics(id, vec![metric("m", 99.0, 1, 0), metric("m", value, 1, 1)])).await;
     }
     world.takes(metrics("a", vec![metric("inf", f64::MAX, 1, 1), metric("a b", 0.5, 1, 1)])).await;
@@ -50,13 +50,13 @@ async fn world() -> World {
 }
 
 #[tokio::test]
-async fn filters_find_what_they_say() {
+async fn filters_find_the_matching_runs() {
     let world = world().await;
     let uri = "mlflow-artifacts:/1/d/artifacts";
     let by_uri = format!("artifact_uri = '{uri}'");
     let cases: &[(&str, &[&str])] = &[
         ("", &["a", "b", "c", "d", "e", "f"]),
-        // Metrics: the latest value; not-a-number differs from every number and compares to none.
+        // Metrics: the latest value. NaN differs from every number, and no other comparison with it is true.
         ("metrics.m = 1", &["a"]),
         ("metrics.m = 1.0", &["a"]),
         ("metrics.m != 1", &["b", "c", "d", "e"]),
@@ -123,14 +123,14 @@ async fn filters_find_what_they_say() {
 }
 
 #[tokio::test]
-async fn orders_have_what_is_missing_last_and_ties_by_start() {
+async fn orders_put_missing_values_last_and_break_ties_by_start_time() {
     let world = world().await;
     let cases: &[(&[&str], &[&str])] = &[
         // The latest start first.
         (&[], &["f", "e", "d", "c", "b", "a"]),
         (&["start_time"], &["a", "b", "c", "d", "e", "f"]),
         (&["created DESC"], &["f", "e", "d", "c", "b", "a"]),
-        // Values, not-a-number, missing; among equals the latest start first.
+        // Numbers, NaN, missing; ties in the order of the latest start.
         (&["metrics.m ASC"], &["d", "a", "b", "e", "c", "f"]),
         (&["metrics.m DESC"], &["b", "a", "d", "e", "c", "f"]),
         (&["metrics.none"], &["f", "e", "d", "c", "b", "a"]),
@@ -149,7 +149,7 @@ async fn orders_have_what_is_missing_last_and_ties_by_start() {
     for (order, expected) in cases {
         assert_eq!(world.found("", order).await, *expected, "{order:?}");
     }
-    // Of one start, by the run's id.
+    // Runs with the same start time are ordered by id.
     let mut world = World::with_experiment().await;
     for id in ["z", "x", "y"] {
         world.takes(started(id, 1)).await;
@@ -159,7 +159,7 @@ async fn orders_have_what_is_missing_last_and_ties_by_start() {
 }
 
 #[tokio::test]
-async fn views_show_what_is_active_or_deleted_by_itself_or_with_its_experiment() {
+async fn views_show_active_runs_or_runs_deleted_alone_or_with_their_experiment() {
     let mut world = world().await;
     world.takes(run_of("b", RunKind::Deleted)).await;
     let both = |view| SearchRuns { experiments: vec![1, 2, 77], ..in_one(view, "", &["run_id"]) };
@@ -172,10 +172,10 @@ async fn views_show_what_is_active_or_deleted_by_itself_or_with_its_experiment()
     assert_eq!(found(&world, View::Deleted).await, ["a", "b", "c", "d", "e", "f"]);
     let page = world.search(&both(View::All)).await;
     assert!(page.items.iter().all(|run| run.info.deleted == (run.info.experiment_id == 1)));
-    // A filter binds every part of the view.
+    // A filter applies to every part of the view.
     let filtered = SearchRuns { experiments: vec![1, 2], ..in_one(View::Deleted, "run_id = 'b'", &[]) };
     assert_eq!(ids(world.search(&filtered).await), ["b"]);
-    // Of no experiment there are no runs.
+    // A search in no experiment finds nothing.
     assert_eq!(ids(world.search(&SearchRuns { experiments: vec![], ..both(View::All) }).await), Vec::<String>::new());
 }
 
@@ -211,13 +211,13 @@ async fn pages_hold_every_run_exactly_once() {
 }
 
 #[tokio::test]
-async fn what_is_found_comes_with_all_that_was_logged() {
+async fn found_runs_have_everything_that_was_logged() {
     let mut world = world().await;
     world.takes(RunLogged { input_models: vec!["m-1".into()], ..run_of("a", RunKind::Inputs) }).await;
     world.takes(RunLogged { metrics: vec![metric("k", 7.0, 2, 3)], ..logged("a") }).await;
     let found = world.search(&in_one(View::Active, "run_id IN ('a', 'c')", &["run_id"])).await.items;
     for run in &found {
-        // As it is read alone; NaN equals itself but for the comparison.
+        // The run equals the run as it is read alone. NaN does not equal itself, so the texts are compared.
         let alone = world.run(&run.info.run_id).await;
         assert_eq!(format!("{run:?}"), format!("{alone:?}"));
     }
@@ -229,10 +229,10 @@ async fn what_is_found_comes_with_all_that_was_logged() {
 }
 
 #[tokio::test]
-async fn the_best_runs_are_the_same_whichever_way_they_are_found() {
+async fn the_best_runs_are_the_same_by_the_index_and_by_the_general_statement() {
     let mut world = World::with_experiment().await;
     world.takes(created(2, "two")).await;
-    // Few values and times, so that there are ties; every third run is of another experiment.
+    // Few values and times, so that there are ties. Every third run is in another experiment.
     for n in 0..600_i64 {
         let run = format!("run{:03}", n * 7919 % 600);
         let experiment = if n % 3 == 0 { 2 } else { 1 };
@@ -256,7 +256,7 @@ async fn the_best_runs_are_the_same_whichever_way_they_are_found() {
         ("metrics.m > 100", ["metrics.m DESC", "attributes.start_time DESC"]),
     ] {
         for (limit, offset) in [(1, 0), (7, 0), (7, 60), (50, 100), (1000, 0), (20, 390)] {
-            // The second term is the tie-break anyway, and takes the other way.
+            // The second term is the tie-break in any case, and selects the general statement.
             let [short, long] = [&terms[..1], &terms[..]].map(|terms| SearchRuns {
                 limit,
                 offset,
@@ -264,7 +264,7 @@ async fn the_best_runs_are_the_same_whichever_way_they_are_found() {
             });
             let (short, long) = (world.search(&short).await, world.search(&long).await);
             assert_eq!(short.more, long.more, "{filter} {terms:?} {limit} {offset}");
-            // Not by their metrics: not-a-number is not equal to itself.
+            // Runs are compared by id, since NaN does not equal itself.
             let names = |page: Page<Run>| page.items.into_iter().map(|run| run.info.run_id).collect::<Vec<_>>();
             assert_eq!(names(short), names(long), "{filter} {terms:?} {limit} {offset}");
         }

@@ -1,4 +1,4 @@
-//! Law 12: tenants see nothing of each other.
+//! Law 12: a tenant finds and changes nothing of another tenant.
 
 use carbon_read_models::registry::queries::{
     SearchExperiments, SearchRuns, View, experiment, experiment_by_name, metric_intervals, next_experiment_id, run,
@@ -17,25 +17,25 @@ fn globex_run(event: RunLogged) -> RunLogged {
 }
 
 #[tokio::test]
-async fn law_12_a_tenant_sees_and_changes_its_own_alone() {
+async fn law_12_a_tenant_finds_and_changes_only_its_own() {
     let mut world = World::with_run().await;
     world.takes(tags("r", &[("secret", "acme")])).await;
     world.takes(metrics("r", vec![metric("m", 1.0, 1, 1)])).await;
     world.takes(created(2, "acme only")).await;
     world.takes(started("acme-run", 2)).await;
 
-    // The same names, ids and run ids are free for another.
+    // The same names, ids and run ids are free for another tenant.
     world.takes(globex_experiment(created(1, "one"))).await;
     world.takes(globex_run(started("r", 1))).await;
     world.takes(globex_run(params("r", &[("p", "globex")]))).await;
     world.takes(params("r", &[("p", "acme")])).await;
-    // What another has is not there.
+    // Things of another tenant are not found.
     assert!(world.when(globex_run(tags("acme-run", &[("t", "1")]))).await.is_some());
     assert!(world.when(globex_experiment(of(2, ExperimentKind::Deleted))).await.is_some());
     assert!(
         world.when(globex_run(RunLogged { removed_tags: vec!["secret".into()], ..tags("r", &[]) })).await.is_some()
     );
-    // Nor does a change of one's own reach it.
+    // A change of one's own does not affect the other tenant.
     world.takes(globex_experiment(of(1, ExperimentKind::Deleted))).await;
     assert!(!world.experiment(1).await.deleted && !world.run("r").await.info.deleted);
     world.takes(globex_experiment(of(1, ExperimentKind::Restored))).await;

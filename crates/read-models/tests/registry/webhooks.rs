@@ -1,4 +1,4 @@
-//! `ml.webhook.changed.v1`: what becomes of a webhook, and who is told of what.
+//! `ml.webhook.changed.v1`: changes of webhooks, and the webhooks that subscribe to an event.
 
 use carbon_core::Timestamp;
 use carbon_read_models::registry::ConflictCode::{DoesNotExist, IdTaken};
@@ -25,7 +25,7 @@ async fn told_at(world: &World, of: &str, event: &str, at: i64) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn given_a_webhook_when_it_changes_then_what_is_not_said_stays() {
+async fn given_a_webhook_when_it_changes_then_fields_that_are_not_set_stay() {
     let mut world = World::new().await;
     let made = WebhookChanged {
         sealed_secret: Some("v1:sealed".into()),
@@ -66,7 +66,7 @@ async fn given_a_webhook_when_it_changes_then_what_is_not_said_stays() {
 }
 
 #[tokio::test]
-async fn given_webhooks_when_an_event_is_asked_for_then_the_active_ones_of_the_tenant_are_told() {
+async fn given_webhooks_when_an_event_happens_then_the_active_subscribers_of_the_tenant_are_found() {
     let mut world = World::new().await;
     world.takes(hooked(1, 1, &["registered_model.created"])).await;
     world.takes(hooked(2, 2, &["registered_model.created", "model_version.created"])).await;
@@ -80,10 +80,10 @@ async fn given_webhooks_when_an_event_is_asked_for_then_the_active_ones_of_the_t
     assert_eq!(told_of(&world, "acme", "model_version.created").await, [id(2)]);
     assert_eq!(told_of(&world, "other", "registered_model.created").await, [id(5)]);
     assert!(told_of(&world, "acme", "model_version_tag.set").await.is_empty());
-    // Of what was before it nobody is told.
+    // A webhook that was created later is not found.
     assert_eq!(told_at(&world, "acme", "registered_model.created", 1).await, [id(1)]);
 
-    // The newest first, a page at a time.
+    // Pages list the newest first.
     let page = webhooks(world.namespace(), &scope("acme"), 2, 0).await.unwrap();
     let ids: Vec<_> = page.items.iter().map(|hook| hook.webhook_id.clone()).collect();
     assert_eq!((ids, page.more), (vec![id(3), id(2)], true));

@@ -1,26 +1,28 @@
-//! Namespaces for tests: a file, or a schema of the Postgres that `CARBON_TEST_POSTGRES` names.
+//! Namespaces with one table, for tests.
 
 use carbon_core::{Positions, TopicName, TopicPartition};
-use carbon_store::{CheckpointError, Layout, Namespace, Postgres, Site, query};
+use carbon_store::{CheckpointError, Column, Layout, Namespace, Site, Table, query, testing};
 
-pub const DDL: &str = "
-CREATE TABLE IF NOT EXISTS item (
-    id TEXT PRIMARY KEY, number INTEGER, measure REAL, bytes BLOB
-) WITHOUT ROWID;
-";
+pub const ITEM: Table = Table::new(
+    "item",
+    &[
+        Column::text("id"),
+        Column::int("number").nullable(),
+        Column::real("measure").nullable(),
+        Column::bytes("bytes").nullable(),
+    ],
+    &["id"],
+)
+.clustered();
 
 pub fn layout(version: i64) -> Layout {
-    Layout { version, ddl: DDL }
+    Layout::new(version, &[ITEM])
 }
 
-/// A site of its own, and what it lies in.
+/// A new site, and the folder of its file.
 pub async fn site() -> (Site, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let site = match std::env::var("CARBON_TEST_POSTGRES") {
-        Ok(address) => Site::Schema(Postgres::open(&address).await.unwrap(), uuid::Uuid::new_v4().to_string()),
-        Err(_) => Site::File(dir.path().join("rows.db")),
-    };
-    (site, dir)
+    (testing::site(&dir.path().join("rows.db")).await, dir)
 }
 
 pub fn positions(next: u64) -> Positions {

@@ -1,28 +1,27 @@
-//! What each target can be asked for: its entities and keys. In what words it refuses others differs from
-//! target to target, as it does in MLflow.
+//! The entities and keys of each target. The messages for unknown ones differ by target, as in MLflow.
 
 use super::{Entity, GrammarError, Target};
 
-/// What a key is compared with.
+/// The type of values that a key is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     Text,
-    /// A text that takes IN as well.
+    /// A text that also accepts IN.
     Listed,
-    /// A text that may be absent: takes IS NULL, but not IN.
+    /// A text that may be missing: accepts IS NULL, but not IN.
     Optional,
     /// The id of an experiment: the text of an integer.
     ExperimentId,
     Float,
-    /// A number; an integer is kept as one.
+    /// A number. An integer stays an integer.
     Time,
-    /// An integer, no other number.
+    /// An integer.
     Integer,
     /// An integer, which may be quoted.
     Version,
 }
 
-/// A key as it may be written, and its one name.
+/// A spelling of a key, and the canonical name of the key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
     written: &'static str,
@@ -75,7 +74,7 @@ const LOGGED_MODELS: &[Key] = &[
     key("last_updated_timestamp_ms", "last_updated_timestamp_ms", Class::Time),
 ];
 const DATASETS: &[&str] = &["context", "name", "digest"];
-/// Of the keys of runs, those with spaces are for filters only.
+/// The keys of runs that an order accepts: those with spaces are for filters only.
 const RUN_ORDERS: &[&str] =
     &["created", "start_time", "run_id", "run_name", "status", "artifact_uri", "user_id", "end_time", "Created"];
 const VERSION_ORDERS: &[&str] = &["version_number", "last_updated_timestamp", "creation_timestamp", "name"];
@@ -111,13 +110,13 @@ fn unknown_dataset_key(key: &str) -> GrammarError {
     GrammarError::new(format!("Invalid dataset key '{key}' specified. Valid keys are '{{{known}}}'"))
 }
 
-/// A text without the quotes around it. What is quoted inside stays as it is.
+/// A text without its surrounding quotes. Escapes inside are not resolved.
 pub(super) fn unquoted(text: &str) -> &str {
     let stripped = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
     ['`', '"', '\''].into_iter().find_map(stripped).unwrap_or(text)
 }
 
-/// The entity before the first dot, and the key behind it.
+/// Splits a name at the first dot into entity and key.
 fn split(target: Target, name: &str) -> Result<(Entity, &str), GrammarError> {
     let Some((entity, key)) = name.split_once('.') else {
         return Ok((Entity::Attribute, unquoted(name)));
@@ -153,7 +152,7 @@ fn split(target: Target, name: &str) -> Result<(Entity, &str), GrammarError> {
     Ok((known, unquoted(key)))
 }
 
-/// What a term of an order goes by.
+/// The entity and key of a term of an order.
 pub(super) fn order_key(target: Target, name: &str) -> Result<(Entity, String), GrammarError> {
     if target == Target::RegisteredModels {
         return match name {
@@ -184,7 +183,7 @@ pub(super) fn order_key(target: Target, name: &str) -> Result<(Entity, String), 
     }
 }
 
-/// What a clause is about.
+/// The left side of a clause.
 #[derive(Clone, Copy)]
 pub(super) struct Subject<'t> {
     pub target: Target,
@@ -194,7 +193,7 @@ pub(super) struct Subject<'t> {
     pub class: Class,
 }
 
-/// What a name of a filter means.
+/// Resolves the name on the left side of a clause.
 pub(super) fn subject(target: Target, name: &str) -> Result<Subject<'_>, GrammarError> {
     let (entity, written) = split(target, name)?;
     let (name, class) = match (target, entity) {

@@ -1,8 +1,8 @@
-//! Text to tokens, in one pass that looks at each character a bounded number of times.
+//! The lexer: splits a text into tokens in one pass that reads each character a bounded number of times.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Letters, digits and underscores, no number.
+    /// Letters, digits and underscores, but no number.
     Word,
     Number,
     /// `'...'`
@@ -12,16 +12,16 @@ pub(super) enum Kind {
     /// `` `...` ``
     Backtick,
     Dot,
-    /// A run of `< > = ! ~`, be it an operator that exists or not.
+    /// A sequence of `< > = ! ~`, also if there is no such operator.
     Compare,
-    /// What joins operands into an expression, which no clause may hold.
+    /// An operator that joins operands into an expression. No clause accepts an expression.
     Arithmetic,
     Open,
     Close,
     Comma,
     Semicolon,
     Comment,
-    /// A character that belongs to nothing, as a quote that never ends.
+    /// Any other character, for example a quote that is not closed.
     Other,
 }
 
@@ -38,10 +38,10 @@ impl Token {
     }
 }
 
-/// The tokens of a text, white space left out.
+/// The tokens of a text, without white space.
 pub(super) fn tokens(text: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
-    // From here on no comment ends: not to be looked for again and again.
+    // After this index no comment ends, so the search is not repeated.
     let comments = text.rfind("*/").unwrap_or(0);
     let mut start = 0;
     while let Some(first) = text[start..].chars().next() {
@@ -120,7 +120,7 @@ fn number(rest: &str) -> Option<usize> {
     let mut fraction = 0;
     if bytes.get(at) == Some(&b'.') {
         fraction = digits(at + 1);
-        // `5.` is a number, and the dot of `5.e3` is none of it.
+        // `5.` is a number. In `5.e3` the dot is not part of the number.
         if fraction > 0 || (whole > 0 && !letter(at + 1)) {
             at += 1 + fraction;
         }
@@ -138,8 +138,8 @@ fn number(rest: &str) -> Option<usize> {
     (!letter(at)).then_some(at)
 }
 
-/// The length of a quoted text with its quotes. Doubled, or (but in backticks) after a backslash, a quote
-/// goes on; the last one of these ends the text where no other does: `'C:\'`.
+/// The length of a quoted text with its quotes. A quote that is doubled, or that follows a backslash (except in
+/// backticks), does not end the text, unless no other quote does: `'C:\'`.
 fn quoted(rest: &str, quote: u8) -> Option<usize> {
     let bytes = rest.as_bytes();
     let mut fallback = None;

@@ -1,8 +1,7 @@
 //! MLflow's search grammar: `filter` and `order_by` of the searches for experiments, runs and models.
 //!
-//! What is accepted is what MLflow's server answers with 200, which is less than its parser lets
-//! through: a key or an operator that the searched thing does not have is refused here as well. The
-//! messages are MLflow's, as clients match on them.
+//! Accepts what MLflow's server answers with 200. That is less than what MLflow's parser accepts: a key or an operator
+//! that the target does not have is rejected here too. The messages are those of MLflow, since clients match on them.
 
 mod attributes;
 mod lex;
@@ -19,16 +18,16 @@ pub use order::parse_order_by;
 pub use parse::parse_filter;
 pub use sql::push_comparison;
 
-/// The longest filter and order_by term, in bytes.
+/// Maximum length of a filter or of a term of `order_by`, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
-/// The most clauses of a filter. SQLite takes expressions up to a depth of 1000, and a chain of ANDs is
-/// as deep as it is long.
+/// Maximum number of clauses of a filter. SQLite accepts expressions up to a depth of 1,000, and a chain of ANDs is as
+/// deep as it is long.
 pub const MAX_CLAUSES: usize = 500;
-/// The longest pattern of LIKE and ILIKE, in bytes. SQLite takes 50 000, and one may grow threefold on
-/// its way there.
+/// Maximum length of a pattern of LIKE and ILIKE, in bytes. SQLite accepts 50,000, and the translation to GLOB may
+/// triple the length.
 pub const MAX_PATTERN_BYTES: usize = 16 * 1024;
 
-/// What is searched.
+/// The things that a search returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     Runs,
@@ -38,18 +37,18 @@ pub enum Target {
     LoggedModels,
 }
 
-/// What a clause or an order looks at.
+/// The kind of thing that a clause or an order refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entity {
     Attribute,
     Metric,
     Param,
     Tag,
-    /// A dataset that is an input of the run.
+    /// An input dataset of the run.
     Dataset,
 }
 
-/// How a clause compares.
+/// The operator of a clause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparator {
     Eq,
@@ -67,7 +66,7 @@ pub enum Comparator {
 }
 
 impl Comparator {
-    /// As the grammar writes it.
+    /// The operator as the grammar writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Comparator::Eq => "=",
@@ -92,33 +91,33 @@ impl fmt::Display for Comparator {
     }
 }
 
-/// A number of a filter.
+/// A number in a filter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Number {
-    /// As it was written.
+    /// The text of the number.
     pub text: String,
-    /// Never NaN; infinite where the text is beyond a float.
+    /// Never NaN. Infinite if the number exceeds an `f64`.
     pub value: f64,
-    /// Set where an integer was written, but for metrics: those are floats.
+    /// Set if the text is an integer, except for metrics, which are floats.
     pub integer: Option<i64>,
 }
 
-/// What a clause compares with.
+/// The right side of a clause.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Literal {
     Text(String),
     Number(Number),
-    /// For IN and NOT IN: at least one.
+    /// For IN and NOT IN; never empty.
     List(Vec<String>),
     /// For IS NULL and IS NOT NULL.
     None,
 }
 
-/// One comparison. A filter is all of its clauses.
+/// One comparison. A filter matches if all of its clauses do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Clause {
     pub entity: Entity,
-    /// Of an attribute its one name, whichever was written: `start_time` for `created`.
+    /// For an attribute its canonical name, for example `start_time` for `created`.
     pub key: String,
     pub comparator: Comparator,
     pub value: Literal,
@@ -133,13 +132,13 @@ pub struct Order {
     pub ascending: bool,
 }
 
-/// Why a filter or an order is refused: the caller's mistake, in MLflow's words.
+/// The message for a filter or an order that is rejected, with the text of MLflow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct GrammarError(String);
 
 impl GrammarError {
-    /// Long messages are cut: they echo what the caller sent.
+    /// Truncates a long message: it repeats what the caller sent.
     fn new(mut message: String) -> Self {
         const MOST: usize = 4096;
         if message.len() > MOST {
@@ -150,7 +149,7 @@ impl GrammarError {
     }
 }
 
-/// A refusal of what no target allows: it is not echoed, being long or unfit to print.
+/// Rejects a text that no target accepts. The message does not repeat the text.
 fn check_text(what: &str, text: &str) -> Result<(), GrammarError> {
     if text.len() > MAX_BYTES {
         return Err(GrammarError::new(format!(
@@ -158,7 +157,7 @@ fn check_text(what: &str, text: &str) -> Result<(), GrammarError> {
             text.len()
         )));
     }
-    // SQLite's patterns end at a NUL and Postgres has no such text.
+    // A pattern of SQLite ends at a NUL, and Postgres stores no NUL.
     if text.contains('\0') {
         return Err(GrammarError::new(format!("Invalid {what}: it contains a NUL character.")));
     }

@@ -4,8 +4,8 @@ use super::attributes::{key_of, order_key, unquoted};
 use super::parse::{Parser, Side, is_reserved};
 use super::{Entity, GrammarError, Order, Target, check_text};
 
-/// A term of an order. Logged models are ordered by `{"field_name", "ascending"}`: there the term is the
-/// field's name, and the direction is the caller's to set.
+/// A term of an order. Logged models are ordered by `{"field_name", "ascending"}`: the term is
+/// then the name of the field, and the caller sets the direction.
 pub fn parse_order_by(target: Target, term: &str) -> Result<Order, GrammarError> {
     check_text("order_by clause", term)?;
     if target == Target::LoggedModels {
@@ -19,7 +19,7 @@ pub fn parse_order_by(target: Target, term: &str) -> Result<Order, GrammarError>
     }
     let name = match parser.operand() {
         Some(operand) if matches!(operand.side, Side::Name | Side::DoubleQuoted) => operand.text,
-        // Reserved in filters only.
+        // `timestamp` is reserved in filters only.
         None => parser.word().filter(|word| word.eq_ignore_ascii_case("timestamp")).ok_or_else(unparsed)?,
         Some(_) => return Err(unparsed()),
     };

@@ -1,11 +1,11 @@
-//! Tokens to clauses: which tokens make a comparison, and what is left over.
+//! The parser: groups tokens into comparisons and reports the tokens that belong to none.
 
 use super::lex::{Kind, Token, tokens};
 use super::values::clause;
 use super::{Clause, GrammarError, MAX_CLAUSES, Target, check_text};
 
-/// Words that SQL keeps for itself: alone, with no entity before them, they are no key. MLflow knows some
-/// hundred; these are those that somebody may take for an attribute. Others are refused as unknown.
+/// Reserved words of SQL: without an entity they are no key. MLflow reserves several hundred; these are the ones that
+/// could be mistaken for an attribute. Others are rejected as unknown keys.
 const RESERVED: [&str; 25] = [
     "alias",
     "asc",
@@ -43,7 +43,7 @@ pub(super) fn is_reserved(word: &str) -> bool {
 pub(super) enum Side {
     /// Words and quoted names with dots between them.
     Name,
-    /// A name that is one text in double quotes: as a value it is a text.
+    /// A name in double quotes. As a value it is a text.
     DoubleQuoted,
     SingleQuoted,
     Number,
@@ -59,7 +59,7 @@ pub(super) struct Operand<'t> {
     pub text: &'t str,
 }
 
-/// The operator of a comparison as it was written, but for the case and the space of IS and NOT IN.
+/// The operator of a comparison as it is written, except that the case and the spaces of IS and NOT IN are normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operator<'t> {
     Written(&'t str),
@@ -87,7 +87,7 @@ impl<'t> Operator<'t> {
     }
 }
 
-/// A comparison as it stands in the text; IS NULL has no right side.
+/// A comparison in the text. IS NULL has no right side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Comparison<'t> {
     pub left: Operand<'t>,
@@ -95,7 +95,7 @@ pub(super) struct Comparison<'t> {
     pub right: Option<Operand<'t>>,
 }
 
-/// The clauses of a filter, all of which must hold. A filter that is empty has none.
+/// The clauses of a filter, all of which must match. An empty filter has none.
 pub fn parse_filter(target: Target, text: &str) -> Result<Vec<Clause>, GrammarError> {
     check_text("filter", text)?;
     if text.is_empty() {
@@ -149,7 +149,7 @@ fn invalid_clauses(target: Target, text: &str, leftover: &[&str]) -> GrammarErro
     GrammarError::new(format!("Invalid clause(s) in filter string: {list}"))
 }
 
-/// A text as Python prints it: some messages hold it so.
+/// A text as `repr` of Python prints it, for messages.
 pub(super) fn python_repr(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     let mut repr = String::with_capacity(text.len() + 2);
@@ -172,7 +172,7 @@ pub(super) fn python_repr(text: &str) -> String {
 pub(super) struct Parser<'t> {
     text: &'t str,
     tokens: Vec<Token>,
-    /// Of each opening parenthesis where it closes.
+    /// For each opening parenthesis the token that closes it.
     closes: Vec<Option<usize>>,
     at: usize,
 }
@@ -196,14 +196,14 @@ impl<'t> Parser<'t> {
         Self { text, tokens, closes, at: 0 }
     }
 
-    /// Whether something follows a semicolon.
+    /// Whether a token follows a semicolon.
     fn has_statements(&self) -> bool {
         let all_but_last = self.tokens.len().saturating_sub(1);
         self.tokens[..all_but_last].iter().any(|token| token.kind == Kind::Semicolon)
     }
 
-    /// The comparisons, and the texts of all else but AND. Where AND stands is of no account: MLflow takes
-    /// a filter that begins or ends with one, or lacks one.
+    /// The comparisons, and the texts of all other tokens except AND. The places of AND are not checked: MLflow accepts
+    /// a filter that begins or ends with AND, or lacks one.
     fn comparisons(&mut self) -> (Vec<Comparison<'t>>, Vec<&'t str>) {
         let (mut comparisons, mut leftover) = (Vec::new(), Vec::new());
         while let Some(text) = self.peek_text() {
@@ -259,7 +259,7 @@ impl<'t> Parser<'t> {
         self.is_word_at(self.at, word)
     }
 
-    /// What has been passed since that token.
+    /// The text from that token to the current one.
     fn since(&self, first: usize) -> &'t str {
         let start = self.tokens.get(first).map_or(self.text.len(), |token| token.start);
         let end = self.at.checked_sub(1).and_then(|last| self.tokens.get(last)).map_or(start, |token| token.end);
@@ -270,7 +270,8 @@ impl<'t> Parser<'t> {
         self.at == self.tokens.len()
     }
 
-    /// Whether nothing, no white space either, stands before the first or after the last token.
+    /// Whether the tokens fill the text: no character, not even white space, is before the first or after the last
+    /// token.
     pub fn fills(&self) -> bool {
         self.tokens.first().is_some_and(|token| token.start == 0)
             && self.tokens.last().is_some_and(|token| token.end == self.text.len())
@@ -306,7 +307,7 @@ impl<'t> Parser<'t> {
         Some(operator)
     }
 
-    /// An operand, or several that something like `-` joins.
+    /// An operand, or an expression of several that an operator such as `-` joins.
     pub fn operand(&mut self) -> Option<Operand<'t>> {
         let first = self.at;
         let mut operand = self.simple_operand()?;
@@ -352,8 +353,8 @@ impl<'t> Parser<'t> {
         Some(Operand { side, text: self.since(first) })
     }
 
-    /// Moves to the last token of a name, of which nothing may be apart from the rest; says whether it holds
-    /// a dot. After one there may be nothing, and words there are just names.
+    /// Advances to the last token of a name, whose tokens have no space between them. Returns whether the name has a
+    /// dot. Nothing has to follow a dot, and reserved words are accepted after one.
     fn dotted_name(&mut self) -> bool {
         let mut dotted = false;
         while let (Some(token), Some(next)) = (self.peek(), self.tokens.get(self.at + 1)) {

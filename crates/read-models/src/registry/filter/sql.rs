@@ -1,14 +1,14 @@
-//! A clause's comparison as SQL.
+//! The SQL of a comparison.
 
 use super::{Comparator, Literal};
 use carbon_store::{Dialect, QueryBuilder};
 
-/// Adds `column <comparator> value` to a query, the value bound. The column is an expression of the
-/// program's own, never of a caller. Where the column is NULL the comparison is as well, `!=` and NOT IN
-/// too: a row that lacks it is not found. A pair that no filter makes, as `<` with a list, finds nothing.
+/// Adds `column <comparator> value` to a query and binds the value. The column is an expression of the program, never
+/// of a caller. If the column is NULL the comparison is NULL, also for `!=` and NOT IN: such a row is not found. A
+/// combination that no filter produces, such as `<` with a list, finds nothing.
 ///
-/// On SQLite LIKE is GLOB, as its own LIKE ignores the case of ASCII letters, which is what ILIKE wants. Postgres
-/// has both words, and each needs `ESCAPE ''`, for unlike SQLite it takes a backslash for an escape.
+/// On SQLite LIKE becomes GLOB, since the LIKE of SQLite ignores the case of ASCII letters and therefore stands for
+/// ILIKE. Postgres has both; each needs `ESCAPE ''`, since a backslash is an escape there.
 pub fn push_comparison(query: &mut QueryBuilder, column: &str, comparator: Comparator, value: &Literal) {
     match (comparator, value) {
         (Comparator::IsNull | Comparator::IsNotNull, _) => {
@@ -53,7 +53,8 @@ pub fn push_comparison(query: &mut QueryBuilder, column: &str, comparator: Compa
     }
 }
 
-/// A pattern of LIKE as one of GLOB: other wildcards, and what is one in GLOB only as a class of itself.
+/// Translates a pattern of LIKE to GLOB: the wildcards differ, and a character that is a wildcard only in GLOB becomes
+/// a class.
 pub(super) fn glob(pattern: &str) -> String {
     let mut glob = String::with_capacity(pattern.len());
     for c in pattern.chars() {

@@ -8,33 +8,33 @@ use super::*;
 
 const TARGETS: [Target; 5] = [Runs, Experiments, RegisteredModels, ModelVersions, LoggedModels];
 
-/// Where the answer is not what MLflow's parser says: where the README wants it otherwise, or MLflow's server
-/// refuses what its parser lets through.
+/// Answers that differ from MLflow's parser: our README documents another answer, or MLflow's server rejects what its
+/// parser accepts.
 #[rustfmt::skip]
 const EXCEPTIONS: &[(Target, &str, Result<&str, &str>)] = &[
-    // Operators that the README does not have; the server says so as well.
+    // Operators that the README does not list; MLflow's server rejects them too.
     (Runs, "metrics.acc == 1", Err("Invalid comparator '==' not one of '{'<=', '!=', '>=', '<', '=', '>'}")),
     (Runs, "metrics.acc <> 1", Err("Invalid comparator '<>' not one of '{'<=', '!=', '>=', '<', '=', '>'}")),
     (Runs, "params.x NOT LIKE 'a'", Err("Invalid comparator 'NOT LIKE' not one of '{'LIKE', 'ILIKE', '!=', '=', 'IS NULL', 'IS NOT NULL'}'")),
     (Experiments, "name > 'a'", Err("Invalid comparator '>' not one of '{'IN', '!=', 'NOT IN', '=', 'ILIKE', 'LIKE'}'")),
     (RegisteredModels, "name > 'x'", Err("Invalid comparator for attribute: >")),
-    // The README has it for tags everywhere; MLflow's server fails over it with 500.
+    // The README documents it for tags of every target; MLflow's server answers 500.
     (RegisteredModels, "tags.k IS NULL", Ok("tag k IS NULL")),
-    // An integer, as the column it is compared with.
+    // An integer, like the column.
     (ModelVersions, "version_number = '1'", Ok("attribute version_number = 1")),
-    // Of every string the README strips the quotes; MLflow keeps the double ones here.
+    // The README strips the quotes of every string; MLflow keeps double quotes here.
     (LoggedModels, "name = \"m\"", Ok("attribute name = 'm'")),
-    // The README's numbers have a plus in the exponent.
+    // The README accepts a plus in an exponent.
     (Runs, "metrics.a > 1e+5", Ok("metric a > 1e+5")),
-    // The README's keys may be quoted on every target.
+    // The README accepts quoted keys for every target.
     (RegisteredModels, "`name` = 'x'", Ok("attribute name = 'x'")),
-    // The README's keys are any word; MLflow trips over some.
+    // The README accepts any word as a key; MLflow fails for some.
     (Runs, "params.from = 'x'", Ok("parameter from = 'x'")),
-    // The README unescapes nothing; MLflow reads lists as Python does.
+    // The README resolves no escapes; MLflow reads lists as Python does.
     (Runs, r"run_id IN ('it''s', 'a\'b')", Ok(r"attribute run_id IN ('it''s', 'a\'b')")),
 ];
 
-/// As above: terms that the server refuses, having parsed them.
+/// The same for orders: terms that MLflow's parser accepts and its server rejects.
 const ORDER_EXCEPTIONS: &[(Target, &str, Result<&str, &str>)] = &[
     (Runs, "dataset.name", Err("Invalid identifier type 'dataset'")),
     (Experiments, "tags.a", Err("Invalid order_by entity: tag")),
@@ -56,7 +56,7 @@ fn entity(entity: Entity) -> &'static str {
     }
 }
 
-/// A clause for the eye.
+/// A clause as a readable text.
 fn show(clause: &Clause) -> String {
     let value = match &clause.value {
         Literal::Text(text) => format!(" '{text}'"),
@@ -85,7 +85,7 @@ fn order(target: Target, term: &str) -> Result<String, String> {
     }
 }
 
-/// The probe cut its messages to this length.
+/// The recorded messages are truncated to this length.
 const PROBED: usize = 160;
 
 fn check(said: impl Fn(Target, &str) -> Result<String, String>, cases: &[(Target, &str, Result<&str, &str>)]) {
@@ -114,7 +114,7 @@ fn orders_are_read_as_mlflow_reads_them() {
 
 #[rustfmt::skip]
 #[test]
-fn shapes_beyond_the_probe() {
+fn shapes_that_are_not_recorded() {
     check(filter, &[
         (Runs, "metrics.a > 1 metrics.b > 2", Ok("metric a > 1; metric b > 2")),
         (Runs, "AND AND", Ok("")),
@@ -181,7 +181,7 @@ fn shapes_beyond_the_probe() {
     ]);
 }
 
-/// Of every key the operators that it takes; all others are refused.
+/// The operators that each key accepts; all others are rejected.
 #[test]
 fn operators_of_each_key() {
     const NUMERIC: &[&str] = &["=", "!=", "<", "<=", ">", ">="];
@@ -247,7 +247,7 @@ fn operators_of_each_key() {
 }
 
 #[test]
-fn integers_are_kept_as_such_but_for_metrics() {
+fn integers_stay_integers_except_for_metrics() {
     let number = |text| match parse_filter(Runs, text).unwrap().remove(0).value {
         Literal::Number(number) => (number.value, number.integer),
         other => panic!("{other:?}"),
@@ -260,7 +260,7 @@ fn integers_are_kept_as_such_but_for_metrics() {
 }
 
 #[test]
-fn what_is_too_much_is_refused() {
+fn texts_beyond_a_limit_are_rejected() {
     let clauses = |count| vec!["params.a = 'x'"; count].join(" AND ");
     assert_eq!(parse_filter(Runs, &clauses(MAX_CLAUSES)).unwrap().len(), MAX_CLAUSES);
     assert_eq!(
@@ -275,11 +275,11 @@ fn what_is_too_much_is_refused() {
     let pattern = |bytes| format!("params.a LIKE '{}'", "%".repeat(bytes));
     assert!(parse_filter(Runs, &pattern(MAX_PATTERN_BYTES)).is_ok());
     assert!(parse_filter(Runs, &pattern(MAX_PATTERN_BYTES + 1)).is_err());
-    // Messages are cut, however much they echo.
+    // Long messages are truncated.
     assert!(filter(Runs, &"é".repeat(30_000)).unwrap_err().len() < 5_000);
 }
 
-/// Some of these would take minutes, were anything looked at again for each character.
+/// Some of these would take minutes if the parser were quadratic.
 #[test]
 fn no_text_takes_long() {
     let units = [
@@ -302,7 +302,7 @@ fn no_text_takes_long() {
     }
 }
 
-/// Text that a key or a value may hold between quotes of this kind.
+/// A text that a key or a value may contain between quotes of this kind.
 fn between(quote: char) -> impl Strategy<Value = String> {
     "[a-zA-Z0-9_ .%*?()=;,ü日/-]{1,12}".prop_map(move |text| text.replace(quote, ""))
 }
@@ -334,7 +334,7 @@ fn clause() -> impl Strategy<Value = (Target, Clause)> {
 
 proptest! {
     #[test]
-    fn no_text_is_too_odd(text in "\\PC*|[a-z.`'\" ()=<>!,;0-9\\\\*/-]*") {
+    fn no_text_panics(text in "\\PC*|[a-z.`'\" ()=<>!,;0-9\\\\*/-]*") {
         for target in TARGETS {
             let _ = parse_filter(target, &text);
             let _ = parse_order_by(target, &text);
@@ -342,7 +342,7 @@ proptest! {
     }
 
     #[test]
-    fn no_row_of_pieces_is_too_odd(pieces in prop::collection::vec(prop::sample::select(vec![
+    fn no_sequence_of_pieces_panics(pieces in prop::collection::vec(prop::sample::select(vec![
         "metrics", "params", ".", "a", "`b c`", "'x'", "\"y\"", "1", "-1.5e3", "=", "!=", "<", "LIKE", "NOT", "IN", "IS",
         "NULL", "(", ")", ",", "AND", "run_id", ";", "--", " ", "'", "\\", "version_number", "name", "desc", "é",
     ]), 0..24)) {
@@ -354,7 +354,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read((target, clause) in clause(), and in "( AND | and |\tAnd\n)") {
+    fn a_written_clause_is_parsed_again((target, clause) in clause(), and in "( AND | and |\tAnd\n)") {
         let shown = show(&clause);
         let named = format!("{} {}", entity(clause.entity), clause.key);
         let (_, rest) = shown.split_at(named.len());

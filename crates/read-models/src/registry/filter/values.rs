@@ -1,12 +1,12 @@
-//! A comparison's operator and value against what its key allows. The messages are MLflow's, missing quotes
-//! included.
+//! Checks the operator and the value of a comparison against its key. The messages are those of MLflow, including their
+//! missing quotes.
 
 use super::attributes::{Class, Subject, refuse, subject, unquoted};
 use super::lex::{Kind, tokens};
 use super::parse::{Comparison, Operand, Operator, Side, python_repr};
 use super::{Clause, Comparator, Entity, GrammarError, Literal, MAX_PATTERN_BYTES, Number, Target};
 
-/// The clause that a comparison makes.
+/// The clause of a comparison.
 pub(super) fn clause(target: Target, comparison: &Comparison<'_>) -> Result<Clause, GrammarError> {
     let Comparison { left, operator, right } = *comparison;
     if !matches!(left.side, Side::Name | Side::DoubleQuoted) {
@@ -15,7 +15,7 @@ pub(super) fn clause(target: Target, comparison: &Comparison<'_>) -> Result<Clau
     let subject = subject(target, left.text)?;
     let (comparator, value) = match right {
         None => (subject.null_check(left, operator)?, Literal::None),
-        // Here operators come first.
+        // For logged models MLflow checks the operator before the value.
         Some(right) if target == Target::LoggedModels => {
             let comparator = subject.comparator(operator)?;
             (comparator, subject.value(right)?)
@@ -73,7 +73,7 @@ impl Subject<'_> {
 
     fn comparator(&self, operator: Operator<'_>) -> Result<Comparator, GrammarError> {
         use Comparator::{Eq, Ge, Gt, Ilike, In, Le, Like, Lt, Ne, NotIn};
-        // Experiments know their operators in capitals only.
+        // Searches for experiments accept operators in upper case only.
         let any_case = self.target != Target::Experiments;
         let text = operator.as_str();
         let is = |comparator: &Comparator| {
@@ -149,7 +149,7 @@ impl Subject<'_> {
             }
             Class::Listed if right.side == Side::Group => Ok(Literal::List(texts(text)?)),
             _ if quoted => Ok(Literal::Text(unquoted(text).to_owned())),
-            // Here a number is a text as well.
+            // For logged models a number is accepted as a text.
             _ if self.target == Target::LoggedModels && right.side == Side::Number => {
                 Ok(Literal::Text(text.to_owned()))
             }
@@ -209,7 +209,7 @@ impl Subject<'_> {
     }
 }
 
-/// Ids are integers: `01` is `1`.
+/// An id as the text of an integer: `01` becomes `1`.
 fn experiment_id(text: &str) -> Result<String, GrammarError> {
     match text.trim().parse::<i64>() {
         Ok(id) => Ok(id.to_string()),

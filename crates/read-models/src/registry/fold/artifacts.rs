@@ -1,10 +1,11 @@
-//! `ml.artifact.changed.v1`: the last record of a path says what it is; a folder goes with all that is in it.
+//! `ml.artifact.changed.v1`. The last record of a path wins; deleting a folder deletes all files in it.
 
 use carbon_schemas::events::{ArtifactChanged, ArtifactKind};
 use carbon_store::Tables;
 
 use crate::projection::FoldError;
 
+/// Applies one event.
 pub(super) async fn apply(tables: &mut Tables<'_>, event: &ArtifactChanged) -> Result<(), FoldError> {
     match (event.kind, event.size, &event.sha256) {
         (ArtifactKind::Stored, Some(size), Some(sha256)) => {
@@ -23,7 +24,7 @@ pub(super) async fn apply(tables: &mut Tables<'_>, event: &ArtifactChanged) -> R
             .await?;
         }
         (ArtifactKind::Deleted, ..) => {
-            // Only the owner's: what lies in another partition has another order.
+            // Only files of the same owner: files of other owners are in other partitions, without a common order.
             carbon_store::query(
                 "DELETE FROM artifacts WHERE tenant_id = $1 AND owner = $2 \
                  AND (path = $3 OR (path >= $3 || '/' AND path < $3 || '0'))",

@@ -1,32 +1,39 @@
-//! `ml.experiment.changed.v1`: one partition, so that ids and names are claimed in one order.
+//! `ml.experiment.changed.v1`. The topic has one partition, so ids and names are claimed in one order.
 
 use carbon_core::Timestamp;
-use carbon_schemas::events::{ExperimentChanged, ExperimentKind, KeyValue};
-use carbon_store::{QueryBuilder, Tables};
+use carbon_schemas::events::{ExperimentChanged, ExperimentKind};
+use carbon_store::{IntoValue as _, Tables, Value};
 
+use super::tags::EXPERIMENT_TAGS;
 use crate::projection::FoldError;
 use crate::registry::verdict::{Conflict, ConflictCode};
 
-struct Known {
+/// The row of an experiment, as far as the fold needs it.
+struct StoredExperiment {
     name: String,
     deleted: bool,
 }
 
-/// Applies one record; the conflict, where it changes nothing.
+/// Applies one event. Returns the conflict if the event changes nothing.
 pub(super) async fn apply(tables: &mut Tables<'_>, event: &ExperimentChanged) -> Result<Option<Conflict>, FoldError> {
-    // The decoder has seen to it that this is a number.
+    // The decoder rejects an id that is not a number.
     let Ok(id) = event.number() else { return Ok(None) };
-    let own = known(tables, event, id).await?;
+    let own = stored(tables, event, id).await?;
     let conflict = match (event.kind, own) {
         (ExperimentKind::Created, own) => return created(tables, event, id, own.is_some()).await,
         (ExperimentKind::Unknown, _) => None,
         (_, None) => Some(missing(id)),
         (ExperimentKind::Renamed, Some(own)) => renamed(tables, event, id, &own).await?,
         (ExperimentKind::Tagged, Some(own)) => tagged(tables, event, id, &own).await?,
-        (ExperimentKind::Deleted, Some(own)) => marked(tables, event, id, &own, true).await?,
-        (ExperimentKind::Restored, Some(own)) => marked(tables, event, id, &own, false).await?,
+        (ExperimentKind::Deleted, Some(own)) => set_deleted(tables, event, id, &own, true).await?,
+        (ExperimentKind::Restored, Some(own)) => set_deleted(tables, event, id, &own, false).await?,
     };
     Ok(conflict)
+}
+
+/// The owner of an experiment's tags.
+fn owner(event: &ExperimentChanged, id: i64) -> [Value; 2] {
+    [event.tenant_id.as_str().into_value(), id.into_value()]
 }
 
 fn missing(id: i64) -> Conflict {
@@ -42,16 +49,22 @@ fn inactive(id: i64) -> Conflict {
     Conflict::new(ConflictCode::Refused, message)
 }
 
-async fn known(tables: &mut Tables<'_>, event: &ExperimentChanged, id: i64) -> Result<Option<Known>, FoldError> {
+async fn stored(
+    tables: &mut Tables<'_>,
+    event: &ExperimentChanged,
+    id: i64,
+) -> Result<Option<StoredExperiment>, FoldError> {
     let row = carbon_store::query("SELECT name, deleted FROM experiments WHERE tenant_id = $1 AND experiment_id = $2")
         .bind(event.tenant_id.as_str())
         .bind(id)
         .fetch_optional(tables.connection())
         .await?;
-    Ok(row.map(|row| Ok::<_, sqlx::Error>(Known { name: row.try_get(0)?, deleted: row.try_get(1)? })).transpose()?)
+    Ok(row
+        .map(|row| Ok::<_, sqlx::Error>(StoredExperiment { name: row.try_get(0)?, deleted: row.try_get(1)? }))
+        .transpose()?)
 }
 
-/// Deleted experiments keep their names.
+/// Whether an experiment has the name. Deleted experiments keep theirs.
 async fn has_name(tables: &mut Tables<'_>, event: &ExperimentChanged, name: &str) -> Result<bool, FoldError> {
     let found = carbon_store::query("SELECT 1 FROM experiments WHERE tenant_id = $1 AND name = $2")
         .bind(event.tenant_id.as_str())
@@ -68,7 +81,7 @@ async fn created(
     id_taken: bool,
 ) -> Result<Option<Conflict>, FoldError> {
     let name = event.name.as_deref().unwrap_or_default();
-    // The name first: a writer that lost both has nothing to gain by another number.
+    // The name first: a writer that lost both gains nothing by trying the next id.
     if has_name(tables, event, name).await? {
         return Ok(Some(taken(name)));
     }
@@ -86,7 +99,7 @@ async fn created(
     .bind(event.occurred_at.0)
     .execute(tables.connection())
     .await?;
-    set_tags(tables, event, id, &event.tags).await?;
+    EXPERIMENT_TAGS.set(tables, &owner(event, id), &event.tags).await?;
     Ok(None)
 }
 
@@ -94,7 +107,7 @@ async fn renamed(
     tables: &mut Tables<'_>,
     event: &ExperimentChanged,
     id: i64,
-    own: &Known,
+    own: &StoredExperiment,
 ) -> Result<Option<Conflict>, FoldError> {
     if own.deleted {
         return Ok(Some(Conflict::new(ConflictCode::Refused, "Cannot rename a non-active experiment.")));
@@ -119,13 +132,13 @@ async fn tagged(
     tables: &mut Tables<'_>,
     event: &ExperimentChanged,
     id: i64,
-    own: &Known,
+    own: &StoredExperiment,
 ) -> Result<Option<Conflict>, FoldError> {
     if own.deleted {
         return Ok(Some(inactive(id)));
     }
     for key in &event.removed_tags {
-        // Taken whole or refused whole: nothing is removed before everything is found.
+        // An event is accepted whole or rejected whole: all tags are looked up before one is removed.
         let found = carbon_store::query(
             "SELECT 1 FROM experiment_tags WHERE tenant_id = $1 AND experiment_id = $2 AND key = $3",
         )
@@ -139,25 +152,18 @@ async fn tagged(
             return Ok(Some(Conflict::new(ConflictCode::DoesNotExist, message)));
         }
     }
-    for key in &event.removed_tags {
-        carbon_store::query("DELETE FROM experiment_tags WHERE tenant_id = $1 AND experiment_id = $2 AND key = $3")
-            .bind(event.tenant_id.as_str())
-            .bind(id)
-            .bind(key)
-            .execute(tables.connection())
-            .await?;
-    }
-    set_tags(tables, event, id, &event.tags).await?;
+    EXPERIMENT_TAGS.remove(tables, &owner(event, id), &event.removed_tags).await?;
+    EXPERIMENT_TAGS.set(tables, &owner(event, id), &event.tags).await?;
     touch(tables, event, id, event.occurred_at).await?;
     Ok(None)
 }
 
-/// Deleting what is deleted, or restoring what is not, names nothing that is there.
-async fn marked(
+/// Deletes or restores. To delete a deleted experiment, or to restore an active one, is a conflict: it does not exist.
+async fn set_deleted(
     tables: &mut Tables<'_>,
     event: &ExperimentChanged,
     id: i64,
-    own: &Known,
+    own: &StoredExperiment,
     deleted: bool,
 ) -> Result<Option<Conflict>, FoldError> {
     if own.deleted == deleted {
@@ -180,27 +186,5 @@ async fn touch(tables: &mut Tables<'_>, event: &ExperimentChanged, id: i64, at: 
         .bind(at.0)
         .execute(tables.connection())
         .await?;
-    Ok(())
-}
-
-async fn set_tags(
-    tables: &mut Tables<'_>,
-    event: &ExperimentChanged,
-    id: i64,
-    tags: &[KeyValue],
-) -> Result<(), FoldError> {
-    // The last of a key wins, and one statement may write a row once only.
-    let last: std::collections::BTreeMap<&str, &str> =
-        tags.iter().map(|tag| (tag.key.as_str(), tag.value.as_str())).collect();
-    if last.is_empty() {
-        return Ok(());
-    }
-    let mut insert =
-        QueryBuilder::new(tables.dialect(), "INSERT INTO experiment_tags (tenant_id, experiment_id, key, value) ");
-    insert.push_values(&last, |mut bind, (key, value)| {
-        bind.push_bind(event.tenant_id.as_str()).push_bind(id).push_bind(*key).push_bind(*value);
-    });
-    insert.push(" ON CONFLICT (tenant_id, experiment_id, key) DO UPDATE SET value = excluded.value");
-    insert.build().execute(tables.connection()).await?;
     Ok(())
 }

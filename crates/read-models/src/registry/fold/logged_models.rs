@@ -1,14 +1,15 @@
-//! `ml.logged_model.changed.v1`. Its metrics are the runs', and are joined on read.
+//! `ml.logged_model.changed.v1`. The metrics of a logged model are points of runs, and are joined when they are read.
 
 use std::collections::BTreeMap;
 
-use carbon_schemas::events::{KeyValue, LoggedModelChanged, LoggedModelKind};
-use carbon_store::{IntoValue, QueryBuilder, Tables};
+use carbon_schemas::events::{LoggedModelChanged, LoggedModelKind};
+use carbon_store::{IntoValue, Tables, Value};
 
+use super::tags::{LOGGED_MODEL_PARAMS, LOGGED_MODEL_TAGS};
 use crate::projection::FoldError;
 use crate::registry::verdict::{Conflict, ConflictCode};
 
-/// Applies one record; the conflict, where it changes nothing.
+/// Applies one event. Returns the conflict if the event changes nothing.
 pub(super) async fn apply(tables: &mut Tables<'_>, event: &LoggedModelChanged) -> Result<Option<Conflict>, FoldError> {
     let deleted: Option<bool> =
         carbon_store::query("SELECT deleted FROM logged_models WHERE tenant_id = $1 AND model_id = $2")
@@ -36,6 +37,11 @@ pub(super) async fn apply(tables: &mut Tables<'_>, event: &LoggedModelChanged) -
     }
 }
 
+/// The owner of a model's parameters and tags.
+fn owner(event: &LoggedModelChanged) -> [Value; 2] {
+    [event.tenant_id.as_str().into_value(), event.model_id.as_str().into_value()]
+}
+
 async fn created(tables: &mut Tables<'_>, event: &LoggedModelChanged) -> Result<Option<Conflict>, FoldError> {
     if let Some(conflict) = params_differ(event, &BTreeMap::new()) {
         return Ok(Some(conflict));
@@ -54,12 +60,12 @@ async fn created(tables: &mut Tables<'_>, event: &LoggedModelChanged) -> Result<
     .bind(event.occurred_at.0)
     .execute(tables.connection())
     .await?;
-    set(tables, event, "logged_model_params", &event.params).await?;
-    set(tables, event, "logged_model_tags", &event.tags).await?;
+    LOGGED_MODEL_PARAMS.set(tables, &owner(event), &event.params).await?;
+    LOGGED_MODEL_TAGS.set(tables, &owner(event), &event.tags).await?;
     Ok(None)
 }
 
-/// `column` is the program's own, of the same type as its value.
+/// Updates one column. `column` is a text of the program, never of a caller.
 async fn changed(
     tables: &mut Tables<'_>,
     event: &LoggedModelChanged,
@@ -77,7 +83,7 @@ async fn changed(
     Ok(None)
 }
 
-/// A parameter is set once (law 10), within a record too.
+/// The conflict of parameters that are set to another value: a parameter is set once (law 10), also within one event.
 fn params_differ(event: &LoggedModelChanged, stored: &BTreeMap<String, String>) -> Option<Conflict> {
     let mut own: BTreeMap<&str, &str> = BTreeMap::new();
     let differs = event.params.iter().find(|param| {
@@ -93,65 +99,22 @@ fn params_differ(event: &LoggedModelChanged, stored: &BTreeMap<String, String>) 
 }
 
 async fn params(tables: &mut Tables<'_>, event: &LoggedModelChanged) -> Result<Option<Conflict>, FoldError> {
-    let stored = pairs(tables, event, "logged_model_params").await?;
+    let stored = LOGGED_MODEL_PARAMS.all(tables, &owner(event)).await?;
     if let Some(conflict) = params_differ(event, &stored) {
         return Ok(Some(conflict));
     }
-    set(tables, event, "logged_model_params", &event.params).await?;
+    LOGGED_MODEL_PARAMS.set(tables, &owner(event), &event.params).await?;
     Ok(None)
 }
 
 async fn tagged(tables: &mut Tables<'_>, event: &LoggedModelChanged) -> Result<Option<Conflict>, FoldError> {
-    let stored = pairs(tables, event, "logged_model_tags").await?;
-    // Taken whole or refused whole: nothing is removed before everything is found.
+    let stored = LOGGED_MODEL_TAGS.all(tables, &owner(event)).await?;
+    // An event is accepted whole or rejected whole: all tags are looked up before one is removed.
     if let Some(key) = event.removed_tags.iter().find(|key| !stored.contains_key(*key)) {
         let message = format!("No tag with key '{key}' found for model with ID '{}'.", event.model_id);
         return Ok(Some(Conflict::new(ConflictCode::DoesNotExist, message)));
     }
-    for key in &event.removed_tags {
-        carbon_store::query("DELETE FROM logged_model_tags WHERE tenant_id = $1 AND model_id = $2 AND key = $3")
-            .bind(event.tenant_id.as_str())
-            .bind(event.model_id.as_str())
-            .bind(key)
-            .execute(tables.connection())
-            .await?;
-    }
-    set(tables, event, "logged_model_tags", &event.tags).await?;
+    LOGGED_MODEL_TAGS.remove(tables, &owner(event), &event.removed_tags).await?;
+    LOGGED_MODEL_TAGS.set(tables, &owner(event), &event.tags).await?;
     Ok(None)
-}
-
-async fn pairs(
-    tables: &mut Tables<'_>,
-    event: &LoggedModelChanged,
-    table: &'static str,
-) -> Result<BTreeMap<String, String>, FoldError> {
-    let sql = format!("SELECT key, value FROM {table} WHERE tenant_id = $1 AND model_id = $2");
-    let query =
-        carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(event.tenant_id.as_str()).bind(event.model_id.as_str());
-    let mut found = BTreeMap::new();
-    for row in query.fetch_all(tables.connection()).await? {
-        found.insert(row.try_get(0)?, row.try_get(1)?);
-    }
-    Ok(found)
-}
-
-async fn set(
-    tables: &mut Tables<'_>,
-    event: &LoggedModelChanged,
-    table: &'static str,
-    pairs: &[KeyValue],
-) -> Result<(), FoldError> {
-    // The last of a key wins, and one statement may write a row once only.
-    let last: BTreeMap<&str, &str> = pairs.iter().map(|pair| (pair.key.as_str(), pair.value.as_str())).collect();
-    if last.is_empty() {
-        return Ok(());
-    }
-    let mut insert =
-        QueryBuilder::new(tables.dialect(), format!("INSERT INTO {table} (tenant_id, model_id, key, value) "));
-    insert.push_values(&last, |mut bind, (key, value)| {
-        bind.push_bind(event.tenant_id.as_str()).push_bind(event.model_id.as_str()).push_bind(*key).push_bind(*value);
-    });
-    insert.push(" ON CONFLICT (tenant_id, model_id, key) DO UPDATE SET value = excluded.value");
-    insert.build().execute(tables.connection()).await?;
-    Ok(())
 }

@@ -1,23 +1,22 @@
-//! `ml.model.registered.v1`: one partition, so that names and version numbers are claimed in one order.
-
-use std::collections::BTreeMap;
+//! `ml.model.registered.v1`. The topic has one partition, so names and version numbers are claimed in one order.
 
 use carbon_core::Position;
 use carbon_schemas::events::{ModelKind, ModelRegistered};
-use carbon_store::{QueryBuilder, Tables};
+use carbon_store::{IntoValue as _, Tables, Value};
 
 use super::standings::Touched;
+use super::tags::{MODEL_TAGS, PairTable};
 use super::versions;
 use crate::projection::FoldError;
 use crate::registry::verdict::{Conflict, ConflictCode};
 
-/// A registration that is there.
-pub(super) struct Known {
+/// The row of a registered model, as far as the fold needs it. Its id is stable; its name can change.
+pub(super) struct Registration {
     pub id: String,
     pub name: String,
 }
 
-/// Applies one record; the conflict, where it changes nothing.
+/// Applies one event. Returns the conflict if the event changes nothing.
 pub(super) async fn apply(
     tables: &mut Tables<'_>,
     touched: &mut Touched,
@@ -30,18 +29,18 @@ pub(super) async fn apply(
     if event.kind == ModelKind::Created {
         return created(tables, touched, position, event).await;
     }
-    let Some(own) = known(tables, event).await? else { return Ok(Some(missing(&event.model_name))) };
+    let Some(own) = registration(tables, event).await? else { return Ok(Some(missing(&event.model_name))) };
     let conflict = match event.kind {
         ModelKind::Renamed => renamed(tables, touched, position, event, &own).await?,
         ModelKind::Described => described(tables, event, &own).await?,
         ModelKind::Tagged => {
-            tag(tables, event, "registered_model_tags", &own.id, None).await?;
+            tag(tables, MODEL_TAGS, &owner(event, &own.id), event).await?;
             return Ok(None);
         }
         ModelKind::Deleted => deleted(tables, event, &own).await?,
         _ => versions::apply(tables, event, &own).await?,
     };
-    // Tags move nothing that promotions or times hang on.
+    // Tags change neither what promotions amount to nor the times of the model.
     if conflict.is_none() && event.kind != ModelKind::VersionTagged {
         touched.model(event.tenant_id.as_str(), &own.id);
     }
@@ -56,8 +55,8 @@ fn taken(name: &str) -> Conflict {
     Conflict::new(ConflictCode::AlreadyExists, format!("Registered Model (name={name}) already exists."))
 }
 
-/// The registration that a record means, where it is there: by its id, else by its name.
-async fn known(tables: &mut Tables<'_>, event: &ModelRegistered) -> Result<Option<Known>, FoldError> {
+/// The registration that an event means, by its id or else by its name; `None` if it does not exist.
+async fn registration(tables: &mut Tables<'_>, event: &ModelRegistered) -> Result<Option<Registration>, FoldError> {
     let column = if event.registration_id.is_some() { "registration_id" } else { "name" };
     let sql = format!(
         "SELECT registration_id, name FROM registered_models WHERE tenant_id = $1 AND {column} = $2 AND deleted_at IS NULL"
@@ -68,7 +67,7 @@ async fn known(tables: &mut Tables<'_>, event: &ModelRegistered) -> Result<Optio
         .bind(asked)
         .fetch_optional(tables.connection())
         .await?;
-    row.map(|row| Ok(Known { id: row.try_get(0)?, name: row.try_get(1)? })).transpose()
+    row.map(|row| Ok(Registration { id: row.try_get(0)?, name: row.try_get(1)? })).transpose()
 }
 
 async fn name_is_taken(tables: &mut Tables<'_>, event: &ModelRegistered, name: &str) -> Result<bool, FoldError> {
@@ -91,7 +90,7 @@ async fn created(
     if name_is_taken(tables, event, &event.model_name).await? {
         return Ok(Some(taken(&event.model_name)));
     }
-    // The decoder has seen to it that there is one.
+    // The decoder rejects an event without an id.
     let id = event.registration_id.unwrap_or_default().to_string();
     let inserted = carbon_store::query(
         "INSERT INTO registered_models (tenant_id, registration_id, name, description, created_at, updated_at, \
@@ -108,7 +107,7 @@ async fn created(
         return Ok(Some(Conflict::new(ConflictCode::IdTaken, format!("registration id {id} is taken"))));
     }
     open(tables, event, position, &event.model_name, &id).await?;
-    tag(tables, event, "registered_model_tags", &id, None).await?;
+    tag(tables, MODEL_TAGS, &owner(event, &id), event).await?;
     touched.model(event.tenant_id.as_str(), &id);
     Ok(None)
 }
@@ -118,14 +117,14 @@ async fn renamed(
     touched: &mut Touched,
     position: &Position,
     event: &ModelRegistered,
-    own: &Known,
+    own: &Registration,
 ) -> Result<Option<Conflict>, FoldError> {
     let name = event.new_name.as_deref().unwrap_or_default();
     if name != own.name {
         if name_is_taken(tables, event, name).await? {
             return Ok(Some(taken(name)));
         }
-        // Promotions by the old name may now mean somebody else.
+        // Promotions by the old name may now mean another registration.
         touched.model(event.tenant_id.as_str(), &own.id);
         close(tables, event, own).await?;
         open(tables, event, position, name, &own.id).await?;
@@ -149,7 +148,7 @@ async fn renamed(
 async fn described(
     tables: &mut Tables<'_>,
     event: &ModelRegistered,
-    own: &Known,
+    own: &Registration,
 ) -> Result<Option<Conflict>, FoldError> {
     carbon_store::query(
         "UPDATE registered_models SET description = $3, updated_at = $4 WHERE tenant_id = $1 AND registration_id = $2",
@@ -163,7 +162,11 @@ async fn described(
     Ok(None)
 }
 
-async fn deleted(tables: &mut Tables<'_>, event: &ModelRegistered, own: &Known) -> Result<Option<Conflict>, FoldError> {
+async fn deleted(
+    tables: &mut Tables<'_>,
+    event: &ModelRegistered,
+    own: &Registration,
+) -> Result<Option<Conflict>, FoldError> {
     close(tables, event, own).await?;
     for table in ["registered_models", "model_versions"] {
         let sql = format!(
@@ -179,7 +182,7 @@ async fn deleted(tables: &mut Tables<'_>, event: &ModelRegistered, own: &Known) 
     Ok(None)
 }
 
-/// From here on the registration has the name.
+/// The registration has the name from now on.
 async fn open(
     tables: &mut Tables<'_>,
     event: &ModelRegistered,
@@ -200,7 +203,8 @@ async fn open(
     Ok(())
 }
 
-async fn close(tables: &mut Tables<'_>, event: &ModelRegistered, own: &Known) -> Result<(), FoldError> {
+/// The registration no longer has its name.
+async fn close(tables: &mut Tables<'_>, event: &ModelRegistered, own: &Registration) -> Result<(), FoldError> {
     carbon_store::query(
         "UPDATE model_names SET closed_at = $3 WHERE tenant_id = $1 AND registration_id = $2 AND closed_at IS NULL",
     )
@@ -212,38 +216,18 @@ async fn close(tables: &mut Tables<'_>, event: &ModelRegistered, own: &Known) ->
     Ok(())
 }
 
-/// Sets and removes the record's tags. `table` is the program's own; a version's has a number more.
+/// Sets and removes the tags of an event.
 pub(super) async fn tag(
     tables: &mut Tables<'_>,
+    table: PairTable,
+    owner: &[Value],
     event: &ModelRegistered,
-    table: &'static str,
-    id: &str,
-    version: Option<i64>,
 ) -> Result<(), FoldError> {
-    let (columns, of_version) = match version {
-        Some(_) => ("tenant_id, registration_id, version, key", " AND version = $4"),
-        None => ("tenant_id, registration_id, key", ""),
-    };
-    for key in &event.removed_tags {
-        let sql = format!("DELETE FROM {table} WHERE tenant_id = $1 AND registration_id = $2 AND key = $3{of_version}");
-        let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(event.tenant_id.as_str()).bind(id).bind(key);
-        let query = if version.is_some() { query.bind(version) } else { query };
-        query.execute(tables.connection()).await?;
-    }
-    // The last of a key wins, and one statement may write a row once only.
-    let last: BTreeMap<&str, &str> = event.tags.iter().map(|tag| (tag.key.as_str(), tag.value.as_str())).collect();
-    if last.is_empty() {
-        return Ok(());
-    }
-    let mut insert = QueryBuilder::new(tables.dialect(), format!("INSERT INTO {table} ({columns}, value) "));
-    insert.push_values(&last, |mut bind, (key, value)| {
-        bind.push_bind(event.tenant_id.as_str()).push_bind(id);
-        if let Some(version) = version {
-            bind.push_bind(version);
-        }
-        bind.push_bind(*key).push_bind(*value);
-    });
-    insert.push(format!(" ON CONFLICT ({columns}) DO UPDATE SET value = excluded.value"));
-    insert.build().execute(tables.connection()).await?;
-    Ok(())
+    table.remove(tables, owner, &event.removed_tags).await?;
+    Ok(table.set(tables, owner, &event.tags).await?)
+}
+
+/// The owner of a registration's tags.
+fn owner(event: &ModelRegistered, registration_id: &str) -> [Value; 2] {
+    [event.tenant_id.as_str().into_value(), registration_id.into_value()]
 }

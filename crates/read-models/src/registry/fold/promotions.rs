@@ -1,4 +1,5 @@
-//! `ml.model.promoted.v1`: stored as it comes; what comes of it is settled with the registrations that it may mean.
+//! `ml.model.promoted.v1`. A promotion is stored as it arrives; `standings` computes its outcome at the end of the
+//! batch.
 
 use carbon_core::Position;
 use carbon_schemas::events::ModelPromoted;
@@ -8,6 +9,7 @@ use super::standings::Touched;
 use crate::projection::FoldError;
 use crate::registry::standing::Effect;
 
+/// Applies one event.
 pub(super) async fn apply(
     tables: &mut Tables<'_>,
     touched: &mut Touched,

@@ -1,15 +1,15 @@
-//! After a batch: what promotions amount to, for every registration that the batch may have moved. It is written down here
-//! and not computed on read, so that stages, aliases and times can be searched and ordered by.
+//! The stages and aliases of every registration that a batch may have changed, computed at the end of the batch. They
+//! are stored and not computed by queries, so that searches can filter and order by them.
 
 use std::collections::BTreeSet;
 
 use carbon_store::Tables;
 
 use crate::projection::FoldError;
-use crate::registry::dossier::{by_name, dossier, lives, names};
-use crate::registry::standing::{Effect, Standing, effect, meant, standing};
+use crate::registry::promotion_inputs::{name_periods, names, promotion_inputs, promotions_by_name};
+use crate::registry::standing::{Effect, Standing, effect, standing, target_registration};
 
-/// The registrations and names of a batch, each with its tenant.
+/// The registrations and names that a batch may have changed, each with its tenant.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
     models: BTreeSet<(String, String)>,
@@ -26,6 +26,7 @@ impl Touched {
     }
 }
 
+/// Writes the outcomes of promotions, and the stages and aliases.
 pub(super) async fn settle(tables: &mut Tables<'_>, touched: Touched) -> Result<(), FoldError> {
     let Touched { mut models, names: mut of_names } = touched;
     for (tenant, registration) in &models {
@@ -33,15 +34,15 @@ pub(super) async fn settle(tables: &mut Tables<'_>, touched: Touched) -> Result<
             of_names.insert((tenant.clone(), name));
         }
     }
-    // What a name meant may have passed from one of its lives to another.
+    // A promotion by name may now mean another registration that has or had the name.
     for (tenant, name) in &of_names {
-        let lives = lives(&mut tables.connection(), tenant, name).await?;
-        for promotion in by_name(&mut tables.connection(), tenant, name).await? {
-            if meant(&promotion, &lives).is_none() {
+        let periods = name_periods(&mut tables.connection(), tenant, name).await?;
+        for promotion in promotions_by_name(&mut tables.connection(), tenant, name).await? {
+            if target_registration(&promotion, &periods).is_none() {
                 record(tables, promotion.offset, None, Effect::NoSuchModel).await?;
             }
         }
-        models.extend(lives.into_iter().map(|life| (tenant.clone(), life.registration)));
+        models.extend(periods.into_iter().map(|period| (tenant.clone(), period.registration)));
     }
     for (tenant, registration) in &models {
         settle_one(tables, tenant, registration).await?;
@@ -59,11 +60,11 @@ async fn settle_one(tables: &mut Tables<'_>, tenant: &str, registration: &str) -
     if found.is_none() {
         return Ok(());
     }
-    let dossier = dossier(&mut tables.connection(), tenant, registration).await?;
-    for promotion in &dossier.promotions {
-        record(tables, promotion.offset, Some(registration), effect(promotion, &dossier.versions)).await?;
+    let inputs = promotion_inputs(&mut tables.connection(), tenant, registration).await?;
+    for promotion in &inputs.promotions {
+        record(tables, promotion.offset, Some(registration), effect(promotion, &inputs.versions)).await?;
     }
-    let standing = standing(&dossier.versions, &dossier.promotions, None);
+    let standing = standing(&inputs.versions, &inputs.promotions, None);
     carbon_store::query(
         "UPDATE registered_models SET last_updated = CASE WHEN $3 > updated_at THEN $3 ELSE updated_at END \
          WHERE tenant_id = $1 AND registration_id = $2",
@@ -77,7 +78,7 @@ async fn settle_one(tables: &mut Tables<'_>, tenant: &str, registration: &str) -
     write_aliases(tables, tenant, registration, &standing).await
 }
 
-/// Writes only what has changed: most batches move one version.
+/// Writes only the versions that changed: most batches change one.
 async fn write_stages(
     tables: &mut Tables<'_>,
     tenant: &str,
@@ -140,6 +141,7 @@ async fn write_aliases(
     Ok(())
 }
 
+/// Writes the outcome of a promotion if it changed.
 async fn record(
     tables: &mut Tables<'_>,
     offset: i64,

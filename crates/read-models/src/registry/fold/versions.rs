@@ -1,16 +1,18 @@
-//! Versions of registered models: a number is claimed once in the life of a name.
+//! Versions of registered models: a number is claimed once per registration.
 
 use carbon_schemas::events::{ModelKind, ModelRegistered};
-use carbon_store::Tables;
+use carbon_store::{IntoValue as _, Tables, Value};
 
-use super::models::{Known, tag};
+use super::models::{Registration, tag};
+use super::tags::VERSION_TAGS;
 use crate::projection::FoldError;
 use crate::registry::verdict::{Conflict, ConflictCode};
 
+/// Applies one event of a version. Returns the conflict if the event changes nothing.
 pub(super) async fn apply(
     tables: &mut Tables<'_>,
     event: &ModelRegistered,
-    own: &Known,
+    own: &Registration,
 ) -> Result<Option<Conflict>, FoldError> {
     let version = event.version.unwrap_or_default();
     if event.kind == ModelKind::VersionCreated {
@@ -25,16 +27,16 @@ pub(super) async fn apply(
     .bind(version)
     .fetch_optional(tables.connection())
     .await?;
-    let known: Option<String> = row.map(|row| row.try_get(0)).transpose()?;
+    let stored: Option<String> = row.map(|row| row.try_get(0)).transpose()?;
     let asked = event.version_id.map(|id| id.to_string());
-    // The number may be somebody else's: who refers to the loser of a race changes nothing.
-    if known.is_none() || (asked.is_some() && asked != known) {
+    // The number may belong to another version: an event that refers to the loser of a race changes nothing.
+    if stored.is_none() || (asked.is_some() && asked != stored) {
         let message = format!("Model Version (name={}, version={version}) not found", own.name);
         return Ok(Some(Conflict::new(ConflictCode::DoesNotExist, message)));
     }
     match event.kind {
         ModelKind::VersionTagged => {
-            tag(tables, event, "model_version_tags", &own.id, Some(version)).await?;
+            tag(tables, VERSION_TAGS, &owner(event, own, version), event).await?;
             return Ok(None);
         }
         ModelKind::VersionDescribed => {
@@ -68,10 +70,15 @@ pub(super) async fn apply(
     Ok(None)
 }
 
+/// The owner of a version's tags.
+fn owner(event: &ModelRegistered, own: &Registration, version: i64) -> [Value; 3] {
+    [event.tenant_id.as_str().into_value(), (&own.id).into_value(), version.into_value()]
+}
+
 async fn created(
     tables: &mut Tables<'_>,
     event: &ModelRegistered,
-    own: &Known,
+    own: &Registration,
     version: i64,
 ) -> Result<Option<Conflict>, FoldError> {
     let manifest = serde_json::to_string(&event.manifest)?;
@@ -99,13 +106,13 @@ async fn created(
         let message = format!("Model Version (name={}, version={version}) already exists.", own.name);
         return Ok(Some(Conflict::new(ConflictCode::IdTaken, message)));
     }
-    tag(tables, event, "model_version_tags", &own.id, Some(version)).await?;
+    tag(tables, VERSION_TAGS, &owner(event, own, version), event).await?;
     changed(tables, event, own).await?;
     Ok(None)
 }
 
-/// A registered model changes with what it has.
-async fn changed(tables: &mut Tables<'_>, event: &ModelRegistered, own: &Known) -> Result<(), FoldError> {
+/// A change of a version updates its registered model too.
+async fn changed(tables: &mut Tables<'_>, event: &ModelRegistered, own: &Registration) -> Result<(), FoldError> {
     carbon_store::query("UPDATE registered_models SET updated_at = $3 WHERE tenant_id = $1 AND registration_id = $2")
         .bind(event.tenant_id.as_str())
         .bind(&own.id)

@@ -1,4 +1,4 @@
-//! `ml.webhook.changed.v1`. Who is told of what is looked up here; deliveries are no part of the fold.
+//! `ml.webhook.changed.v1`. The fold stores webhooks; an effect handler delivers.
 
 use carbon_schemas::events::{WebhookChanged, WebhookKind};
 use carbon_store::Tables;
@@ -6,7 +6,7 @@ use carbon_store::Tables;
 use crate::projection::FoldError;
 use crate::registry::verdict::{Conflict, ConflictCode};
 
-/// Applies one record; the conflict, where it changes nothing.
+/// Applies one event. Returns the conflict if the event changes nothing.
 pub(super) async fn apply(tables: &mut Tables<'_>, event: &WebhookChanged) -> Result<Option<Conflict>, FoldError> {
     let id = event.webhook_id.to_string();
     let deleted: Option<bool> =
@@ -29,7 +29,7 @@ pub(super) async fn apply(tables: &mut Tables<'_>, event: &WebhookChanged) -> Re
     }
 }
 
-/// In one order and each once, as they are compared and answered.
+/// The events of a webhook as a JSON list, sorted and without duplicates.
 fn events(event: &WebhookChanged) -> Result<String, FoldError> {
     let mut events = event.events.clone();
     events.sort_unstable();
@@ -56,7 +56,7 @@ async fn created(tables: &mut Tables<'_>, event: &WebhookChanged, id: &str) -> R
     Ok(None)
 }
 
-/// What the record does not say stays.
+/// Updates the fields that the event has.
 async fn updated(tables: &mut Tables<'_>, event: &WebhookChanged, id: &str) -> Result<Option<Conflict>, FoldError> {
     let events = if event.events.is_empty() { None } else { Some(events(event)?) };
     carbon_store::query(
@@ -78,7 +78,7 @@ async fn updated(tables: &mut Tables<'_>, event: &WebhookChanged, id: &str) -> R
     Ok(None)
 }
 
-/// The row keeps its id taken; the secret goes.
+/// Marks the row as deleted and removes the secret. The row stays, so its id stays taken.
 async fn deleted_now(tables: &mut Tables<'_>, event: &WebhookChanged, id: &str) -> Result<Option<Conflict>, FoldError> {
     carbon_store::query(
         "UPDATE webhooks SET deleted = 1, sealed_secret = '', updated_at = $3 WHERE tenant_id = $1 AND webhook_id = $2",

@@ -1,13 +1,15 @@
+//! Files of runs and models.
+
 use carbon_core::TenantScope;
 use carbon_store::{Namespace, Row, StoreError};
 
-/// A file as it is stored.
+/// A stored file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArtifactFile {
     pub path: String,
     pub owner: String,
     pub size: u64,
-    /// The content's hash.
+    /// The SHA-256 of the content.
     pub sha256: String,
 }
 
@@ -25,7 +27,7 @@ pub async fn artifact(
     row.as_ref().map(read).transpose()
 }
 
-/// The files below a folder, at any depth, in the order of their paths; all of the tenant's without one.
+/// The files below a folder at any depth, in the order of their paths; all files of the tenant if there is no folder.
 pub async fn artifacts_below(
     namespace: &Namespace,
     scope: &TenantScope,

@@ -1,3 +1,5 @@
+//! Experiments.
+
 use carbon_core::{TenantScope, Timestamp};
 use carbon_schemas::events::KeyValue;
 use carbon_store::{Dialect, Namespace, QueryBuilder, Row, StoreError};
@@ -5,7 +7,7 @@ use carbon_store::{Dialect, Namespace, QueryBuilder, Row, StoreError};
 use super::{Page, View};
 use crate::registry::filter::{Clause, Comparator, Entity, Order, push_comparison};
 
-/// An experiment as it is.
+/// An experiment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Experiment {
     pub id: i64,
@@ -17,8 +19,8 @@ pub struct Experiment {
     pub tags: Vec<KeyValue>,
 }
 
-/// The experiment that every tenant has from the start. Its row is made by the first write to it; until then it is
-/// computed, so that a read appends nothing.
+/// The id of the experiment that every tenant has from the start. The first write to the experiment creates its row;
+/// until then queries compute it, since a read appends nothing.
 pub const DEFAULT_EXPERIMENT: i64 = 0;
 const DEFAULT_NAME: &str = "Default";
 
@@ -37,7 +39,7 @@ impl Experiment {
     }
 }
 
-/// Tags come as one text: a list of pairs.
+/// The columns that [`read`] reads. The tags are one JSON list.
 fn columns(dialect: Dialect) -> String {
     let tags = match dialect {
         Dialect::Sqlite => {
@@ -65,13 +67,13 @@ fn read(row: &Row) -> Result<Experiment, StoreError> {
     })
 }
 
-/// The experiment of an id, deleted ones too; the default one also before it has a row.
+/// The experiment with an id, also a deleted one; the default experiment also before it has a row.
 pub async fn experiment(namespace: &Namespace, scope: &TenantScope, id: i64) -> Result<Option<Experiment>, StoreError> {
     let stored = stored_experiment(namespace, scope, id).await?;
     Ok(stored.or_else(|| (id == DEFAULT_EXPERIMENT).then(Experiment::implicit)))
 }
 
-/// The experiment of an id that has a row.
+/// The experiment with an id, if it has a row.
 pub async fn stored_experiment(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -85,7 +87,7 @@ pub async fn stored_experiment(
     query.fetch_optional(namespace.readers()).await?.as_ref().map(read).transpose()
 }
 
-/// The experiment of a name, deleted ones too; the default one also before it has a row.
+/// The experiment with a name, also a deleted one; the default experiment also before it has a row.
 pub async fn experiment_by_name(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -97,7 +99,7 @@ pub async fn experiment_by_name(
     let stored = query.fetch_optional(namespace.readers()).await?.as_ref().map(read).transpose()?;
     match stored {
         None if name == DEFAULT_NAME => {
-            // One that was renamed has a row.
+            // A default experiment that was renamed has a row.
             let own = stored_experiment(namespace, scope, DEFAULT_EXPERIMENT).await?;
             Ok(own.is_none().then(Experiment::implicit))
         }
@@ -105,7 +107,7 @@ pub async fn experiment_by_name(
     }
 }
 
-/// The id that nobody has claimed yet, as far as this copy knows.
+/// The next id that is not claimed, as far as this read model has folded.
 pub async fn next_experiment_id(namespace: &Namespace, scope: &TenantScope) -> Result<i64, StoreError> {
     let next = carbon_store::query("SELECT coalesce(max(experiment_id), 0) + 1 FROM experiments WHERE tenant_id = $1")
         .bind(scope.tenant().as_str())
@@ -114,7 +116,7 @@ pub async fn next_experiment_id(namespace: &Namespace, scope: &TenantScope) -> R
     Ok(next)
 }
 
-/// What to search experiments for.
+/// A search for experiments.
 #[derive(Clone, Debug, Default)]
 pub struct SearchExperiments {
     pub view: View,
@@ -133,7 +135,7 @@ fn column(key: &str) -> &'static str {
     }
 }
 
-/// The experiments of a tenant, and the default one also before it has a row.
+/// Adds a `SELECT` of the experiments of a tenant; of the default experiment also before it has a row.
 fn push_experiments(query: &mut QueryBuilder, scope: &TenantScope) {
     let (implicit, tenant) = (Experiment::implicit(), scope.tenant().as_str());
     query.push(
@@ -148,7 +150,7 @@ fn push_experiments(query: &mut QueryBuilder, scope: &TenantScope) {
     query.push_bind(tenant).push(format_args!(" AND experiment_id = {})", implicit.id));
 }
 
-/// A page of experiments; the newest first, where nothing else is asked for.
+/// A page of experiments, by default the newest first.
 pub async fn search_experiments(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -179,7 +181,7 @@ pub async fn search_experiments(
                 }
                 query.push(")");
             }
-            // Ids are compared as the text that they are written as.
+            // Ids are compared as texts.
             _ if clause.key == "experiment_id" => {
                 push_comparison(&mut query, "CAST(e.experiment_id AS TEXT)", clause.comparator, &clause.value);
             }

@@ -1,14 +1,16 @@
-//! From a page of runs to all that was logged to them: three statements for any number of runs, and nothing multiplied.
+//! Everything that was logged to the runs of a page: three statements for any number of runs.
 
 use std::collections::HashMap;
 
 use carbon_schemas::events::{DatasetInput, KeyValue, Metric, ModelOutput};
 use carbon_store::{Dialect, Namespace, StoreError};
 
+use super::RunInfo;
 use super::corrupt;
-use super::runs::{Run, RunInfo};
+use super::runs::Run;
 
-/// Pairs come as one text a run: a row costs more than what is in it.
+/// The parameters and tags of a page, on SQLite. Each run's pairs are one JSON text, since a row costs more than its
+/// content.
 const PAIRS: &str = "
 SELECT page.value,
     (SELECT json_group_array(json_array(key, value))
@@ -18,7 +20,7 @@ SELECT page.value,
 FROM json_each($1) page
 ";
 
-/// Where a row costs little.
+/// The parameters and tags of a page, on Postgres: one row for each pair.
 const PAIRS_OF_POSTGRES: &str = "
 WITH page(run_no) AS (SELECT CAST(value AS BIGINT) FROM json_each($1))
 SELECT 'p', run_no, key, value FROM page JOIN params USING (run_no)
@@ -27,42 +29,48 @@ SELECT 't', run_no, key, value FROM page JOIN run_tags USING (run_no)
 ORDER BY 3
 ";
 
-/// As few columns as may be, since each costs: a missing value is not-a-number, and what it was measured on comes as a list,
-/// where anything is said of it.
+/// The latest points of a page, in few columns, since each column costs: a missing value is NaN, and model and dataset
+/// are one JSON list, or NULL.
 fn metrics(dialect: Dialect) -> String {
+    let join = dialect.ordered_join();
     let (list, order) = match dialect {
-        // It reads them in the order of their keys, and would sort them again.
+        // SQLite reads the points in key order, and would sort them again for an `ORDER BY`.
         Dialect::Sqlite => ("json_array(m.model_id, m.dataset_name, m.dataset_digest)", ""),
         Dialect::Postgres => ("json_build_array(m.model_id, m.dataset_name, m.dataset_digest)::text", "ORDER BY m.key"),
     };
     format!(
         "SELECT m.run_no, m.key, CASE WHEN m.is_nan = 1 THEN NULL ELSE m.value END, m.timestamp, m.step, \
          CASE WHEN m.model_id IS NULL AND m.dataset_name IS NULL AND m.dataset_digest IS NULL THEN NULL ELSE {list} END \
-         FROM json_each($1) page CROSS JOIN latest_metrics m ON m.run_no = CAST(page.value AS BIGINT) {order}"
+         FROM json_each($1) page {join} latest_metrics m ON m.run_no = CAST(page.value AS BIGINT) {order}"
     )
 }
 
-const INPUTS: &str = "
-WITH page(run_no) AS (SELECT CAST(value AS BIGINT) FROM json_each($1))
+/// The datasets and models of a page.
+fn inputs(dialect: Dialect) -> String {
+    let join = dialect.ordered_join();
+    format!(
+        "WITH page(run_no) AS (SELECT CAST(value AS BIGINT) FROM json_each($1))
 SELECT 'd', run_no, name, digest, NULL, source_type, source, schema, profile, tags
-    FROM page CROSS JOIN run_datasets USING (run_no)
+    FROM page {join} run_datasets USING (run_no)
 UNION ALL
 SELECT direction, run_no, model_id, NULL, step, NULL, NULL, NULL, NULL, NULL
-    FROM page CROSS JOIN run_models USING (run_no)
-ORDER BY 1, 3, 4
-";
+    FROM page {join} run_models USING (run_no)
+ORDER BY 1, 3, 4"
+    )
+}
 
+/// The runs with everything that was logged to them.
 pub(super) async fn hydrate(namespace: &Namespace, infos: Vec<RunInfo>) -> Result<Vec<Run>, StoreError> {
     if infos.is_empty() {
         return Ok(Vec::new());
     }
-    let numbers: Vec<i64> = infos.iter().map(|info| info.number).collect();
+    let numbers: Vec<i64> = infos.iter().map(|info| info.run_no).collect();
     let page = serde_json::to_string(&numbers).map_err(corrupt)?;
     let mut runs = Runs {
         places: numbers.iter().enumerate().map(|(at, number)| (*number, at)).collect(),
         runs: infos.into_iter().map(Run::of).collect(),
     };
-    // One snapshot for all of it.
+    // All reads see the same commit.
     let mut snapshot = namespace.snapshot().await?;
     let mut on = snapshot.connection();
     match namespace.dialect() {
@@ -100,7 +108,8 @@ pub(super) async fn hydrate(namespace: &Namespace, infos: Vec<RunInfo>) -> Resul
             dataset_digest,
         });
     }
-    for row in &carbon_store::query(INPUTS).bind(&page).fetch_all(&mut on).await? {
+    let inputs = carbon_store::query(sqlx::AssertSqlSafe(inputs(namespace.dialect())));
+    for row in &inputs.bind(&page).fetch_all(&mut on).await? {
         let Some(run) = runs.of(row.try_get(1)?) else { continue };
         let name: String = row.try_get(2)?;
         match row.try_get::<String>(0)?.as_str() {
@@ -121,7 +130,7 @@ pub(super) async fn hydrate(namespace: &Namespace, infos: Vec<RunInfo>) -> Resul
     Ok(runs.runs)
 }
 
-/// The runs of a page, and where each of them is.
+/// The runs of a page, and the index of each by `run_no`.
 struct Runs {
     places: HashMap<i64, usize>,
     runs: Vec<Run>,

@@ -1,13 +1,14 @@
-//! Logged models. Their metrics are those that runs logged with the model's id.
+//! Logged models. The metrics of a model are the points that runs logged with its id.
 
 use std::collections::HashMap;
 
 use carbon_core::{TenantScope, Timestamp};
 use carbon_schemas::events::{KeyValue, Metric};
-use carbon_store::{Namespace, QueryBuilder, Row, StoreError};
+use carbon_store::{Dialect, Namespace, QueryBuilder, Row, StoreError};
 
 use super::{Page, corrupt};
 use crate::registry::filter::{Clause, Comparator, Entity, Order, push_comparison};
+use crate::registry::points::OF_MODELS;
 
 /// A metric of a logged model, and the run that logged it.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +17,7 @@ pub struct LoggedMetric {
     pub metric: Metric,
 }
 
-/// A logged model as it is.
+/// A logged model with its parameters, tags and metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoggedModel {
     pub model_id: String,
@@ -31,7 +32,7 @@ pub struct LoggedModel {
     pub updated_at: Timestamp,
     pub params: Vec<KeyValue>,
     pub tags: Vec<KeyValue>,
-    /// Every value, in the order of key, timestamp and step.
+    /// All points, in the order of key, timestamp and step.
     pub metrics: Vec<LoggedMetric>,
 }
 
@@ -56,7 +57,7 @@ fn read(row: &Row) -> Result<LoggedModel, StoreError> {
     })
 }
 
-/// The logged model of an id, deleted ones too.
+/// The logged model with an id, also a deleted one.
 pub async fn logged_model(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -68,19 +69,19 @@ pub async fn logged_model(
     Ok(hydrate(namespace, scope, vec![read(&row)?]).await?.pop())
 }
 
-/// What to order by, and of which dataset's metrics where it is one.
+/// A term of an order. `dataset` limits a metric to a dataset's name and digest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MetricOrder {
     pub order: Order,
     pub dataset: (Option<String>, Option<String>),
 }
 
-/// What to search logged models for.
+/// A search for logged models.
 #[derive(Clone, Debug, Default)]
 pub struct SearchLoggedModels {
     pub experiments: Vec<i64>,
     pub filter: Vec<Clause>,
-    /// Names and digests: only values of these datasets count; all do where the list is empty.
+    /// Names and digests: only points of these datasets count; of all datasets if the list is empty.
     pub datasets: Vec<(String, Option<String>)>,
     pub order_by: Vec<MetricOrder>,
     pub limit: usize,
@@ -94,18 +95,22 @@ fn column(key: &str) -> &'static str {
         "status" => "m.status",
         "model_type" => "m.model_type",
         "source_run_id" => "m.source_run_id",
-        // Ids are compared as the text that they are written as.
+        // Ids are compared as texts.
         "experiment_id" => "CAST(m.experiment_id AS TEXT)",
         "last_updated_timestamp" | "last_updated_timestamp_ms" => "m.updated_at",
         _ => "m.created_at",
     }
 }
 
-/// The metrics of a model: only those that its own tenant's runs logged.
-const METRICS: &str = "FROM metrics x JOIN runs r ON r.run_no = x.run_no AND r.tenant_id = m.tenant_id \
-    WHERE x.model_id = m.model_id";
+/// The points `x` of a model `m`: only those that its own tenant's runs logged.
+fn push_metrics(query: &mut QueryBuilder) -> &mut QueryBuilder {
+    query
+        .push("FROM ")
+        .push(OF_MODELS)
+        .push(" x JOIN runs r ON r.run_no = x.run_no AND r.tenant_id = m.tenant_id WHERE x.model_id = m.model_id")
+}
 
-/// A page of logged models that are not deleted; the newest first, where nothing else is asked for.
+/// A page of logged models that are not deleted; by default the newest first.
 pub async fn search_logged_models(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -121,7 +126,7 @@ pub async fn search_logged_models(
         push_clause(&mut query, search, clause);
     }
     if !search.datasets.is_empty() && !search.filter.iter().any(|clause| clause.entity == Entity::Metric) {
-        query.push(" AND EXISTS (SELECT 1 ").push(METRICS);
+        push_metrics(query.push(" AND EXISTS (SELECT 1 "));
         push_datasets(&mut query, &search.datasets);
         query.push(")");
     }
@@ -129,8 +134,8 @@ pub async fn search_logged_models(
     for MetricOrder { order, dataset } in &search.order_by {
         let direction = if order.ascending { "ASC" } else { "DESC" };
         if order.entity == Entity::Metric {
-            // The latest value counts; what has none comes last, not-a-number before it.
-            query.push("(SELECT CASE WHEN x.is_nan = 1 THEN NULL ELSE x.value END ").push(METRICS);
+            // The latest point counts. A model without one comes last; NaN is NULL here.
+            push_metrics(query.push("(SELECT CASE WHEN x.is_nan = 1 THEN NULL ELSE x.value END "));
             query.push(" AND x.key = ").push_bind(order.key.clone());
             for (column, value) in [("x.dataset_name", &dataset.0), ("x.dataset_digest", &dataset.1)] {
                 if let Some(value) = value {
@@ -167,9 +172,9 @@ fn push_datasets(query: &mut QueryBuilder, datasets: &[(String, Option<String>)]
 fn push_clause(query: &mut QueryBuilder, search: &SearchLoggedModels, clause: &Clause) {
     let table = match clause.entity {
         Entity::Metric => {
-            query.push("EXISTS (SELECT 1 ").push(METRICS).push(" AND x.key = ").push_bind(clause.key.clone());
+            push_metrics(query.push("EXISTS (SELECT 1 ")).push(" AND x.key = ").push_bind(clause.key.clone());
             push_datasets(query, &search.datasets);
-            // Not-a-number differs from every number, and compares to none.
+            // NaN differs from every number, and no other comparison with it is true.
             query.push(if clause.comparator == Comparator::Ne {
                 " AND (x.is_nan = 1 OR "
             } else {
@@ -193,22 +198,26 @@ fn push_clause(query: &mut QueryBuilder, search: &SearchLoggedModels, clause: &C
     query.push(")");
 }
 
-const PARTS: &str = "
-WITH page(model_id) AS (SELECT value FROM json_each($2))
+/// The parameters, tags and metrics of a page of models.
+fn parts(dialect: Dialect) -> String {
+    let join = dialect.ordered_join();
+    format!(
+        "WITH page(model_id) AS (SELECT value FROM json_each($2))
 SELECT 'p', p.model_id, p.key, p.value, CAST(NULL AS DOUBLE PRECISION), CAST(NULL AS BIGINT), CAST(NULL AS BIGINT),
         CAST(NULL AS BIGINT), NULL, NULL
-    FROM page CROSS JOIN logged_model_params p ON p.tenant_id = $1 AND p.model_id = page.model_id
+    FROM page {join} logged_model_params p ON p.tenant_id = $1 AND p.model_id = page.model_id
 UNION ALL
 SELECT 't', t.model_id, t.key, t.value, NULL, NULL, NULL, NULL, NULL, NULL
-    FROM page CROSS JOIN logged_model_tags t ON t.tenant_id = $1 AND t.model_id = page.model_id
+    FROM page {join} logged_model_tags t ON t.tenant_id = $1 AND t.model_id = page.model_id
 UNION ALL
 SELECT 'm', x.model_id, x.key, r.run_id, x.value, x.is_nan, x.timestamp, x.step, x.dataset_name, x.dataset_digest
-    FROM page CROSS JOIN metrics x ON x.model_id = page.model_id JOIN runs r ON r.run_no = x.run_no
+    FROM page {join} {OF_MODELS} x ON x.model_id = page.model_id JOIN runs r ON r.run_no = x.run_no
     WHERE r.tenant_id = $1
-ORDER BY 1, 3, 7, 8, 5
-";
+ORDER BY 1, 3, 7, 8, 5"
+    )
+}
 
-/// One statement for any number of models, and nothing multiplied.
+/// Adds parameters, tags and metrics: one statement for any number of models.
 async fn hydrate(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -220,8 +229,11 @@ async fn hydrate(
     let ids: Vec<String> = models.iter().map(|model| model.model_id.clone()).collect();
     let page = serde_json::to_string(&ids).map_err(corrupt)?;
     let places: HashMap<String, usize> = ids.into_iter().enumerate().map(|(at, id)| (id, at)).collect();
-    let rows =
-        carbon_store::query(PARTS).bind(scope.tenant().as_str()).bind(page).fetch_all(namespace.readers()).await?;
+    let rows = carbon_store::query(sqlx::AssertSqlSafe(parts(namespace.dialect())))
+        .bind(scope.tenant().as_str())
+        .bind(page)
+        .fetch_all(namespace.readers())
+        .await?;
     for row in &rows {
         let Some(model) = places.get(&row.try_get::<String>(1)?).and_then(|at| models.get_mut(*at)) else { continue };
         let key: String = row.try_get(2)?;

@@ -1,13 +1,14 @@
-//! Metric histories.
+//! The histories of metrics.
 
 use carbon_core::TenantScope;
 use carbon_schemas::events::Metric;
 use carbon_store::{Namespace, StoreError};
+use sqlx::AssertSqlSafe;
 
-use super::Page;
-use super::runs::RunInfo;
+use super::{Page, RunInfo};
+use crate::registry::points;
 
-/// A page of a metric's history, by timestamp, step and value.
+/// A page of a metric's history, in the order of timestamp, step and value.
 pub async fn metric_history(
     namespace: &Namespace,
     run: &RunInfo,
@@ -15,23 +16,21 @@ pub async fn metric_history(
     limit: usize,
     offset: usize,
 ) -> Result<Page<Metric>, StoreError> {
-    let rows = carbon_store::query(
-        "SELECT timestamp, step, value, is_nan, model_id, dataset_name, dataset_digest FROM metrics \
-         WHERE run_no = $1 AND key = $2 \
-         UNION \
-         SELECT m.timestamp, m.step, m.value, m.is_nan, NULL, NULL, NULL \
-         FROM metric_segments g CROSS JOIN wide_metrics m ON m.run_no = g.run_no AND m.segment = g.segment AND m.key = $2 \
-         WHERE g.run_no = $1 AND NOT EXISTS (SELECT 1 FROM metrics s \
-         WHERE (s.run_no, s.key, s.timestamp, s.step, s.value, s.is_nan) = \
-         (m.run_no, m.key, m.timestamp, m.step, m.value, m.is_nan)) \
-         ORDER BY timestamp, step, value, is_nan LIMIT $3 OFFSET $4",
-    )
-    .bind(run.number)
-    .bind(key)
-    .bind(limit as i64 + 1)
-    .bind(offset as i64)
-    .fetch_all(namespace.readers())
-    .await?;
+    let points = points::all(namespace.dialect(), |table| {
+        let (from, of_run, origin) = (table.from(), table.of_run("$1"), table.origin());
+        let only_here = table.only_here("AND");
+        format!(
+            "SELECT m.timestamp, m.step, m.value, m.is_nan, {origin} FROM {from} WHERE {of_run} AND m.key = $2{only_here}"
+        )
+    });
+    let sql = format!("{points} ORDER BY 1, 2, 3, 4 LIMIT $3 OFFSET $4");
+    let rows = carbon_store::query(AssertSqlSafe(sql))
+        .bind(run.run_no)
+        .bind(key)
+        .bind(limit as i64 + 1)
+        .bind(offset as i64)
+        .fetch_all(namespace.readers())
+        .await?;
     let mut items = Vec::with_capacity(rows.len());
     for row in &rows {
         let nan: bool = row.try_get(3)?;
@@ -57,8 +56,8 @@ pub struct BulkPoint {
     pub step: i64,
 }
 
-/// At most `points` of each run's values, evenly taken over (step, timestamp, value): the first of each bucket, but the
-/// last value in place of the last bucket's first.
+/// At most `points` points of each run, evenly spaced in the order of step, timestamp and value: the first point of
+/// each bucket, and in the last bucket the last point.
 pub async fn metric_intervals(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -68,17 +67,19 @@ pub async fn metric_intervals(
     points: usize,
 ) -> Result<Vec<BulkPoint>, StoreError> {
     let ids = serde_json::to_string(run_ids).map_err(super::corrupt)?;
-    let rows = carbon_store::query(
+    let join = namespace.dialect().ordered_join();
+    let points_of_asked = points::all(namespace.dialect(), |table| {
+        let (from, of_run) = (table.from(), table.of_run("a.run_no"));
+        format!(
+            "SELECT a.run_id, m.value, m.is_nan, m.timestamp, m.step FROM asked a {join} {from} ON {of_run} AND m.key = $3"
+        )
+    });
+    let sql = format!(
         "WITH asked AS (
              SELECT r.run_no, r.run_id FROM runs r
              WHERE r.tenant_id = $1 AND r.run_id IN (SELECT value FROM json_each($2))
          ), points AS (
-             SELECT a.run_id, m.value, m.is_nan, m.timestamp, m.step
-             FROM asked a CROSS JOIN metrics m ON m.run_no = a.run_no AND m.key = $3
-             UNION
-             SELECT a.run_id, m.value, m.is_nan, m.timestamp, m.step
-             FROM asked a CROSS JOIN metric_segments g ON g.run_no = a.run_no
-             CROSS JOIN wide_metrics m ON m.run_no = g.run_no AND m.segment = g.segment AND m.key = $3
+             {points_of_asked}
          ), ranked AS (
              SELECT run_id, value, is_nan, timestamp, step,
                     ntile(CAST($5 AS INTEGER)) OVER (PARTITION BY run_id ORDER BY step, timestamp, value, is_nan) AS bucket,
@@ -90,16 +91,17 @@ pub async fn metric_intervals(
          )
          SELECT run_id, value, is_nan, timestamp, step FROM firsts
          WHERE nth = total OR (place = 1 AND NOT (total > $5 AND bucket = $5))
-         ORDER BY run_id, nth",
-    )
-    .bind(scope.tenant().as_str())
-    .bind(ids)
-    .bind(key)
-    .bind(steps.0.unwrap_or(i64::MIN))
-    .bind(points as i64)
-    .bind(steps.1.unwrap_or(i64::MAX))
-    .fetch_all(namespace.readers())
-    .await?;
+         ORDER BY run_id, nth"
+    );
+    let rows = carbon_store::query(AssertSqlSafe(sql))
+        .bind(scope.tenant().as_str())
+        .bind(ids)
+        .bind(key)
+        .bind(steps.0.unwrap_or(i64::MIN))
+        .bind(points as i64)
+        .bind(steps.1.unwrap_or(i64::MAX))
+        .fetch_all(namespace.readers())
+        .await?;
     let mut found = Vec::with_capacity(rows.len());
     for row in &rows {
         let nan: bool = row.try_get(2)?;

@@ -1,4 +1,4 @@
-//! Reads of the registry. Each takes the scope of one tenant (law 12).
+//! Queries of the registry. Each is limited to the scope of one tenant (law 12).
 
 mod artifacts;
 mod datasets;
@@ -16,6 +16,8 @@ mod webhooks;
 
 use carbon_store::StoreError;
 
+pub use super::run_info::RunInfo;
+
 pub use artifacts::{ArtifactFile, artifact, artifacts_below};
 pub use datasets::{DatasetSummary, dataset_summaries};
 pub use experiments::{
@@ -28,13 +30,13 @@ pub use logged_models::{
 pub use metrics::{BulkPoint, metric_history, metric_intervals};
 pub use models::{RegisteredModel, registered_model, registered_model_as_of};
 pub use promotions::{PromotionRecord, PromotionsPage, promotion_effect, promotions};
-pub use runs::{Run, RunInfo, has_tag, run, run_info};
+pub use runs::{Run, has_tag, run, run_info};
 pub use search_models::{IS_PROMPT, SearchModels, search_model_versions, search_registered_models};
 pub use search_runs::{SearchRuns, search_runs};
 pub use versions::{ModelVersion, latest_versions, manifest, model_version, newest_version, next_version, versions_of};
 pub use webhooks::{Webhook, registration_has_tag, webhook, webhooks, webhooks_told_of};
 
-/// Which of active and deleted things are wanted.
+/// Whether active or deleted things are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum View {
     #[default]
@@ -43,7 +45,7 @@ pub enum View {
     All,
 }
 
-/// One page, and whether another follows.
+/// One page, and whether another one follows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
     pub items: Vec<T>,
@@ -51,7 +53,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Of `limit + 1` rows that were asked for, the last only says that there is more.
+    /// The page of `items`, of which `limit + 1` were queried: one item too many means that another page follows.
     fn of(mut items: Vec<T>, limit: usize) -> Self {
         let more = items.len() > limit;
         items.truncate(limit);

@@ -1,17 +1,17 @@
-//! Registered models, now and as they were.
+//! Registered models, now and as of a time in the past.
 
 use std::collections::HashMap;
 
 use carbon_core::{TenantScope, Timestamp};
 use carbon_schemas::events::KeyValue;
-use carbon_store::{Namespace, Row, StoreError};
+use carbon_store::{Dialect, Namespace, Row, StoreError};
 
 use super::corrupt;
 use super::versions::{self, ModelVersion, latest_versions};
-use crate::registry::dossier::{dossier, lives};
+use crate::registry::promotion_inputs::{name_periods, promotion_inputs};
 use crate::registry::standing::standing;
 
-/// A registered model as it is.
+/// A registered model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RegisteredModel {
     pub registration_id: String,
@@ -52,7 +52,7 @@ pub(super) fn read(row: &Row) -> Result<RegisteredModel, StoreError> {
     })
 }
 
-/// The model that has a name.
+/// The model that has the name now.
 pub async fn registered_model(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -66,8 +66,8 @@ pub async fn registered_model(
     Ok(hydrate(namespace, scope, vec![read(&row)?]).await?.pop())
 }
 
-/// The model that had a name at a time, with the versions that it had and their stages and aliases. `latest` then holds
-/// all of its versions; descriptions and tags are today's.
+/// The model that had the name at a time, with its versions, stages and aliases as of that time. `latest` contains all
+/// of its versions. Descriptions and tags are those of today.
 pub async fn registered_model_as_of(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -75,22 +75,22 @@ pub async fn registered_model_as_of(
     at: Timestamp,
 ) -> Result<Option<RegisteredModel>, StoreError> {
     let tenant = scope.tenant().as_str();
-    // One snapshot for all of it.
+    // All reads see the same commit.
     let mut snapshot = namespace.snapshot().await?;
     let mut on = snapshot.connection();
-    let lives = lives(&mut on, tenant, name).await?;
-    let Some(life) = lives.iter().rfind(|life| life.is_open_at(at.0)) else { return Ok(None) };
-    let dossier = dossier(&mut on, tenant, &life.registration).await?;
-    let standing = standing(&dossier.versions, &dossier.promotions, Some(at.0));
+    let periods = name_periods(&mut on, tenant, name).await?;
+    let Some(period) = periods.iter().rfind(|period| period.is_open_at(at.0)) else { return Ok(None) };
+    let inputs = promotion_inputs(&mut on, tenant, &period.registration).await?;
+    let standing = standing(&inputs.versions, &inputs.promotions, Some(at.0));
     let sql = format!("SELECT {COLUMNS} FROM registered_models m WHERE m.tenant_id = $1 AND m.registration_id = $2");
-    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(&life.registration);
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(&period.registration);
     let mut model = read(&query.fetch_one(&mut on).await?)?;
     let sql = format!(
         "{} WHERE v.tenant_id = $1 AND v.registration_id = $2 AND v.created_at <= $3 \
          AND (v.deleted_at IS NULL OR v.deleted_at > $3) ORDER BY v.version",
         versions::SELECT
     );
-    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(&life.registration).bind(at.0);
+    let query = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(&period.registration).bind(at.0);
     let rows = query.fetch_all(&mut on).await?;
     snapshot.end().await?;
     model.name = name.to_owned();
@@ -113,17 +113,21 @@ pub async fn registered_model_as_of(
     Ok(Some(model))
 }
 
-const PARTS: &str = "
-WITH page(registration_id) AS (SELECT value FROM json_each($2))
-SELECT 't', registration_id, key, value, CAST(NULL AS BIGINT) FROM page CROSS JOIN registered_model_tags USING (registration_id)
+/// The tags and aliases of a page.
+fn parts(dialect: Dialect) -> String {
+    let join = dialect.ordered_join();
+    format!(
+        "WITH page(registration_id) AS (SELECT value FROM json_each($2))
+SELECT 't', registration_id, key, value, CAST(NULL AS BIGINT) FROM page {join} registered_model_tags USING (registration_id)
     WHERE tenant_id = $1
 UNION ALL
-SELECT 'a', registration_id, alias, NULL, version FROM page CROSS JOIN model_aliases USING (registration_id)
+SELECT 'a', registration_id, alias, NULL, version FROM page {join} model_aliases USING (registration_id)
     WHERE tenant_id = $1
-ORDER BY 3
-";
+ORDER BY 3"
+    )
+}
 
-/// Three statements for any number of models.
+/// Adds tags, aliases and latest versions: three statements for any number of models.
 pub(super) async fn hydrate(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -134,8 +138,11 @@ pub(super) async fn hydrate(
     }
     let ids: Vec<String> = models.iter().map(|model| model.registration_id.clone()).collect();
     let page = serde_json::to_string(&ids).map_err(corrupt)?;
-    let rows =
-        carbon_store::query(PARTS).bind(scope.tenant().as_str()).bind(page).fetch_all(namespace.readers()).await?;
+    let rows = carbon_store::query(sqlx::AssertSqlSafe(parts(namespace.dialect())))
+        .bind(scope.tenant().as_str())
+        .bind(page)
+        .fetch_all(namespace.readers())
+        .await?;
     let latest = latest_versions(namespace, scope, &ids.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let places: HashMap<String, usize> = ids.into_iter().enumerate().map(|(at, id)| (id, at)).collect();
     for row in &rows {

@@ -1,4 +1,4 @@
-//! Who promoted what, and when.
+//! The history of promotions.
 
 use carbon_core::{Position, TenantScope, Timestamp};
 use carbon_store::{Namespace, Row, StoreError};
@@ -6,16 +6,16 @@ use carbon_store::{Namespace, Row, StoreError};
 use super::{Page, corrupt};
 use crate::registry::standing::Effect;
 
-/// A promotion as it was recorded, and what came of it.
+/// A promotion and its outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromotionRecord {
-    /// Its offset in the log.
+    /// The offset of the event.
     pub offset: u64,
     pub event_id: String,
     pub occurred_at: Timestamp,
-    /// The name that it said.
+    /// The name in the event.
     pub model_name: String,
-    /// The life of the name that it means, where there is one.
+    /// The registration that the promotion means; `None` if there is none.
     pub registration_id: Option<String>,
     pub version: Option<i64>,
     pub run_id: Option<String>,
@@ -24,21 +24,22 @@ pub struct PromotionRecord {
     pub archive_existing: bool,
     pub previous: Option<i64>,
     pub promoted_by: Option<String>,
-    /// `applied`, or why nothing came of it.
+    /// `applied`, or the reason why the promotion had no effect.
     pub effect: String,
 }
 
-/// Which promotions of a name are wanted.
+/// A page of the promotions of a name.
 #[derive(Clone, Copy, Debug)]
 pub struct PromotionsPage {
-    /// Only those before this offset.
+    /// Only promotions before this offset.
     pub before: Option<u64>,
-    /// Only those that happened until then.
+    /// Only promotions until this time.
     pub as_of: Option<Timestamp>,
     pub limit: usize,
 }
 
-/// The promotions of all who have or had a name, and those that named it in vain; the newest first.
+/// The promotions of all registrations that have or had a name, and the promotions by this name that had no effect;
+/// newest first.
 pub async fn promotions(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -80,7 +81,7 @@ pub async fn promotions(
     Ok(Page::of(rows.iter().map(read).collect::<Result<Vec<_>, StoreError>>()?, page.limit))
 }
 
-/// What came of the promotion at a position that is folded.
+/// The outcome of the promotion at a position, which must be folded.
 pub async fn promotion_effect(namespace: &Namespace, position: &Position) -> Result<Option<Effect>, StoreError> {
     let effect: Option<String> = carbon_store::query("SELECT effect FROM promotions WHERE \"offset\" = $1")
         .bind(position.offset as i64)

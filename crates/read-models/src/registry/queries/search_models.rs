@@ -1,5 +1,5 @@
-//! Searches for registered models and for versions. Prompts are registered models with a tag; they are hidden unless the
-//! filter names that tag.
+//! Searches for registered models and for versions. Prompts are registered models with a tag; they are hidden unless
+//! the filter names that tag.
 
 use carbon_core::TenantScope;
 use carbon_store::{Namespace, QueryBuilder, StoreError};
@@ -9,10 +9,10 @@ use super::models::{self, RegisteredModel};
 use super::versions::{self, ModelVersion};
 use crate::registry::filter::{Clause, Comparator, Entity, Literal, Order, push_comparison};
 
-/// MLflow's prompts are registered models with this tag.
+/// The tag that marks a registered model as a prompt in MLflow.
 pub const IS_PROMPT: &str = "mlflow.prompt.is_prompt";
 
-/// What to search for.
+/// A search for registered models or versions.
 #[derive(Clone, Debug, Default)]
 pub struct SearchModels {
     pub filter: Vec<Clause>,
@@ -28,7 +28,7 @@ enum RegistryTarget {
 }
 
 impl RegistryTarget {
-    /// The tags of a row.
+    /// The start of a subquery over the tags of a row; the key follows.
     fn tags(self) -> &'static str {
         match self {
             Self::Models => {
@@ -55,7 +55,7 @@ impl RegistryTarget {
     }
 }
 
-/// Whether prompts alone are wanted, or none: what a clause on their tag says.
+/// Whether a clause asks for prompts only (`true`) or excludes them; `None` for a clause on anything else.
 fn of_prompts(clause: &Clause) -> Option<bool> {
     let Literal::Text(text) = &clause.value else { return None };
     let says = text.eq_ignore_ascii_case("true");
@@ -106,7 +106,7 @@ fn push_order(query: &mut QueryBuilder, target: RegistryTarget, search: &SearchM
     query.push(" OFFSET ").push_bind(search.offset as i64);
 }
 
-/// A page of registered models, by name where nothing else is asked for.
+/// A page of registered models, by default in the order of their names.
 pub async fn search_registered_models(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -123,7 +123,7 @@ pub async fn search_registered_models(
     Ok(Page { items: models::hydrate(namespace, scope, page.items).await?, more: page.more })
 }
 
-/// A page of versions; those that changed last first, where nothing else is asked for.
+/// A page of versions, by default the last changed first.
 pub async fn search_model_versions(
     namespace: &Namespace,
     scope: &TenantScope,

@@ -1,16 +1,17 @@
-//! The search of runs: the numbers of a page by the indexes, then all that was logged to them.
+//! The search for runs: first the runs of a page, by the indexes, then everything that was logged to them.
 
 mod by_value;
 
 use carbon_core::TenantScope;
-use carbon_store::{Dialect, Namespace, QueryBuilder, StoreError};
+use carbon_store::{Dialect, INDEXED_CHARS, Namespace, QueryBuilder, StoreError};
 
 use super::hydrate::hydrate;
-use super::runs::{COLUMNS, Run, RunInfo, read};
-use super::{Page, View};
+use super::runs::Run;
+use super::{Page, RunInfo, View};
 use crate::registry::filter::{Clause, Comparator, Entity, Literal, Order, push_comparison};
+use crate::registry::run_info::COLUMNS;
 
-/// What to search runs for.
+/// A search for runs.
 #[derive(Clone, Debug, Default)]
 pub struct SearchRuns {
     pub experiments: Vec<i64>,
@@ -21,7 +22,7 @@ pub struct SearchRuns {
     pub offset: usize,
 }
 
-/// A page of runs: four statements at most, at any size.
+/// A page of runs. Runs at most five statements, whatever the size of the page.
 pub async fn search_runs(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -35,10 +36,10 @@ pub async fn search_runs(
     Ok(Page { items: hydrate(namespace, page.items).await?, more: page.more })
 }
 
-/// The runs that are meant at all.
+/// The runs of the searched experiments.
 struct Among<'a> {
     scope: &'a TenantScope,
-    /// The active and the deleted ones.
+    /// The ids of the active and of the deleted experiments.
     experiments: (Vec<i64>, Vec<i64>),
     view: View,
 }
@@ -48,7 +49,7 @@ impl Among<'_> {
     fn push(&self, query: &mut QueryBuilder) {
         let (active, deleted) = &self.experiments;
         query.push("r.tenant_id = ").push_bind(self.scope.tenant().as_str().to_owned());
-        // Runs of a deleted experiment are deleted with it.
+        // The runs of a deleted experiment count as deleted.
         let among = |query: &mut QueryBuilder, ids: &[i64]| {
             query.push("r.experiment_id IN (SELECT CAST(value AS BIGINT) FROM json_each(");
             query.push_bind(serde_json::to_string(ids).unwrap_or_default()).push("))");
@@ -92,7 +93,7 @@ async fn page(namespace: &Namespace, among: &Among<'_>, search: &SearchRuns) -> 
     for (at, order) in search.order_by.iter().enumerate() {
         let direction = if order.ascending { "ASC" } else { "DESC" };
         match order.entity {
-            // Values, then not-a-number, then missing, in both directions.
+            // Numbers first, then NaN, then runs without a value, in both directions.
             Entity::Metric => query.push(format!(
                 "CASE WHEN o{at}.run_no IS NULL THEN 2 ELSE o{at}.is_nan END, o{at}.value {direction}, "
             )),
@@ -106,10 +107,10 @@ async fn page(namespace: &Namespace, among: &Among<'_>, search: &SearchRuns) -> 
     query.push("r.start_time DESC, r.run_id LIMIT ").push_bind(search.limit as i64 + 1);
     query.push(" OFFSET ").push_bind(search.offset as i64);
     let rows = query.build().fetch_all(namespace.readers()).await?;
-    Ok(Page::of(rows.iter().map(read).collect::<Result<Vec<_>, _>>()?, search.limit))
+    Ok(Page::of(rows.iter().map(RunInfo::read).collect::<Result<Vec<_>, _>>()?, search.limit))
 }
 
-/// The experiments that are meant, the active and the deleted ones.
+/// The ids of the searched experiments that are active, and of those that are deleted.
 async fn experiments(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -158,7 +159,7 @@ fn push_clause(query: &mut QueryBuilder, clause: &Clause) {
     if !matches!(clause.comparator, Comparator::IsNull | Comparator::IsNotNull) {
         query.push(" AND ");
         match (clause.entity, clause.comparator) {
-            // Not-a-number differs from every number, and compares to none.
+            // NaN differs from every number, and no other comparison with it is true.
             (Entity::Metric, Comparator::Ne) => {
                 query.push("(f.is_nan = 1 OR ");
                 push_comparison(query, "f.value", clause.comparator, &clause.value);
@@ -169,11 +170,12 @@ fn push_clause(query: &mut QueryBuilder, clause: &Clause) {
                 push_comparison(query, "f.value", clause.comparator, &clause.value);
             }
             (_, comparator) => {
-                // The index there has the first characters alone.
+                // The index of Postgres covers only the first characters.
                 if let (Dialect::Postgres, Comparator::Eq, Literal::Text(text)) =
                     (query.dialect, comparator, &clause.value)
                 {
-                    query.push("left(f.value, 256) = left(").push_bind(text.clone()).push(", 256) AND ");
+                    query.push(format_args!("left(f.value, {INDEXED_CHARS}) = left(")).push_bind(text.clone());
+                    query.push(format_args!(", {INDEXED_CHARS}) AND "));
                 }
                 push_comparison(query, "f.value", comparator, &clause.value);
             }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use carbon_core::{TenantScope, Timestamp};
 use carbon_schemas::events::{KeyValue, ManifestFile};
-use carbon_store::{Namespace, Row, StoreError};
+use carbon_store::{Dialect, Namespace, Row, StoreError};
 
 use super::corrupt;
 
-/// A version as it is.
+/// A version of a registered model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelVersion {
     pub registration_id: String,
@@ -19,7 +19,7 @@ pub struct ModelVersion {
     pub run_id: String,
     pub model_id: String,
     pub source: String,
-    /// Where its files lie.
+    /// The location of its files.
     pub storage: String,
     pub run_link: String,
     pub stage: String,
@@ -56,7 +56,7 @@ pub(super) fn read(row: &Row) -> Result<ModelVersion, StoreError> {
     })
 }
 
-/// A version of the model that has the name.
+/// A version of the model that has the name now.
 pub async fn model_version(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -101,7 +101,7 @@ pub async fn versions_of(
     hydrate(namespace, scope, rows.iter().map(read).collect::<Result<_, _>>()?).await
 }
 
-/// The number that a new version would claim: those of deleted versions are not given again.
+/// The number that the next version claims. Numbers of deleted versions are not used again.
 pub async fn next_version(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -141,7 +141,7 @@ pub async fn latest_versions(
     hydrate(namespace, scope, rows.iter().map(read).collect::<Result<_, _>>()?).await
 }
 
-/// The files of a version as they were when it was registered; none where they lie elsewhere.
+/// The files of a version as of its registration; none if they are stored elsewhere.
 pub async fn manifest(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -156,19 +156,23 @@ pub async fn manifest(
     serde_json::from_str(text.as_deref().unwrap_or("[]")).map_err(corrupt)
 }
 
-const PARTS: &str = "
-WITH page(registration_id, version) AS (
+/// The tags and aliases of a page.
+fn parts(dialect: Dialect) -> String {
+    let join = dialect.ordered_join();
+    format!(
+        "WITH page(registration_id, version) AS (
     SELECT substr(value, 1, 36), CAST(substr(value, 37) AS BIGINT) FROM json_each($2)
 )
-SELECT 't', registration_id, version, key, value FROM page CROSS JOIN model_version_tags USING (registration_id, version)
+SELECT 't', registration_id, version, key, value FROM page {join} model_version_tags USING (registration_id, version)
     WHERE tenant_id = $1
 UNION ALL
-SELECT 'a', registration_id, version, alias, NULL FROM page CROSS JOIN model_aliases USING (registration_id, version)
+SELECT 'a', registration_id, version, alias, NULL FROM page {join} model_aliases USING (registration_id, version)
     WHERE tenant_id = $1
-ORDER BY 4
-";
+ORDER BY 4"
+    )
+}
 
-/// One statement for any number of versions.
+/// Adds tags and aliases: one statement for any number of versions.
 pub(super) async fn hydrate(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -178,12 +182,15 @@ pub(super) async fn hydrate(
         return Ok(versions);
     }
     let ids: Vec<(String, i64)> = versions.iter().map(|own| (own.registration_id.clone(), own.version)).collect();
-    // An id has 36 characters, and the number stands behind it.
+    // A registration id has 36 characters; the version number follows it.
     let page: Vec<String> = ids.iter().map(|(id, version)| format!("{id}{version}")).collect();
     let page = serde_json::to_string(&page).map_err(corrupt)?;
     let places: HashMap<(String, i64), usize> = ids.into_iter().enumerate().map(|(at, id)| (id, at)).collect();
-    let rows =
-        carbon_store::query(PARTS).bind(scope.tenant().as_str()).bind(page).fetch_all(namespace.readers()).await?;
+    let rows = carbon_store::query(sqlx::AssertSqlSafe(parts(namespace.dialect())))
+        .bind(scope.tenant().as_str())
+        .bind(page)
+        .fetch_all(namespace.readers())
+        .await?;
     for row in &rows {
         let place = places.get(&(row.try_get(1)?, row.try_get(2)?));
         let Some(version) = place.and_then(|at| versions.get_mut(*at)) else { continue };

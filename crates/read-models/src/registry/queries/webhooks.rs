@@ -1,21 +1,21 @@
-//! Webhooks: who is told of what.
+//! Webhooks, and the events that they subscribe to.
 
 use carbon_core::{TenantScope, Timestamp};
 use carbon_store::{Namespace, Row, StoreError};
 
 use super::{Page, corrupt};
 
-/// A webhook as it is.
+/// A webhook.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Webhook {
     pub webhook_id: String,
     pub name: String,
     pub description: String,
     pub url: String,
-    /// `entity.action`, in order.
+    /// Sorted names of the form `entity.action`.
     pub events: Vec<String>,
     pub status: String,
-    /// Empty where it has none.
+    /// Empty if the webhook has no secret.
     pub sealed_secret: String,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -43,7 +43,7 @@ fn read(row: &Row) -> Result<Webhook, StoreError> {
     })
 }
 
-/// The webhook of an id that is not deleted.
+/// The webhook with an id; `None` if it is deleted.
 pub async fn webhook(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -54,7 +54,7 @@ pub async fn webhook(
     query.fetch_optional(namespace.readers()).await?.as_ref().map(read).transpose()
 }
 
-/// A page of webhooks, the newest first.
+/// A page of webhooks, newest first.
 pub async fn webhooks(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -74,7 +74,7 @@ pub async fn webhooks(
     Ok(Page::of(rows.iter().map(read).collect::<Result<_, _>>()?, limit))
 }
 
-/// The ids of the active webhooks that are told of an event at a time: those that were created by then.
+/// The ids of the active webhooks that subscribe to an event and were created by the time `at`.
 pub async fn webhooks_told_of(
     namespace: &Namespace,
     scope: &TenantScope,
@@ -93,7 +93,8 @@ pub async fn webhooks_told_of(
     Ok(ids)
 }
 
-/// Whether a registration has a tag of this value, in any case; deleted ones too. It is named by its id, else by its name.
+/// Whether a registration, also a deleted one, has a tag with this value, which is compared without case. The
+/// registration is named by its id, or else by its name.
 pub async fn registration_has_tag(
     namespace: &Namespace,
     scope: &TenantScope,

@@ -205,19 +205,18 @@ impl Generation {
         }
     }
 
-    /// Finds out whether the uncertain commit succeeded. If so, loads the rows from `rows.db` and makes the committer
-    /// compare tantivy with them.
+    /// Loads the rows from `rows.db` after an uncertain commit, and makes the committer compare tantivy with them.
+    ///
+    /// The sequence alone does not say whether the commit succeeded: a batch of tombstones does not change it.
     async fn resolve_uncertain_commit(&self, writer: &mut WriterState) -> Result<(), IndexError> {
-        if load::sequence(&self.space).await? != self.shared.state().table.sequence {
-            let loaded = load::load(&self.space, &self.spec).await?;
-            (writer.next_number, writer.tombstones) = (loaded.next_number, loaded.tombstones);
-            let mut state = self.shared.state();
-            state.table = loaded.table;
-            state.changes.clear();
-            state.compare = true;
-            drop(state);
-            self.wake();
-        }
+        let loaded = load::load(&self.space, &self.spec).await?;
+        (writer.next_number, writer.tombstones) = (loaded.next_number, loaded.tombstones);
+        let mut state = self.shared.state();
+        state.table = loaded.table;
+        state.changes.clear();
+        state.compare = true;
+        drop(state);
+        self.wake();
         writer.uncertain = false;
         Ok(())
     }

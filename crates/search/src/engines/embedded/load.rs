@@ -78,12 +78,6 @@ pub(super) async fn write_incarnation(space: &SqliteNamespace, incarnation: Uuid
     Ok(tables.commit().await?)
 }
 
-/// Reads the sequence of the last transaction that changed a row.
-pub(super) async fn sequence(space: &SqliteNamespace) -> Result<u64, IndexError> {
-    let sequence: i64 = sqlx::query_scalar("SELECT sequence FROM meta").fetch_one(space.readers()).await?;
-    Ok(sequence as u64)
-}
-
 /// Reads the source positions.
 async fn sources(space: &SqliteNamespace) -> Result<Positions, IndexError> {
     let mut positions = Positions::new();

@@ -1,5 +1,4 @@
-//! What MLflow's own parser said to each of these; of the messages that were cut, what is left of them.
-//! Where we differ is in [`super::EXCEPTIONS`].
+//! Recorded answers of MLflow's own parser; long messages are truncated. [`super::EXCEPTIONS`] lists where we differ.
 
 use super::Target::{self, Experiments, LoggedModels, ModelVersions, RegisteredModels, Runs};
 

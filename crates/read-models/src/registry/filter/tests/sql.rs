@@ -1,22 +1,18 @@
-//! Comparisons, run by the store.
+//! The SQL of comparisons, run by the store.
 
-use carbon_store::{Get, IntoValue, Layout, Namespace, Postgres, QueryBuilder, Site};
+use carbon_store::{Get, IntoValue, Layout, Namespace, QueryBuilder, testing};
 use proptest::prelude::*;
 
 use super::super::sql::glob;
 use super::*;
 
-/// An empty store; where `CARBON_TEST_POSTGRES` names one, a schema of it.
+/// A namespace without tables.
 struct Store(Namespace, #[allow(dead_code, reason = "kept as long as the store")] tempfile::TempDir);
 
 async fn store() -> Store {
     let dir = tempfile::tempdir().unwrap();
-    let site = match std::env::var("CARBON_TEST_POSTGRES") {
-        Ok(address) => Site::Schema(Postgres::open(&address).await.unwrap(), uuid::Uuid::new_v4().to_string()),
-        Err(_) => Site::File(dir.path().join("rows.db")),
-    };
-    let layout = Layout { version: 1, ddl: "" };
-    Store(Namespace::open(&site, &layout).await.unwrap(), dir)
+    let site = testing::site(&dir.path().join("rows.db")).await;
+    Store(Namespace::open(&site, &Layout::new(1, &[])).await.unwrap(), dir)
 }
 
 impl Store {
@@ -29,7 +25,7 @@ impl Store {
     }
 }
 
-/// What the store makes of `value <comparator> literal`; None is NULL.
+/// The store's result of `value <comparator> literal`; `None` is NULL.
 async fn holds(store: &Store, value: impl IntoValue, comparator: Comparator, literal: &Literal) -> Option<bool> {
     let mut query = store.query("WITH v(c) AS (SELECT ");
     query.push_bind(value).push(") SELECT ");
@@ -120,7 +116,7 @@ async fn numbers() {
     }
 }
 
-/// Of what is absent only IS NULL holds.
+/// Only IS NULL holds for a missing value.
 #[tokio::test]
 async fn nulls() {
     let store = &store().await;
@@ -132,9 +128,9 @@ async fn nulls() {
     assert_eq!(holds(store, None::<String>, Comparator::IsNotNull, &Literal::None).await, Some(false));
 }
 
-/// The most that a filter can hold is not too much for the store.
+/// The store accepts a filter at its limits.
 #[tokio::test]
-async fn what_is_allowed_is_not_too_much() {
+async fn the_store_accepts_a_filter_at_its_limits() {
     let store = &store().await;
     let mut query = store.query("WITH v(c) AS (SELECT 'x') SELECT count(*) FROM v WHERE 1 = 1");
     for _ in 0..MAX_CLAUSES {
@@ -153,7 +149,7 @@ async fn what_is_allowed_is_not_too_much() {
     assert_eq!(holds(store, "a".repeat(8_000), Comparator::Ilike, &wild).await, Some(false));
 }
 
-/// LIKE as it is defined.
+/// A reference implementation of LIKE.
 fn like(pattern: &[char], text: &[char], same: fn(char, char) -> bool) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),
@@ -168,7 +164,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn like_and_ilike_are_what_they_are(
+    fn like_and_ilike_equal_the_reference(
         pairs in prop::collection::vec(("[abA%_*?\\[\\]^\\\\é-]{0,6}", "[abA%_*?\\[\\]^\\\\é-]{0,6}"), 64)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

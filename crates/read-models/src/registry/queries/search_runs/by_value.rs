@@ -1,18 +1,23 @@
-//! The commonest search, the best runs by one metric, read off the index of its values: a page costs what it holds, not what
-//! there is. Where the index alone does not settle the page, the general statement does.
+//! The most common search, for the best runs by one metric, by the index of the metric's values: its cost depends on
+//! the size of the page, not on the number of runs. If the index alone does not decide the page, the general statement
+//! does.
 
 use carbon_store::{Namespace, QueryBuilder, StoreError};
 
 use super::{Among, SearchRuns, push_clause};
 use crate::registry::filter::{Clause, Comparator, Entity, push_comparison};
 use crate::registry::queries::Page;
-use crate::registry::queries::runs::{COLUMNS, RunInfo, read};
+use crate::registry::queries::RunInfo;
+use crate::registry::run_info::COLUMNS;
 
-/// How many values are looked at for one that is shown: others are of other experiments, or fail the rest of the filter.
+/// How many values are scanned for one run of the page: others belong to other experiments, or fail the rest of the
+/// filter.
 const SCANNED_FOR_ONE: usize = 4;
+/// Minimum number of scanned values.
 const SCANNED_AT_LEAST: usize = 256;
 
-/// Whether a clause can hold for numbers alone, so that not-a-number and what is missing need no look.
+/// Whether a clause can hold only for runs that have a number: runs with NaN and runs without a value need not be
+/// scanned.
 fn bounds(clause: &Clause, key: &str) -> bool {
     clause.entity == Entity::Metric
         && clause.key == key
@@ -22,7 +27,7 @@ fn bounds(clause: &Clause, key: &str) -> bool {
         )
 }
 
-/// The page, where it can be had so.
+/// The page; `None` if the index alone does not decide it.
 pub(super) async fn page(
     namespace: &Namespace,
     among: &Among<'_>,
@@ -47,10 +52,11 @@ pub(super) async fn page(
         push_comparison(&mut query, "o.value", clause.comparator, &clause.value);
     }
     query.push(format!(" ORDER BY o.value {direction} LIMIT ")).push_bind(i64::try_from(scanned).unwrap_or(i64::MAX));
+    let join = namespace.dialect().ordered_join();
     let worst = if order.ascending { "MAX" } else { "MIN" };
     query.push(format!(
         ") SELECT {COLUMNS}, s.value, (SELECT COUNT(*) FROM scanned), (SELECT {worst}(value) FROM scanned) \
-         FROM scanned s CROSS JOIN runs r ON r.run_no = s.run_no WHERE "
+         FROM scanned s {join} runs r ON r.run_no = s.run_no WHERE "
     ));
     among.push(&mut query);
     for clause in rest {
@@ -67,10 +73,10 @@ pub(super) async fn page(
         (last.try_get(after)?, last.try_get(after + 1)?, last.try_get(after + 2)?);
     let all_seen = usize::try_from(seen).is_ok_and(|seen| seen < scanned);
     let full = rows.len() > search.limit;
-    // Beyond the last value that was looked at there may be others like it, which its ties would have to be ordered with.
+    // Values equal to the last scanned one may follow: ties with it cannot be ordered.
     let settled = all_seen || full && value != worst;
     if !settled || !full && bounding.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Page::of(rows.iter().map(read).collect::<Result<Vec<_>, _>>()?, search.limit)))
+    Ok(Some(Page::of(rows.iter().map(RunInfo::read).collect::<Result<Vec<_>, _>>()?, search.limit)))
 }

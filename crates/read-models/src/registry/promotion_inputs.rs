@@ -1,12 +1,12 @@
-//! All that is known of one registration, as [`standing`](super::standing) asks for it.
+//! The rows that [`standing`](super::standing) is computed from, for one registration.
 
-use super::standing::{Candidate, Life, Promotion, meant};
+use super::standing::{NamePeriod, Promotion, VersionState, target_registration};
 use carbon_store::{Connection, Row};
 
-/// Its versions, and the promotions that mean it, in log order.
+/// The versions of a registration, and the promotions that mean it, in log order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Dossier {
-    pub versions: Vec<Candidate>,
+pub(super) struct PromotionInputs {
+    pub versions: Vec<VersionState>,
     pub promotions: Vec<Promotion>,
 }
 
@@ -28,8 +28,12 @@ fn promotion(row: &Row) -> Result<Promotion, sqlx::Error> {
     })
 }
 
-/// The lives of a name, in log order.
-pub(super) async fn lives(connection: &mut Connection<'_>, tenant: &str, name: &str) -> Result<Vec<Life>, sqlx::Error> {
+/// The periods in which registrations had a name, in log order.
+pub(super) async fn name_periods(
+    connection: &mut Connection<'_>,
+    tenant: &str,
+    name: &str,
+) -> Result<Vec<NamePeriod>, sqlx::Error> {
     let rows = carbon_store::query(
         "SELECT registration_id, opened_at, closed_at FROM model_names \
          WHERE tenant_id = $1 AND name = $2 ORDER BY opened_offset",
@@ -38,18 +42,18 @@ pub(super) async fn lives(connection: &mut Connection<'_>, tenant: &str, name: &
     .bind(name)
     .fetch_all(connection)
     .await?;
-    let life = |row: &Row| {
-        Ok(Life {
+    let period = |row: &Row| {
+        Ok(NamePeriod {
             name: name.to_owned(),
             registration: row.try_get(0)?,
             opened_at: row.try_get(1)?,
             closed_at: row.try_get(2)?,
         })
     };
-    rows.iter().map(life).collect()
+    rows.iter().map(period).collect()
 }
 
-/// The names that a registration has had.
+/// All names that a registration has had.
 pub(super) async fn names(
     connection: &mut Connection<'_>,
     tenant: &str,
@@ -64,8 +68,8 @@ pub(super) async fn names(
     .await
 }
 
-/// The promotions that say a name alone.
-pub(super) async fn by_name(
+/// The promotions that name a model and no registration.
+pub(super) async fn promotions_by_name(
     connection: &mut Connection<'_>,
     tenant: &str,
     name: &str,
@@ -77,22 +81,25 @@ pub(super) async fn by_name(
     query.fetch_all(connection).await?.iter().map(promotion).collect()
 }
 
-pub(super) async fn dossier(
+/// Reads the inputs of one registration.
+pub(super) async fn promotion_inputs(
     connection: &mut Connection<'_>,
     tenant: &str,
     registration: &str,
-) -> Result<Dossier, sqlx::Error> {
+) -> Result<PromotionInputs, sqlx::Error> {
     let sql = format!("SELECT {COLUMNS} FROM promotions WHERE tenant_id = $1 AND registration_id = $2");
     let rows = carbon_store::query(sqlx::AssertSqlSafe(sql)).bind(tenant).bind(registration);
     let rows = rows.fetch_all(&mut *connection).await?;
     let mut promotions = rows.iter().map(promotion).collect::<Result<Vec<_>, _>>()?;
     for name in names(connection, tenant, registration).await? {
-        let named = by_name(connection, tenant, &name).await?;
+        let named = promotions_by_name(connection, tenant, &name).await?;
         if named.is_empty() {
             continue;
         }
-        let lives = lives(connection, tenant, &name).await?;
-        promotions.extend(named.into_iter().filter(|promotion| meant(promotion, &lives) == Some(registration)));
+        let periods = name_periods(connection, tenant, &name).await?;
+        promotions.extend(
+            named.into_iter().filter(|promotion| target_registration(promotion, &periods) == Some(registration)),
+        );
     }
     promotions.sort_by_key(|promotion| promotion.offset);
     let rows = carbon_store::query(
@@ -104,7 +111,7 @@ pub(super) async fn dossier(
     .fetch_all(connection)
     .await?;
     let version = |row: &Row| {
-        Ok(Candidate {
+        Ok(VersionState {
             version: row.try_get(0)?,
             version_id: row.try_get(1)?,
             run_id: row.try_get(2)?,
@@ -112,5 +119,5 @@ pub(super) async fn dossier(
         })
     };
     let versions = rows.iter().map(version).collect::<Result<Vec<_>, sqlx::Error>>()?;
-    Ok(Dossier { versions, promotions })
+    Ok(PromotionInputs { versions, promotions })
 }
