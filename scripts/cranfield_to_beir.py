@@ -1,29 +1,29 @@
 #!/usr/bin/env python3
-"""Turn the classic Cranfield collection into BEIR form.
+"""Converts the Cranfield collection to the BEIR format.
 
-SRC holds cran.all.1400, cran.qry and cranqrel. Written under OUT:
+SRC contains cran.all.1400, cran.qry and cranqrel. The script writes to OUT:
 
   corpus.jsonl    {"_id", "title", "text", "metadata": {}}
   queries.jsonl   {"_id", "text"}
   qrels/test.tsv  query-id, corpus-id, score
 
-Documents. The title is .T and the text is .W without the title it opens with,
-so that title and text together give the abstract once; whitespace is
-normalised. Two documents open with a misprint of their title, which is
-stripped as well when the words agree closely. A few documents carry a second
-.A, .B or .W: a second .W is text run on from a damaged record and is kept as
-text, since the judges saw it. Documents without title and text (471 and 995)
-are left out, with the judgements on them.
+Documents. The title is the field .T, the text is the field .W. In the
+collection the text begins with the title; the script removes the title from
+the text and normalises whitespace. In two documents the text begins with a
+misprint of the title, which is removed too if it is similar enough. A few
+documents have a second .A, .B or .W: a second .W belongs to a damaged record,
+and the script appends it to the text because the judges saw it. The script
+omits documents without title and text (471 and 995) and their judgements.
 
 Queries. The numbers at .I in cran.qry have gaps, and cranqrel does not use
-them: it numbers the queries by position. The _id is that ordinal, 1 to 225.
+them: it numbers the queries by position. The _id is that number, 1 to 225.
 
-Grades. cranqrel codes run from 1, a complete answer, to 4, of minimum
-interest; they become gains 4, 3, 2, 1. Code 5, of no interest, gets no line
-(this distribution has none). Code -1 stands on exactly one document of each
-query, is undocumented, and marks what looks like the paper that the question
-was drawn from (neighbouring queries share it). Published figures leave it out,
-since every method finds it: it gets no line, unless --source-gain gives it one.
+Gains. cranqrel codes go from 1 (a complete answer) to 4 (minimum interest);
+they become the gains 4, 3, 2 and 1. Code 5 (no interest) is omitted; this
+distribution does not contain it. Each query has exactly one document with the
+undocumented code -1, which appears to be the paper that the query was written
+from. Published figures omit it because every method finds it. This script
+omits it too, unless --source-gain sets its gain.
 """
 
 import argparse
@@ -36,13 +36,14 @@ from pathlib import Path
 GAINS = {"1": 4, "2": 3, "3": 2, "4": 1}
 NO_INTEREST = "5"
 SOURCE = "-1"
+# Minimum similarity (0 to 1) between a title and the beginning of a text.
 MISPRINT = 0.9
 FIELD = re.compile(r"\.([TABW])\s*")
 RECORD = re.compile(r"\.I\s+(\d+)\s*")
 
 
 class BadInput(Exception):
-    """The collection is not as expected."""
+    """The files of the collection do not have the expected content."""
 
 
 def lines_of(path):
@@ -53,7 +54,7 @@ def lines_of(path):
 
 
 def records(path):
-    """The (number, fields) of each record, a repeated field joined to the first."""
+    """Returns (number, fields) of each record. A repeated field is appended to the first one."""
     found, fields, field = [], None, None
     for at, line in enumerate(lines_of(path), 1):
         if start := RECORD.fullmatch(line):
@@ -61,19 +62,19 @@ def records(path):
             found.append((int(start[1]), fields))
         elif mark := FIELD.fullmatch(line):
             if fields is None:
-                raise BadInput(f"{path}:{at}: a field before the first .I")
+                raise BadInput(f"{path}:{at}: a field precedes the first .I")
             field = fields.setdefault(mark[1], [])
         elif field is not None:
             field.append(line)
         elif line.strip():
-            raise BadInput(f"{path}:{at}: text outside a field")
+            raise BadInput(f"{path}:{at}: text is outside a field")
     if not found:
         raise BadInput(f"{path}: no records")
     return [(number, {name: " ".join(" ".join(text).split()) for name, text in fields.items()}) for number, fields in found]
 
 
 def body(title, text):
-    """The text without the title at its start."""
+    """Returns the text without the title at its beginning."""
     if not title:
         return text
     if text.startswith(title):
@@ -95,7 +96,7 @@ def corpus(path):
             empty.append(str(number))
     ids = [document["_id"] for document in documents] + empty
     if len(set(ids)) != len(ids):
-        raise BadInput(f"{path}: a document number is there twice")
+        raise BadInput(f"{path}: duplicate document number")
     return documents, empty
 
 
@@ -108,7 +109,7 @@ def queries(path):
 
 
 def judgements(path, asked, kept, empty, source_gain):
-    """The (query, document, gain) lines and how many fell to empty documents."""
+    """Returns the (query, document, gain) rows, and the number of judgements of empty documents."""
     found, dropped, seen = [], 0, set()
     gains = {**GAINS, SOURCE: source_gain, NO_INTEREST: 0}
     for at, line in enumerate(lines_of(path), 1):
@@ -116,19 +117,19 @@ def judgements(path, asked, kept, empty, source_gain):
         if not parts:
             continue
         if len(parts) != 3 or not (parts[0].isdigit() and parts[1].isdigit()):
-            raise BadInput(f"{path}:{at}: not a query, a document and a code: {line.strip()!r}")
+            raise BadInput(f"{path}:{at}: expected a query, a document and a code: {line.strip()!r}")
         query, document, code = str(int(parts[0])), str(int(parts[1])), parts[2]
         if code not in gains:
             raise BadInput(f"{path}:{at}: unknown code {code!r}")
         if query not in asked:
-            raise BadInput(f"{path}:{at}: no query {query}")
+            raise BadInput(f"{path}:{at}: query {query} does not exist")
         if (query, document) in seen:
-            raise BadInput(f"{path}:{at}: document {document} is judged twice for query {query}")
+            raise BadInput(f"{path}:{at}: query {query} has two judgements of document {document}")
         seen.add((query, document))
         if document in empty:
             dropped += 1
         elif document not in kept:
-            raise BadInput(f"{path}:{at}: no document {document}")
+            raise BadInput(f"{path}:{at}: document {document} does not exist")
         elif gains[code] > 0:
             found.append((query, document, gains[code]))
     if not found:
@@ -145,9 +146,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("src", metavar="SRC", type=Path, help="folder with cran.all.1400, cran.qry and cranqrel")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write, made if it is missing")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder for the output; created if it does not exist")
     parser.add_argument(
-        "--source-gain", type=int, choices=range(5), default=0, help="gain of code -1; 0 drops it (default: 0)"
+        "--source-gain", type=int, choices=range(5), default=0, help="gain of code -1; 0 omits it (default: 0)"
     )
     options = parser.parse_args()
     try:
@@ -173,7 +174,7 @@ def main():
         print(f"cranfield_to_beir: {error}", file=sys.stderr)
         return 2
     if empty:
-        print(f"left out as empty: documents {', '.join(empty)}, with {dropped} judgements on them", file=sys.stderr)
+        print(f"omitted empty documents {', '.join(empty)} and their {dropped} judgements", file=sys.stderr)
     print(f"{len(documents)} documents, {len(asked)} queries, {len(judged)} judgements", file=sys.stderr)
     return 0
 

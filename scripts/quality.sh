@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Search quality on the real model: the samples, and Cranfield where CARBON_TEST_DATA names the folder that holds it.
-# Starts a platform of its own on free ports, and fails where a goal is not met.
+# Measures search quality with the real model: on the samples, and on Cranfield if CARBON_TEST_DATA names a folder with
+# it. Starts a platform on free ports with a temporary data folder. Fails if a minimum is not reached.
 #
 #   scripts/quality.sh            builds the release program and measures it
-#   scripts/quality.sh PROGRAM    measures that one; the answers do not depend on how it was optimised
+#   scripts/quality.sh PROGRAM    measures this program; results do not depend on its optimisation level
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,7 +25,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# Weights are kept between runs; they are checked by hash whenever they are loaded.
+# The cache of model weights is shared between runs. Each load checks the SHA-256 of the weights.
 models="${CARBON_MODELS_CACHE:-$HOME/.cache/carbon-ml/models}"
 mkdir -p "$models" "$work/data"
 ln -s "$models" "$work/data/models"
@@ -50,7 +50,7 @@ PY
     kill -0 "$pid" || { cat "$work/err" >&2; exit 1; }
     sleep 0.5
 done
-[ -n "$ready" ] || { echo "the platform did not become ready" >&2; cat "$work/err" >&2; exit 1; }
+[ -n "$ready" ] || { echo "quality.sh: the platform was not ready within 300 s" >&2; cat "$work/err" >&2; exit 1; }
 export ML_URL ML_TRACKING_URL
 
 echo "-- samples"
@@ -63,5 +63,5 @@ if [ -n "${CARBON_TEST_DATA:-}" ] && [ -d "$CARBON_TEST_DATA/cranfield" ]; then
     "$bin" eval --corpus "$work/cranfield/corpus.jsonl" --queries "$work/cranfield/queries.jsonl" \
         --qrels "$work/cranfield/qrels/test.tsv" --at-least hybrid.weighted.ndcg@10=0.40
 else
-    echo "-- cranfield: skipped, CARBON_TEST_DATA names no folder that holds it"
+    echo "-- cranfield: skipped; CARBON_TEST_DATA does not name a folder with cranfield/"
 fi

@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""Runs the tests of some packages as the whole workspace was built.
+"""Runs the tests of the given packages with the workspace's build.
 
-`cargo test -p PACKAGE` chooses the features of dependencies for that package alone and builds them again, which takes
-minutes. This builds the workspace's tests once and runs the programs of the packages that are named.
+`cargo test -p PACKAGE` selects the features of dependencies for that package alone and compiles them again, which takes
+minutes. This script builds the tests of the whole workspace and runs the test programs of the given packages.
 
+usage: scripts/run_tests.py PACKAGE... [-- ARGUMENT...]     ARGUMENTs go to each test program
+
+examples:
   scripts/run_tests.py carbon-log -- --ignored
   scripts/run_tests.py carbon-store carbon-read-models -- --include-ignored
 
-exit: 0 all passed, 1 a test failed or nothing was run, 2 wrong usage
+exit: 0 all tests passed, 1 a test failed or no test program was found, 2 wrong usage; the code of cargo if the build
+fails
 """
 
 import json
@@ -18,7 +22,7 @@ from pathlib import Path
 
 
 def programs(packages):
-    """The test programs of the packages, each with the folder that cargo would run it in."""
+    """Builds the tests; yields the test programs of the packages, each with the working folder that cargo would use."""
     command = ["cargo", "test", "--workspace", "--locked", "--no-run", "--message-format=json-render-diagnostics"]
     build = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if build.returncode != 0:
@@ -48,9 +52,9 @@ def main():
         if subprocess.run([program, *arguments], cwd=folder, env=environment).returncode != 0:
             failed.append(os.path.basename(program))
     if failed:
-        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+        print(f"run_tests.py: failed: {', '.join(failed)}", file=sys.stderr)
     if ran == 0:
-        print(f"no tests of {', '.join(sorted(packages))}", file=sys.stderr)
+        print(f"run_tests.py: found no test programs of {', '.join(sorted(packages))}", file=sys.stderr)
     return 1 if failed or ran == 0 else 0
 
 

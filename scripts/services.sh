@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Apache Kafka and a schema registry as plain processes on loopback, for development and tests. See --help.
+# Starts and stops Apache Kafka and a schema registry as plain processes on 127.0.0.1, for development and tests. See
+# --help.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/services" && pwd)"
@@ -16,39 +17,43 @@ stop_within=30
 
 help() {
     cat <<HELP
-Apache Kafka $kafka_version (KRaft, one node) and Apicurio Registry $registry_version (the Confluent API under
-/apis/ccompat/v7) as plain processes on 127.0.0.1, for development and tests. Linux; needs Java 17 or later and
-python3, and for the first fetch from Maven Central mvn.
+Starts and stops Apache Kafka $kafka_version (KRaft, one node) and Apicurio Registry $registry_version (the Confluent
+API under /apis/ccompat/v7) as plain processes on 127.0.0.1, for development and tests. Runs on Linux; needs Java 17 or
+later and python3. The first start downloads both from Maven Central, for which it needs mvn.
 
-usage: scripts/services.sh COMMAND [kafka] [registry]     none named: both
+usage: scripts/services.sh COMMAND [kafka] [registry]     without a service: both
 
-  up       fetch once, start, wait until ready, print the addresses; says so of what is up already
-  down     stop (TERM, after $stop_within s KILL); with --wipe delete data and logs too, the ports stay remembered
-  kill     SIGKILL, data kept: a crash
-  pause    SIGSTOP: connections are accepted and never answered
+  up       download once, start, wait until ready, print the addresses; a service that is up stays up,
+           a paused one resumes
+  down     stop with SIGTERM, after $stop_within s with SIGKILL; --wipe also deletes data and logs
+           (the folder keeps its port numbers)
+  kill     SIGKILL, as in a crash; the data stays
+  pause    SIGSTOP: the service accepts connections and never answers
   resume   SIGCONT, and wait until ready
-  status   state, pid, address and memory of each
-  env      only the export lines, for eval
+  status   state, pid, address and memory of each service
+  env      print only the export lines, for eval
 
-settings, by environment:
-  CARBON_SERVICES_DIR     data, logs, pids, ports of one copy    \${TMPDIR:-/tmp}/carbon-services-\$UID
-  CARBON_SERVICES_CACHE   downloads, shared by all copies        \${XDG_CACHE_HOME:-~/.cache}/carbon-services
-  CARBON_SERVICES_TIMEOUT seconds until ready                    120
-  KAFKA_PORT              0 picks a free one                     9092
-  KAFKA_CONTROLLER_PORT                                          KAFKA_PORT + 1
-  REGISTRY_PORT           0 picks a free one                     8081
+environment variables and their defaults:
+  CARBON_SERVICES_DIR     folder of one instance: data, logs,    \${TMPDIR:-/tmp}/carbon-services-\$UID
+                          pids, ports
+  CARBON_SERVICES_CACHE   downloads, shared by all instances     \${XDG_CACHE_HOME:-~/.cache}/carbon-services
+  CARBON_SERVICES_TIMEOUT seconds to wait until ready            120
+  KAFKA_PORT              0 selects a free port                  9092
+  KAFKA_CONTROLLER_PORT   port of the KRaft controller           KAFKA_PORT + 1
+  REGISTRY_PORT           0 selects a free port                  8081
   KAFKA_HEAP              -Xmx of Kafka                          512m
   REGISTRY_HEAP           -Xmx of the registry                   384m
   REGISTRY_CANONICAL_HASH see below                              true
 
-Copies with folders and ports of their own run side by side. A port that is unset or 0 is the one that the folder
-used last, where it has been used, so a restart comes up where it was, and status, env, down and the rest need
-nothing but the folder.
+Several instances can run at the same time if each has its own folder and ports. If a port is unset or 0, a service uses
+the port that the folder stores from its last start. So a restart
+keeps the port, and all other commands need only the folder.
 
-The registry keeps schemas, ids and levels in a file under its data folder; they outlive kill and down. It differs
-from Confluent's: the global compatibility is NONE until set, and ids have gaps. A schema that differs only in
-whitespace, the order of keys, docs, aliases or an enum's default counts as the one that is there already
-(Confluent's ignores only the first two); with REGISTRY_CANONICAL_HASH=false only the exact text does.
+The registry stores schemas, ids and compatibility levels in a file in its data folder, which survives kill and down.
+Differences from Confluent's registry: the global compatibility level is NONE until it is set, and ids have gaps. A
+schema that differs only in whitespace, key order, docs, aliases or the default of an enum counts as the existing schema
+(Confluent's registry ignores only whitespace and key order). With REGISTRY_CANONICAL_HASH=false only identical text
+counts as the same schema.
 
 examples:
   scripts/services.sh up && eval "\$(scripts/services.sh env)"
@@ -56,43 +61,44 @@ examples:
   CARBON_SERVICES_DIR=\$(mktemp -d) KAFKA_PORT=0 scripts/services.sh up kafka
   scripts/services.sh down --wipe
 
-exit: 0 done (status: all named are up), 1 failed (status: one is down, paused or not ready), 2 wrong usage
+exit: 0 done (status: all are up), 1 failed (status: one is down, paused or not ready), 2 wrong usage
 HELP
 }
 
 note() { echo "services.sh: $*" >&2; }
 die() { note "$@"; exit 1; }
-usage() { note "$@"; note "try --help"; exit 2; }
+usage() { note "$@"; note "see --help"; exit 2; }
 
 # shellcheck source=scripts/services/fetch.sh
 source "$here/fetch.sh"
 # shellcheck source=scripts/services/process.sh
 source "$here/process.sh"
 
-# Where it runs, else what was asked for, else what it had before, else the default; empty: not picked yet.
+# Prints the port of a service: of the running process, else from the environment, else from the last start, else the
+# default. Prints an empty line if the port has to be selected first.
 port_of() { # SERVICE
-    local asked default kept
+    local requested default stored
     case $1 in
-    kafka) asked="${KAFKA_PORT:-}" default=9092 ;;
-    registry) asked="${REGISTRY_PORT:-}" default=8081 ;;
+    kafka) requested="${KAFKA_PORT:-}" default=9092 ;;
+    registry) requested="${REGISTRY_PORT:-}" default=8081 ;;
     esac
-    kept="$(cat "$dir/$1/port" 2>/dev/null || true)"
-    if running "$1" && [[ -n $kept ]]; then echo "$kept"
-    elif [[ -n $asked && $asked != 0 ]]; then echo "$asked"
-    elif [[ -n $kept || $asked == 0 ]]; then echo "$kept"
+    stored="$(cat "$dir/$1/port" 2>/dev/null || true)"
+    if running "$1" && [[ -n $stored ]]; then echo "$stored"
+    elif [[ -n $requested && $requested != 0 ]]; then echo "$requested"
+    elif [[ -n $stored || $requested == 0 ]]; then echo "$stored"
     else echo "$default"; fi
 }
 
 controller_port() { # KAFKA-PORT
-    local asked="${KAFKA_CONTROLLER_PORT:-0}"
-    [[ $asked != 0 ]] && echo "$asked" || echo $(($1 + 1))
+    local requested="${KAFKA_CONTROLLER_PORT:-0}"
+    [[ $requested != 0 ]] && echo "$requested" || echo $(($1 + 1))
 }
 
 exports() { # SERVICE...
     local service port
     for service; do
         port="$(port_of "$service")"
-        [[ -n $port ]] || die "$service has no port yet: run up first"
+        [[ -n $port ]] || die "$service has no port yet: run \`up\` first"
         case $service in
         kafka) echo "export ML_KAFKA_BROKERS=127.0.0.1:$port" ;;
         registry) echo "export ML_SCHEMA_REGISTRY_URL=http://127.0.0.1:$port/apis/ccompat/v7" ;;
@@ -101,13 +107,14 @@ exports() { # SERVICE...
 }
 
 up() { # SERVICE...
-    local service port asked wanted wait waits=() failed=0
-    declare -A since=() was_up=() broken=()
+    local service port requested wanted wait waits=() failed=0
+    declare -A since=() was_up=() launch_failed=()
     for service; do
         port="$(port_of "$service")"
         if running "$service"; then
-            asked="${service^^}_PORT"
-            [[ ${!asked:-0} == 0 || ${!asked} == "$port" ]] || die "$service is up on port $port, not ${!asked}: run down first"
+            requested="${service^^}_PORT"
+            [[ ${!requested:-0} == 0 || ${!requested} == "$port" ]] ||
+                die "$service is up on port $port, not ${!requested}: run \`down\` first"
             was_up[$service]=yes
             continue
         fi
@@ -115,14 +122,15 @@ up() { # SERVICE...
         find_java
         mkdir -p "$dir/$service/data"
         if [[ -z $port ]]; then
-            port="$(python3 "$here/ports.py" pick 2 "$dir/$service" "$claims")" || die "no free port for $service"
+            port="$(python3 "$here/ports.py" pick 2 "$dir/$service" "$claims")" ||
+                die "found no free port for $service; it was not started"
         fi
         wanted=("$port")
         [[ $service != kafka ]] || wanted+=("$(controller_port "$port")")
         python3 "$here/ports.py" free "${wanted[@]}" || die "$service was not started"
         echo "$port" >"$dir/$service/port"
     done
-    # Waiting comes after all are launched, so that they start at the same time.
+    # All services are launched before the first wait, so that they start in parallel.
     for service; do
         since[$service]="$(now)"
         if [[ -n ${was_up[$service]:-} ]]; then
@@ -133,10 +141,10 @@ up() { # SERVICE...
         : >"$dir/$service/log"
         rm -rf "$dir/$service/tmp" && mkdir "$dir/$service/tmp"
         "launch_$service" "$(<"$dir/$service/port")" ||
-            { broken[$service]=yes failed=1; note "$service was not started"; show_log "$service"; }
+            { launch_failed[$service]=yes failed=1; note "$service was not started"; show_log "$service"; }
     done
     for service; do
-        [[ -z ${broken[$service]:-} ]] || continue
+        [[ -z ${launch_failed[$service]:-} ]] || continue
         await_ready "$service" "${was_up[$service]:+already }up" "${since[$service]}" &
         waits+=($!)
     done
@@ -205,14 +213,14 @@ for argument; do
     esac
 done
 [[ -n $command ]] || usage "no command"
-[[ $wipe == no || $command == down ]] || usage "--wipe goes with down only"
+[[ $wipe == no || $command == down ]] || usage "--wipe is an option of down only"
 [[ ${#services[@]} -gt 0 ]] || services=(kafka registry)
 for setting in KAFKA_PORT KAFKA_CONTROLLER_PORT REGISTRY_PORT CARBON_SERVICES_TIMEOUT; do
     [[ ${!setting:-0} =~ ^[0-9]{1,5}$ ]] || usage "$setting is not a number: ${!setting}"
 done
-# Kafka's and H2's settings, into which the folder's name goes, give other characters a meaning.
+# The settings of Kafka and H2 contain the folder name, and other characters have a meaning there.
 [[ $dir =~ ^[A-Za-z0-9/._+@=-]+$ ]] || usage "CARBON_SERVICES_DIR may hold letters, digits and /._+@=- only: $dir"
-[[ -d /proc/self ]] || die "Linux only: there is no /proc"
+[[ -d /proc/self ]] || die "/proc is missing: this script runs on Linux only"
 command -v python3 >/dev/null || die "python3 is missing: install it (Debian and Ubuntu: apt-get install python3)"
 
 case $command in
@@ -221,9 +229,9 @@ env) exports "${services[@]}" ;;
 *)
     umask 077
     mkdir -p "$dir"
-    [[ -O $dir ]] || die "$dir belongs to somebody else"
+    [[ -O $dir ]] || die "$dir belongs to another user; set CARBON_SERVICES_DIR"
     exec 9>"$dir/lock"
-    flock -w 300 9 || die "another services.sh holds $dir/lock"
+    flock -w 300 9 || die "another services.sh has held $dir/lock for 300 s"
     case $command in
     down) down TERM "$wipe" "${services[@]}" ;;
     kill) down KILL no "${services[@]}" ;;

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Reads a topic of carbon-ml straight from Kafka: an example to copy.
+"""Reads a topic of carbon-ml directly from Kafka. Use it as an example for your own consumer.
 
-Prints one JSON line a record: key, partition, offset, timestamp, headers and value, with bytes as base64. An
-embedding's vector is decoded as well: `vector_dimension` is how many numbers it has. Exits 1 where --count records did
-not come in time, or a vector is not as long as its record says.
+Prints one JSON line per record: key, partition, offset, timestamp, headers and value, with bytes as base64. For an
+embedding the line has `vector_dimension`, the number of components of the decoded vector. Exits with 1 if fewer than
+--count records arrived before the timeout, or if a vector does not have the dimension that its record states.
 
-Needs confluent-kafka[avro]; `scripts/python_env.sh` prints a Python that has it.
+Needs confluent-kafka[avro]; `scripts/python_env.sh` prints the path of a Python that has it.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 
 def vector_of(value):
-    """An embedding's numbers: little-endian 32-bit floats."""
+    """Decodes the vector of an embedding: little-endian 32-bit floats."""
     numbers = array.array("f")
     numbers.frombytes(value["vector"])
     if sys.byteorder == "big":
@@ -34,8 +34,8 @@ def vector_of(value):
     return numbers
 
 
-def plain(value):
-    """What JSON has no word for."""
+def to_json(value):
+    """Converts a value that JSON has no type for."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, datetime):
@@ -44,7 +44,8 @@ def plain(value):
 
 
 def line_of(message, deserialize):
-    # A null value is no event: its key was erased, or a retired model's embedding was.
+    """Returns the output line of a record."""
+    # A null value is not an event. It erases the key, or an embedding of a retired model.
     value = deserialize(message.value(), SerializationContext(message.topic(), MessageField.VALUE))
     line = {
         "key": message.key().decode() if message.key() is not None else None,
@@ -57,12 +58,12 @@ def line_of(message, deserialize):
     if value is not None and value.get("vector") is not None:
         line["vector_dimension"] = len(vector_of(value))
         if line["vector_dimension"] != value["dimension"]:
-            raise ValueError(f"{line['key']}: {line['vector_dimension']} numbers, not {value['dimension']}")
+            raise ValueError(f"{line['key']}: {line['vector_dimension']} components, expected {value['dimension']}")
     return line
 
 
 def consume(consumer, deserialize, arguments):
-    """Prints records until there are enough; whether there were."""
+    """Prints records until the count, the end or the timeout. Returns whether the requested records arrived."""
     deadline, seen, unread = time.monotonic() + arguments.timeout, 0, None
 
     def assigned(_, partitions):
@@ -78,7 +79,7 @@ def consume(consumer, deserialize, arguments):
         if message is None:
             continue
         if message.error() is None:
-            print(json.dumps(line_of(message, deserialize), default=plain), flush=True)
+            print(json.dumps(line_of(message, deserialize), default=to_json), flush=True)
             seen += 1
         elif message.error().code() == KafkaError._PARTITION_EOF:
             unread.discard(message.partition())
@@ -95,23 +96,23 @@ def main():
     parser.add_argument("topic", metavar="TOPIC", help="such as ml.embedding.generated.v1 or search.index.updated.v1")
     parser.add_argument("--brokers", default=brokers, required=not brokers, help="[ML_KAFKA_BROKERS]")
     parser.add_argument("--registry", default=registry, required=not registry, help="[ML_SCHEMA_REGISTRY_URL]")
-    parser.add_argument("--group", default=f"foreign-{uuid.uuid4()}", help="one that nobody else has, unless said")
-    parser.add_argument("--from-beginning", action="store_true", help="and not only what comes from now on")
+    parser.add_argument("--group", default=f"foreign-{uuid.uuid4()}", help="consumer group; default: a new one")
+    parser.add_argument("--from-beginning", action="store_true", help="read existing records too, not only new ones")
     parser.add_argument("--until-end", action="store_true", help="stop at the end of all partitions")
-    parser.add_argument("--count", type=int, help="stop after as many records")
-    parser.add_argument("--timeout", type=float, default=30, help="stop after as many seconds; 30 unless said")
+    parser.add_argument("--count", type=int, help="stop after this number of records")
+    parser.add_argument("--timeout", type=float, default=30, help="stop after this number of seconds (default: 30)")
     arguments = parser.parse_args()
     consumer = Consumer({
         "bootstrap.servers": arguments.brokers,
         "group.id": arguments.group,
         "auto.offset.reset": "earliest" if arguments.from_beginning else "latest",
-        # Nothing that a transaction took back: what the platform's stages write is transactional.
+        # Stages of the platform write in transactions; read_committed hides records of aborted transactions.
         "isolation.level": "read_committed",
-        # What is printed is not remembered: each run stands alone. A real consumer commits what it has processed.
+        # This example commits no offsets. A real consumer commits offsets after it has processed the records.
         "enable.auto.commit": False,
         "enable.partition.eof": True,
     })
-    # By the schema that wrote each record, which the registry knows by the id in its first bytes.
+    # Each record is decoded with its writer's schema; the schema id is in the first bytes of the value.
     deserialize = AvroDeserializer(SchemaRegistryClient({"url": arguments.registry}),
                                    conf={"subject.name.strategy": topic_subject_name_strategy})
     try:

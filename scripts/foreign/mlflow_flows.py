@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Drives the real MlFlow client against a server, and asserts what it must see.
+"""Runs the real MLflow client against a server and checks the answers.
 
-Each flow makes what it needs under names that nobody else has, so it can run again and beside others on one server.
-Prints a line a flow: `ok NAME SECONDS`, or `failed NAME SECONDS` and why, with the traceback on stderr. Exits 1 where
-one failed.
+A flow is one test. Each flow creates its own experiments and models under unique names, so flows can be repeated and
+can run concurrently on one server. Prints one line per flow: `ok NAME SECONDS`, or `failed NAME SECONDS` and the error,
+with the traceback on stderr. Exits with 1 if a flow failed.
 """
 
 import argparse
@@ -15,11 +15,11 @@ import warnings
 from pathlib import Path
 
 SETTINGS = {
-    # Nothing here may want the internet.
+    # The client must not use the internet.
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    # What a server answers with 5xx fails at once, where a user's client would try for over a minute. A slow machine
-    # is waited for.
+    # A 5xx answer fails at once; with its defaults the client would retry for more than 1 min. The timeout is long for
+    # slow machines.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "300",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -35,7 +35,7 @@ examples:
   $python scripts/foreign/mlflow_flows.py --list
   $python scripts/foreign/mlflow_flows.py --skip webhooks
 
-MLflow's own server, which passes them all; what begins with MLFLOW_WEBHOOK is for the flow `webhooks`:
+MLflow's own server passes all flows. The MLFLOW_WEBHOOK_* variables are for the flow `webhooks`:
   export MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true MLFLOW_WEBHOOK_CACHE_TTL=1
   export MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY="$(openssl rand -base64 32 | tr +/ -_)"
   $python -m mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination ./artifacts
@@ -43,25 +43,25 @@ MLflow's own server, which passes them all; what begins with MLFLOW_WEBHOOK is f
 
 
 def flows(arguments):
-    """Those that are to run, in their order."""
+    """Returns the selected flows by name, in the order in which they run."""
     from mlflow_suite import FLOWS
 
     unknown = {*arguments.flow, *arguments.skip} - FLOWS.keys()
     if unknown:
-        sys.exit(f"no such flow: {', '.join(sorted(unknown))}; --list names them")
+        sys.exit(f"unknown flow: {', '.join(sorted(unknown))}; --list prints the names")
     return {name: run for name, run in FLOWS.items()
             if name not in arguments.skip and (not arguments.flow or name in arguments.flow)}
 
 
-def place(error):
-    """The line of a flow at which it failed."""
+def location(error):
+    """Returns `file:line: ` of the line of a flow that raised the error, or an empty string."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "mlflow_suite" in frame.filename]
-    own = [frame for frame in frames if not frame.filename.endswith("__init__.py")] or frames
-    return f"{Path(own[-1].filename).name}:{own[-1].lineno}: " if own else ""
+    flow_frames = [frame for frame in frames if not frame.filename.endswith("__init__.py")] or frames
+    return f"{Path(flow_frames[-1].filename).name}:{flow_frames[-1].lineno}: " if flow_frames else ""
 
 
 def run(name, function):
-    """Whether the flow is as it should be."""
+    """Runs a flow and prints its line. Returns whether it passed."""
     import mlflow
 
     began = time.monotonic()
@@ -69,8 +69,8 @@ def run(name, function):
         function()
     except Exception as error:
         message = str(error).strip().splitlines() or [""]
-        print(f"failed {name} {time.monotonic() - began:.2f}s {place(error)}{type(error).__name__}: {message[0][:500]}",
-              flush=True)
+        reason = f"{location(error)}{type(error).__name__}: {message[0][:500]}"
+        print(f"failed {name} {time.monotonic() - began:.2f}s {reason}", flush=True)
         traceback.print_exc()
         return False
     finally:
@@ -85,12 +85,12 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI"), metavar="URL",
                         help="[MLFLOW_TRACKING_URI]")
-    parser.add_argument("--flow", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
-    parser.add_argument("--skip", action="append", default=[], metavar="NAME", help="not this one; may be repeated")
-    parser.add_argument("--list", action="store_true", help="print the flows' names, and nothing else")
+    parser.add_argument("--flow", action="append", default=[], metavar="NAME", help="run only this flow; repeatable")
+    parser.add_argument("--skip", action="append", default=[], metavar="NAME", help="do not run this flow; repeatable")
+    parser.add_argument("--list", action="store_true", help="print the names of the flows and exit")
     arguments = parser.parse_args()
     if not arguments.list and not arguments.tracking_uri:
-        parser.error("--tracking-uri, or MLFLOW_TRACKING_URI, is needed")
+        parser.error("--tracking-uri or MLFLOW_TRACKING_URI is required")
     os.environ.update(SETTINGS)
     if arguments.tracking_uri:
         os.environ["MLFLOW_TRACKING_URI"] = arguments.tracking_uri
@@ -102,7 +102,7 @@ def main():
         print("\n".join(chosen))
         return 0
     failed = [name for name, function in chosen.items() if not run(name, function)]
-    print(f"{len(chosen) - len(failed)} of {len(chosen)} flows are as they should be")
+    print(f"{len(chosen) - len(failed)} of {len(chosen)} flows passed")
     return 1 if failed else 0
 
 

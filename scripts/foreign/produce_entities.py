@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Produces entities to carbon-ml straight into Kafka: an example to copy.
+"""Produces entities for carbon-ml directly to Kafka. Use it as an example for your own producer.
 
-Reads one entity a line from stdin,
+Reads one entity per line from stdin:
 
     {"entity_type": "instrument", "entity_id": "NG_HH_BALMO", "text": "Henry Hub natural gas, balance of month",
      "tags": ["gas"], "metadata": {"name": "NG balmo", "lot": 10000, "listed": true}}
 
-each of which is its entity's whole new state; {"entity_type", "entity_id", "deleted": true} deletes one. Prints a line
-for each record that is durable: topic, partition, offset and key. Exits 1 if one is not.
+A line is the complete new state of its entity; {"entity_type", "entity_id", "deleted": true} deletes the entity. Prints
+one JSON line per durable record: topic, partition, offset and key. Exits with 1 if a line is invalid or a record is not
+durable.
 
-Needs confluent-kafka[avro]; `scripts/python_env.sh` prints a Python that has it.
+Needs confluent-kafka[avro]; `scripts/python_env.sh` prints the path of a Python that has it.
 """
 
 import argparse
@@ -26,15 +27,15 @@ from confluent_kafka.serialization import MessageField, SerializationContext, Se
 
 TOPIC = "ml.entity.changed.v1"
 FIELDS = {"entity_type", "entity_id", "text", "tags", "metadata", "deleted"}
-PATIENCE_S = 30
+TIMEOUT_S = 30
 
 
 def entity_serializer(registry):
-    """From an event to bytes, by the newest schema that the registry has; the platform registers it, not we."""
+    """Returns a function that serializes an event with the newest schema that the platform has registered."""
     settings = {
         "auto.register.schemas": False,
         "use.latest.version": True,
-        # A field that the schema lacks is an error, where it would be left out without a word.
+        # A field that is not in the schema is an error; by default the serializer drops it silently.
         "validate.strict.allow.default": True,
         "subject.name.strategy": topic_subject_name_strategy,
     }
@@ -43,7 +44,7 @@ def entity_serializer(registry):
 
 
 def event_of(entity, tenant):
-    """The event that says an entity's whole new state."""
+    """Returns the event with the complete new state of an entity."""
     unknown = entity.keys() - FIELDS
     if unknown:
         raise ValueError(f"unknown fields {sorted(unknown)}")
@@ -61,12 +62,12 @@ def event_of(entity, tenant):
 
 
 def key_of(event):
-    """All records of an entity have this key, and with it one partition and one order."""
+    """Returns the record key. All records of an entity have the same key, so they are in one partition, in order."""
     return f"{event['tenant_id']}/{event['entity_type']}/{event['entity_id']}"
 
 
 class Deliveries:
-    """Prints what is durable, and remembers whether something is not."""
+    """Delivery callback: prints each durable record and counts failures."""
 
     def __init__(self):
         self.failed = 0
@@ -77,12 +78,12 @@ class Deliveries:
             self.failed += 1
             print(f"{key}: {error}", file=sys.stderr)
             return
-        place = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset(), "key": key}
-        print(json.dumps(place), flush=True)
+        position = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
+        print(json.dumps({**position, "key": key}), flush=True)
 
 
 def send(producer, **record):
-    """Hands a record over; where the producer's queue is full, it waits until there is room."""
+    """Gives a record to the producer; waits while the queue of the producer is full."""
     while True:
         try:
             producer.produce(**record)
@@ -95,12 +96,12 @@ def send(producer, **record):
 def producer_of(arguments, **more):
     settings = {
         "bootstrap.servers": arguments.brokers,
-        # carbon-ml places keys as Java's clients do. librdkafka's own default hashes otherwise: most records would
-        # lie in a wrong partition and become dead letters.
+        # carbon-ml partitions by murmur2, as Java clients do. librdkafka's default is CRC-32: most records would be in
+        # a wrong partition and become dead letters.
         "partitioner": arguments.partitioner,
-        # Acknowledged by all in-sync replicas; a repeated send neither doubles nor reorders records.
+        # Sets acks=all; retries neither duplicate nor reorder records.
         "enable.idempotence": True,
-        "delivery.timeout.ms": PATIENCE_S * 1000,
+        "delivery.timeout.ms": TIMEOUT_S * 1000,
         **dict(arguments.settings),
         **more,
     }
@@ -114,7 +115,7 @@ def parser_of(description):
     parser.add_argument("--registry", default=registry, required=not registry, help="[ML_SCHEMA_REGISTRY_URL]")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
                         type=lambda text: tuple(text.split("=", 1)) if "=" in text else parser.error(f"{text}: no ="),
-                        help="a further property of librdkafka, such as compression.type=zstd; may be repeated")
+                        help="another property of librdkafka, such as compression.type=zstd; can be repeated")
     return parser
 
 
@@ -122,11 +123,11 @@ def main():
     parser = parser_of(__doc__)
     parser.add_argument("--tenant", default="default")
     parser.add_argument("--partitioner", default="murmur2_random",
-                        help="murmur2_random, unless the topology says otherwise; librdkafka's own default is "
-                             "consistent_random")
+                        help="default: murmur2_random, which is right unless the topology declares another "
+                             "partitioner for the topic")
     arguments = parser.parse_args()
     serialize, producer, deliveries = entity_serializer(arguments.registry), producer_of(arguments), Deliveries()
-    refused = 0
+    rejected = 0
     for number, line in enumerate(sys.stdin, 1):
         if not line.strip():
             continue
@@ -134,13 +135,13 @@ def main():
             event = event_of(json.loads(line), arguments.tenant)
             value = serialize(event)
         except (KeyError, TypeError, ValueError, SerializationError) as error:
-            refused += 1
+            rejected += 1
             print(f"line {number}: {type(error).__name__}: {error}", file=sys.stderr)
             continue
         headers = {"event_id": event["event_id"], "tenant_id": event["tenant_id"]}
         send(producer, topic=TOPIC, key=key_of(event), value=value, headers=headers, on_delivery=deliveries)
-    left = producer.flush(PATIENCE_S + 5)
-    return 1 if left or refused or deliveries.failed else 0
+    unsent = producer.flush(TIMEOUT_S + 5)
+    return 1 if unsent or rejected or deliveries.failed else 0
 
 
 if __name__ == "__main__":

@@ -1,30 +1,33 @@
-# Fetching from Maven Central, sourced by services.sh. Into a folder beside and renamed, so that half a download is
-# never taken for a whole one.
+# Downloads Kafka and the registry from Maven Central; sourced by services.sh. A download goes to a temporary folder
+# that is renamed at the end, so an incomplete download is never used.
 # shellcheck shell=bash disable=SC2154
 
-whole_kafka() {
+is_complete_kafka() {
     [[ -s $kafka_home/libs/kafka_2.13-$kafka_version.jar && -s $kafka_home/libs/kafka-clients-$kafka_version.jar &&
         -s $kafka_home/libs/slf4j-reload4j-1.7.36.jar ]]
 }
-whole_registry() { [[ -s $registry_home/apicurio-registry-app-$registry_version-runner.jar && -d $registry_home/lib ]]; }
+is_complete_registry() {
+    [[ -s $registry_home/apicurio-registry-app-$registry_version-runner.jar && -d $registry_home/lib ]]
+}
 
 fetch() { # SERVICE
-    "whole_$1" && return
+    "is_complete_$1" && return
     command -v mvn >/dev/null ||
-        die "mvn is missing: install Maven (Debian and Ubuntu: apt-get install maven), to fetch $1"
+        die "mvn is missing, and $1 must be downloaded: install Maven (Debian and Ubuntu: apt-get install maven)"
     mkdir -p "$cache"
     exec 8>"$cache/lock"
-    flock 8 # of two starts at once, one fetches
-    if ! "whole_$1"; then
-        note "fetching $1 from Maven Central"
-        rm -rf "$cache"/.part-* # of a fetch that was killed
-        local part home said
+    flock 8 # only one of several concurrent starts downloads
+    if ! "is_complete_$1"; then
+        note "downloading $1 from Maven Central"
+        rm -rf "$cache"/.part-* # left by a download that was killed
+        local part home output
         part="$(mktemp -d "$cache/.part-XXXXXX")"
-        said="$("fetch_$1" "$part" 2>&1 </dev/null)" || { rm -rf "$part"; echo "$said" >&2; die "fetching $1 failed"; }
+        output="$("fetch_$1" "$part" 2>&1 </dev/null)" ||
+            { rm -rf "$part"; echo "$output" >&2; die "downloading $1 failed"; }
         home="$1_home"
         rm -rf "${!home}"
         mv -T "$part" "${!home}"
-        "whole_$1" || die "$1 was fetched, but ${!home} lacks parts of it"
+        "is_complete_$1" || die "$1 was downloaded, but files are missing in ${!home}"
     fi
     exec 8>&-
 }

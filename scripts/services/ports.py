@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Free ports on loopback.
+"""Finds free ports on 127.0.0.1.
 
-ports.py free PORT...             exit 1, naming them, if any is still taken after a moment
+ports.py free PORT...             exits with 1 and prints the ports that are in use after 2 s
 ports.py pick COUNT OWNER CLAIMS  prints the first of COUNT consecutive free ports, and claims them for OWNER
 
-Picked ports lie below the kernel's range for outgoing connections: a client that retries a stopped service on a
-port within it can be given that very port as its own, connect to itself, and block the restart. As a service binds
-only seconds after the pick, claims (lines "PORT OWNER" in one file) keep two starts at once apart; a claim ends when
-its owner's folder is gone.
+`pick` selects ports below the kernel's range for outgoing connections. Within that range, a client that retries a
+stopped service could get the service's port as its own source port, connect to itself, and block the restart.
+
+A service binds its port seconds after `pick`. So that a concurrent start does not select the same port, `pick` writes
+claims to the file CLAIMS, one line "PORT OWNER" each. OWNER is a folder; a claim ends when the folder does not exist
+any more.
 """
 import fcntl
 import os
@@ -18,8 +20,9 @@ import time
 
 
 def free(port):
+    """Returns whether the port can be bound."""
     with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not count
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not block the port
         try:
             sock.bind(("127.0.0.1", port))
         except OSError:
@@ -28,6 +31,7 @@ def free(port):
 
 
 def pick(count, owner, claims):
+    """Prints the first of `count` consecutive free ports and claims them for `owner` in the file `claims`."""
     with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
         outgoing = int(file.read().split()[0])
     below = (20000, outgoing - count)
@@ -43,7 +47,7 @@ def pick(count, owner, claims):
             if claimed.isdisjoint(ports) and all(map(free, ports)):
                 break
         else:
-            sys.exit("no free ports")
+            sys.exit("ports.py: found no free ports")
         kept += [(port, owner) for port in ports]
         file.seek(0)
         file.truncate()
@@ -53,12 +57,12 @@ def pick(count, owner, claims):
 
 if sys.argv[1] == "free":
     taken = sys.argv[2:]
-    for _ in range(20):  # a process that was just killed holds its ports a little longer
+    for _ in range(20):  # a process that was just killed keeps its ports for a moment
         taken = [port for port in taken if not free(int(port))]
         if not taken:
             break
         time.sleep(0.1)
     else:
-        sys.exit("taken by another process: port " + ", ".join(taken))
+        sys.exit("ports.py: in use by another process: port " + ", ".join(taken))
 else:
     pick(int(sys.argv[2]), sys.argv[3], sys.argv[4])

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Waits until a service answers for real: an open port is not yet a ready service.
+"""Waits until a service is ready. An open port is not enough: the service must answer a request.
 
-ready.py kafka|registry PORT PID SECONDS
-Exit: 0 ready, 1 the process is gone, 3 not ready within SECONDS (0: one attempt).
+usage: ready.py kafka|registry PORT PID SECONDS     SECONDS 0: one attempt
+
+exit: 0 ready, 1 the process has ended, 3 not ready within SECONDS
 """
 import http.client
 import socket
@@ -12,7 +13,7 @@ import time
 
 
 class Reply:
-    """A cursor over a Kafka response."""
+    """Reads a Kafka response from beginning to end."""
 
     def __init__(self, data):
         self.data, self.at = data, 0
@@ -36,13 +37,13 @@ def receive(conn, size):
     while len(data) < size:
         part = conn.recv(size - len(data))
         if not part:
-            raise ConnectionError("closed")
+            raise ConnectionError("the broker closed the connection")
         data += part
     return data
 
 
 def kafka(port):
-    """Metadata v4 for all topics: the broker is registered, and every partition has a leader without an error."""
+    """Sends Metadata v4 for all topics. Returns whether the broker is registered and every partition has a leader."""
     with socket.create_connection(("127.0.0.1", port), 2) as conn:
         request = struct.pack(">hhih5sib", 3, 4, 1, 5, b"ready", -1, 0)
         conn.sendall(struct.pack(">i", len(request)) + request)
@@ -72,7 +73,7 @@ def kafka(port):
 
 
 def registry(port):
-    """Listing subjects reads the storage. `http.client`, since urllib would ask a proxy named by the environment."""
+    """Lists the subjects, which reads the storage. http.client ignores proxies of the environment; urllib does not."""
     conn = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         conn.request("GET", "/apis/ccompat/v7/subjects")
@@ -82,9 +83,10 @@ def registry(port):
 
 
 def alive(pid):
+    """Returns whether the process exists and is not a zombie."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read(1) != b""  # a zombie has none
+            return file.read(1) != b""  # the command line of a zombie is empty
     except OSError:
         return False
 

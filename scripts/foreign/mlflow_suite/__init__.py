@@ -1,34 +1,34 @@
-"""The flows of mlflow_flows.py, and what they share. Its name must not be `mlflow`: it would hide the client's."""
+"""The flows of mlflow_flows.py and their helpers. The name `mlflow` would hide MLflow's own package."""
 
 import uuid
 from contextlib import contextmanager
 
 from mlflow.exceptions import MlflowException
 
-# By name, in the order in which they run.
+# Flows by name, in the order in which they run.
 FLOWS = {}
 
 
 def flow(function):
-    """A function that takes nothing and raises where the server is not as it should be; its name is the flow's."""
+    """Registers a flow: a function without arguments that raises if the server gives a wrong answer."""
     FLOWS[function.__name__] = function
     return function
 
 
-def unique(what):
-    """A name that no other run has."""
-    return f"{what}-{uuid.uuid4().hex[:16]}"
+def unique(prefix):
+    """Returns a name with this prefix that no other call returns."""
+    return f"{prefix}-{uuid.uuid4().hex[:16]}"
 
 
 def equal(actual, expected):
-    """`assert ==` that says both sides."""
+    """Raises an error with both values if they are not equal."""
     if actual != expected:
-        raise AssertionError(f"{actual!r} is not {expected!r}")
+        raise AssertionError(f"{actual!r}, expected {expected!r}")
 
 
 @contextmanager
-def refused(code, *texts):
-    """What is within must be refused with this error code and with all of these texts in its message."""
+def expect_error(code, *texts):
+    """The block must raise an MlflowException with this error code and all of these texts in its message."""
     try:
         yield
     except MlflowException as error:
@@ -37,11 +37,11 @@ def refused(code, *texts):
             if text not in error.message:
                 raise AssertionError(f"{text!r} is not in {error.message!r}") from error
     else:
-        raise AssertionError(f"it went through, and should be refused with {code}")
+        raise AssertionError(f"no error, expected {code}")
 
 
 def pages(search):
-    """The pages of a search to the end: `search` takes a token, None at first."""
+    """Returns all pages of a search. `search` takes a page token, None for the first page."""
     token, found = None, []
     while True:
         page = search(token)
@@ -50,8 +50,8 @@ def pages(search):
         if not token:
             return found
         if len(found) > 1000:
-            raise AssertionError("the pages do not end")
+            raise AssertionError("the search has more than 1000 pages")
 
 
-# They register themselves.
+# Each module registers its flows when it is imported.
 from . import experiments, runs, search, artifacts, models, registry, webhooks  # noqa: E402, F401

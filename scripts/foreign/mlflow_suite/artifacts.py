@@ -1,4 +1,4 @@
-"""Artifacts, up and down."""
+"""Flows that upload, list and download artifacts."""
 
 import hashlib
 import json
@@ -15,12 +15,14 @@ from . import equal, flow, unique
 
 
 def artifact_run():
+    """Returns a client and the id of a run in a new experiment."""
     client = MlflowClient()
     return client, client.create_run(client.create_experiment(unique("artifacts"))).info.run_id
 
 
 def listing(client, run_id, path=None):
-    # An empty file's size may be left out.
+    """Returns the size of each file in a folder, and "dir" for each subfolder."""
+    # The server can omit the size of an empty file.
     return {each.path: "dir" if each.is_dir else each.file_size or 0 for each in client.list_artifacts(run_id, path)}
 
 
@@ -48,7 +50,7 @@ def artifacts():
     equal(listing(client, run_id, "conf"), {"conf/c.yaml": 5, "conf/deep": "dir"})
     equal(listing(client, run_id, "data/sub"), {"data/sub/one.csv": 8, "data/sub/subsub": "dir"})
     equal(listing(client, run_id, "whole/sub"), {"whole/sub/one.csv": 8, "whole/sub/subsub": "dir"})
-    # The client asks so whether a path is a folder.
+    # The client uses a listing to find out whether a path is a folder.
     equal(listing(client, run_id, "empty.txt"), {})
     equal(listing(client, run_id, "absent"), {})
 
@@ -68,7 +70,7 @@ def artifacts():
         path = mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run_id}/data/sub/one.csv", dst_path=folder)
         equal(Path(path).read_text(), "a,b\n1,2\n")
 
-    # Written again it is replaced.
+    # A second upload to the same path replaces the file.
     client.log_text(run_id, "short", "notes/a.txt")
     equal(mlflow.artifacts.load_text(f"{uri}/notes/a.txt"), "short")
     equal(listing(client, run_id, "notes"), {"notes/a.txt": 5})
@@ -77,7 +79,7 @@ def artifacts():
     except (MlflowException, OSError) as error:
         assert "absent.txt" in str(error), error
     else:
-        raise AssertionError("what is not there was downloaded")
+        raise AssertionError("the download of a missing file succeeded")
     for outside in ("../../x", "/etc/passwd", "a/../../x"):
         try:
             client.list_artifacts(run_id, outside)
@@ -85,7 +87,7 @@ def artifacts():
             answer = error.response.json()
             equal((error.response.status_code, answer["error_code"]), (400, "INVALID_PARAMETER_VALUE"))
         else:
-            raise AssertionError(f"{outside} was listed")
+            raise AssertionError(f"the listing of {outside} succeeded")
 
 
 @flow
@@ -115,7 +117,7 @@ def artifact_names():
 
 @flow
 def artifact_percent():
-    """The client quotes a `%` only where no two hexadecimal digits follow it: what looks quoted is unquoted there."""
+    """The client escapes a `%` only if no two hexadecimal digits follow, so the server stores `a%20b` as `a b`."""
     client, run_id = artifact_run()
     stored = {"100%.txt": "100%.txt", "5% of it.txt": "5% of it.txt", "50%zz": "50%zz", "a%20b": "a b"}
     for name in stored:

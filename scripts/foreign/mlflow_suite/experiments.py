@@ -1,10 +1,10 @@
-"""Experiments."""
+"""Flows for experiments."""
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from . import equal, flow, pages, refused, unique
+from . import equal, flow, pages, expect_error, unique
 
 ABSENT = "2147483000"
 
@@ -12,7 +12,7 @@ ABSENT = "2147483000"
 @flow
 def experiments():
     client, name = MlflowClient(), unique("experiment")
-    # `%`, quotes and words beyond ASCII must come back as they were.
+    # `%`, quotes and non-ASCII characters must not change.
     tags = {"team": "gas", "note": "it's 100% ünï 天"}
     experiment_id = client.create_experiment(name, tags=tags)
     assert experiment_id.isdecimal(), experiment_id
@@ -25,21 +25,21 @@ def experiments():
     equal(client.get_experiment("0").name, "Default")
 
     equal(client.get_experiment_by_name(unique("none")), None)
-    with refused("RESOURCE_DOES_NOT_EXIST", f"No Experiment with id={ABSENT} exists"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST", f"No Experiment with id={ABSENT} exists"):
         client.get_experiment(ABSENT)
-    with refused("INVALID_PARAMETER_VALUE"):
+    with expect_error("INVALID_PARAMETER_VALUE"):
         client.get_experiment("word")
-    with refused("RESOURCE_ALREADY_EXISTS", name):
+    with expect_error("RESOURCE_ALREADY_EXISTS", name):
         client.create_experiment(name)
-    with refused("INVALID_PARAMETER_VALUE", "500"):
+    with expect_error("INVALID_PARAMETER_VALUE", "500"):
         client.create_experiment("n" * 501)
-    with refused("INVALID_PARAMETER_VALUE"):
+    with expect_error("INVALID_PARAMETER_VALUE"):
         client.create_experiment("")
 
     placed = client.create_experiment(unique("placed"), artifact_location="s3://bucket/there")
     equal(client.get_experiment(placed).artifact_location, "s3://bucket/there")
 
-    # What a script does first: the name's experiment, which is made where there is none.
+    # The first call of many scripts: set_experiment creates the experiment if it does not exist.
     equal(mlflow.set_experiment(name).experiment_id, experiment_id)
     equal(mlflow.set_experiment(unique("fresh")).lifecycle_stage, "active")
 
@@ -56,9 +56,9 @@ def experiment_tags():
     client.delete_experiment_tag(experiment_id, "stage")
     expected.pop("stage")
     equal(client.get_experiment(experiment_id).tags, expected)
-    with refused("RESOURCE_DOES_NOT_EXIST", "No tag with name: stage"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST", "No tag with name: stage"):
         client.delete_experiment_tag(experiment_id, "stage")
-    with refused("RESOURCE_DOES_NOT_EXIST"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST"):
         client.set_experiment_tag(ABSENT, "a", "b")
 
 
@@ -74,30 +74,30 @@ def experiment_lifecycle():
     assert known.last_update_time >= created.last_update_time
     equal(client.get_experiment_by_name(name), None)
     equal(client.get_experiment_by_name(renamed).experiment_id, experiment_id)
-    with refused("RESOURCE_DOES_NOT_EXIST"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST"):
         client.rename_experiment(ABSENT, unique("name"))
 
     kept, dropped = client.create_run(experiment_id).info.run_id, client.create_run(experiment_id).info.run_id
     client.delete_experiment(experiment_id)
-    for gone in (client.get_experiment(experiment_id), client.get_experiment_by_name(renamed)):
-        equal((gone.experiment_id, gone.lifecycle_stage), (experiment_id, "deleted"))
+    for deleted in (client.get_experiment(experiment_id), client.get_experiment_by_name(renamed)):
+        equal((deleted.experiment_id, deleted.lifecycle_stage), (experiment_id, "deleted"))
     equal(client.get_run(kept).info.lifecycle_stage, "deleted")
-    # The name stays taken until the experiment is gone for good.
-    with refused("RESOURCE_ALREADY_EXISTS", renamed):
+    # A deleted experiment still owns its name.
+    with expect_error("RESOURCE_ALREADY_EXISTS", renamed):
         client.create_experiment(renamed)
-    with refused("INVALID_PARAMETER_VALUE", "deleted experiment"):
+    with expect_error("INVALID_PARAMETER_VALUE", "deleted experiment"):
         mlflow.set_experiment(renamed)
-    with refused("INVALID_PARAMETER_VALUE", "must be in the 'active' state"):
+    with expect_error("INVALID_PARAMETER_VALUE", "must be in the 'active' state"):
         client.create_run(experiment_id)
-    with refused("INVALID_PARAMETER_VALUE", "must be in the 'active' state"):
+    with expect_error("INVALID_PARAMETER_VALUE", "must be in the 'active' state"):
         client.set_experiment_tag(experiment_id, "a", "b")
-    with refused("RESOURCE_DOES_NOT_EXIST", f"No Experiment with id={experiment_id} exists"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST", f"No Experiment with id={experiment_id} exists"):
         client.delete_experiment(experiment_id)
 
     client.restore_experiment(experiment_id)
     equal(client.get_experiment(experiment_id).lifecycle_stage, "active")
     equal({client.get_run(run).info.lifecycle_stage for run in (kept, dropped)}, {"active"})
-    with refused("RESOURCE_DOES_NOT_EXIST"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST"):
         client.restore_experiment(experiment_id)
     equal(client.get_experiment(other_id).lifecycle_stage, "active")
 
@@ -115,7 +115,7 @@ def experiments_search():
         return [each.name.rsplit("-E")[-1] for each in client.search_experiments(filter_string=filter_string, **more)]
 
     ours = f"name LIKE '{base}%'"
-    # Unless said, the newest update comes first.
+    # By default the experiment with the newest update comes first.
     equal(sorted(names(ours)), list("012345"))
     equal(names(ours, order_by=["name ASC"]), list("012345"))
     equal(names(ours, order_by=["name DESC"]), list("543210"))
@@ -140,11 +140,11 @@ def experiments_search():
     equal([each.experiment_id for page in found for each in page], [ids[n] for n in range(7)])
 
     for wrong in ("lifecycle_stage = 'active'", f"name = '{base}' OR name = 'x'", "name IN ('a')", "nonsense"):
-        with refused("INVALID_PARAMETER_VALUE"):
+        with expect_error("INVALID_PARAMETER_VALUE"):
             client.search_experiments(filter_string=wrong)
-    with refused("INVALID_PARAMETER_VALUE"):
+    with expect_error("INVALID_PARAMETER_VALUE"):
         client.search_experiments(max_results=0)
-    with refused("INVALID_PARAMETER_VALUE", "50000"):
+    with expect_error("INVALID_PARAMETER_VALUE", "50000"):
         client.search_experiments(max_results=50_001)
-    with refused("INVALID_PARAMETER_VALUE"):
+    with expect_error("INVALID_PARAMETER_VALUE"):
         client.search_experiments(page_token="zzz")

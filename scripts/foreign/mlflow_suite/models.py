@@ -1,4 +1,4 @@
-"""Models: logged by hand and by autolog, loaded again, searched."""
+"""Flows for logged models: log explicitly and by autolog, load, search."""
 
 import mlflow
 import numpy as np
@@ -10,19 +10,19 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from . import equal, flow, pages, refused, unique
+from . import equal, flow, pages, expect_error, unique
 
 ABSENT = "m-" + "f" * 32
 
 
 def ridge(seed=1):
-    """A fitted model, and the rows that it was fitted on."""
+    """Returns a fitted model and its training rows."""
     rows, values = make_regression(n_samples=60, n_features=4, noise=1.0, random_state=seed)
     return make_pipeline(StandardScaler(), Ridge(alpha=0.5)).fit(rows, values), rows
 
 
 def logged(model, rows, **more):
-    """The model as a run of the active experiment has it. Requirements are named, so that none are looked for."""
+    """Logs the model in a new run. Explicit requirements keep MLflow from inferring them, which is slow."""
     with mlflow.start_run():
         return mlflow.sklearn.log_model(model, name="model", input_example=rows[:2],
                                         pip_requirements=["scikit-learn"], **more)
@@ -75,7 +75,7 @@ def sklearn_model():
     equal((known.params, known.tags["team"]), ({"alpha": "0.5"}, "gas"))
     assert known.artifact_location.endswith(f"/models/{info.model_id}/artifacts"), known.artifact_location
     equal([each.model_id for each in client.get_run(info.run_id).outputs.model_outputs], [info.model_id])
-    # The run shows its model's files under the model's name.
+    # The run lists the files of its model in a folder with the name of the model.
     paths = {each.path for each in client.list_artifacts(info.run_id, "model")}
     assert {"model/MLmodel", "model/requirements.txt", "model/input_example.json"} <= paths, paths
     own = {each.path for each in client.list_logged_model_artifacts(info.model_id)}
@@ -122,7 +122,7 @@ def logged_models():
     equal(client.get_logged_model(ids[0]).tags, {"parity": "none", "a b": "x"})
     client.delete_logged_model_tag(ids[0], "a b")
     equal(client.get_logged_model(ids[0]).tags, {"parity": "none"})
-    with refused("RESOURCE_DOES_NOT_EXIST", "'a b'"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST", "'a b'"):
         client.delete_logged_model_tag(ids[0], "a b")
     for n, value in enumerate([0.5, 0.9, 0.1]):
         client.log_metric(run_id, "acc", 0.0, step=0, timestamp=1, model_id=ids[n])
@@ -153,15 +153,15 @@ def logged_models():
         [experiment_id], order_by=[{"field_name": "name"}], max_results=2, page_token=token))
     equal([each.model_id for page in hits for each in page], ids)
     for wrong in ("nonsense", "weather.x = '1'", "name = 'a' OR name = 'b'"):
-        with refused("INVALID_PARAMETER_VALUE"):
+        with expect_error("INVALID_PARAMETER_VALUE"):
             found(wrong)
 
     client.delete_logged_model(ids[4])
     equal(found(), "0123")
     for call in (lambda: client.get_logged_model(ids[4]), lambda: client.get_logged_model(ABSENT)):
-        with refused("RESOURCE_DOES_NOT_EXIST", "Logged model with ID"):
+        with expect_error("RESOURCE_DOES_NOT_EXIST", "Logged model with ID"):
             call()
-    with refused("INVALID_PARAMETER_VALUE", "bad/name"):
+    with expect_error("INVALID_PARAMETER_VALUE", "bad/name"):
         client.create_logged_model(experiment_id, name="bad/name")
-    with refused("RESOURCE_DOES_NOT_EXIST"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST"):
         client.create_logged_model("2147483000", name="x")

@@ -1,18 +1,18 @@
-"""The model registry."""
+"""Flows for the model registry."""
 
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from . import equal, flow, pages, refused, unique
+from . import equal, flow, pages, expect_error, unique
 from .models import logged, ridge
 
 SOURCE = "s3://bucket/model"
 
 
 def registered(count, **more):
-    """A client, and a registered model with so many versions."""
+    """Returns a client and the name of a new registered model with `count` versions."""
     client, name = MlflowClient(), unique("model")
     client.create_registered_model(name, **more)
     for number in range(1, count + 1):
@@ -28,10 +28,10 @@ def registered_models():
     known = client.get_registered_model(name)
     equal((known.tags, known.description, known.latest_versions, known.aliases), ({"team": "gas"}, "of *gas*", [], {}))
     assert 0 < known.creation_timestamp <= known.last_updated_timestamp, known
-    with refused("RESOURCE_ALREADY_EXISTS", name):
+    with expect_error("RESOURCE_ALREADY_EXISTS", name):
         client.create_registered_model(name)
     for wrong in ("a/b", "a:b", ""):
-        with refused("INVALID_PARAMETER_VALUE"):
+        with expect_error("INVALID_PARAMETER_VALUE"):
             client.create_registered_model(wrong)
     absent = unique("none")
     for call in (
@@ -44,34 +44,34 @@ def registered_models():
         lambda: client.delete_registered_model(absent),
         lambda: client.delete_registered_model_alias(absent, "x"),
     ):
-        with refused("RESOURCE_DOES_NOT_EXIST", f"Registered Model with name={absent} not found"):
+        with expect_error("RESOURCE_DOES_NOT_EXIST", f"Registered Model with name={absent} not found"):
             call()
 
     client.set_registered_model_tag(name, "team", "power")
     client.set_registered_model_tag(name, "long", "x" * 5000)
     equal(client.get_registered_model(name).tags, {"team": "power", "long": "x" * 5000})
     client.delete_registered_model_tag(name, "long")
-    client.delete_registered_model_tag(name, "long")  # twice is fine
+    client.delete_registered_model_tag(name, "long")  # repeating is allowed
     equal(client.update_registered_model(name, "other").description, "other")
     client.create_model_version(name, SOURCE)
     client.set_registered_model_alias(name, "best", "1")
 
     renamed, taken = unique("renamed"), registered(0)[1]
-    with refused("RESOURCE_ALREADY_EXISTS", taken):
+    with expect_error("RESOURCE_ALREADY_EXISTS", taken):
         client.rename_registered_model(name, taken)
     client.rename_registered_model(name, renamed)
     known = client.get_registered_model(renamed)
     equal((known.tags, known.description, known.aliases), ({"team": "power"}, "other", {"best": "1"}))
     version = client.get_model_version(renamed, "1")
     equal((version.name, version.source, version.aliases), (renamed, SOURCE, ["best"]))
-    with refused("RESOURCE_DOES_NOT_EXIST"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST"):
         client.get_registered_model(name)
     client.delete_registered_model(renamed)
-    with refused("RESOURCE_DOES_NOT_EXIST"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST"):
         client.get_registered_model(renamed)
-    with refused("RESOURCE_DOES_NOT_EXIST"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST"):
         client.get_model_version(renamed, "1")
-    # The name is free again, and begins anew.
+    # The name is free again, and version numbers start at 1.
     client.create_registered_model(renamed)
     equal(client.create_model_version(renamed, SOURCE).version, "1")
     client.delete_registered_model(renamed)
@@ -91,11 +91,11 @@ def model_versions():
     client.set_model_version_tag(name, "3", "a", "c")
     client.set_model_version_tag(name, "3", "ünï", "天 %")
     client.delete_model_version_tag(name, "3", "a")
-    client.delete_model_version_tag(name, "3", "a")  # twice is fine
+    client.delete_model_version_tag(name, "3", "a")  # repeating is allowed
     equal(client.get_model_version(name, "3").tags, {"ünï": "天 %"})
     equal(client.update_model_version(name, "3", "other").description, "other")
 
-    # A number is never given twice.
+    # A version number is never used twice.
     client.delete_model_version(name, "3")
     client.delete_model_version(name, "1")
     equal(client.create_model_version(name, SOURCE).version, "4")
@@ -110,12 +110,12 @@ def model_versions():
         lambda: client.transition_model_version_stage(name, "9", "Staging"),
         lambda: client.get_model_version_download_uri(name, "9"),
     ):
-        with refused("RESOURCE_DOES_NOT_EXIST", f"Model Version (name={name}, version=9) not found"):
+        with expect_error("RESOURCE_DOES_NOT_EXIST", f"Model Version (name={name}, version=9) not found"):
             call()
-    with refused("INVALID_PARAMETER_VALUE", "must be an integer"):
+    with expect_error("INVALID_PARAMETER_VALUE", "must be an integer"):
         client.get_model_version(name, "word")
     for outside in ("/etc/passwd", "file:///etc/passwd", "mlflow-artifacts:/0/../../x", "models:/m-0/"):
-        with refused("INVALID_PARAMETER_VALUE"):
+        with expect_error("INVALID_PARAMETER_VALUE"):
             client.create_model_version(name, outside)
     copy = client.copy_model_version(f"models:/{name}/2", unique("copy"))
     equal((copy.version, copy.source), ("1", f"models:/{name}/2"))
@@ -131,7 +131,7 @@ def stages():
         return [each.current_stage for each in versions]
 
     equal(client.transition_model_version_stage(name, "1", "Production").current_stage, "Production")
-    client.transition_model_version_stage(name, "2", "staging")  # in any case
+    client.transition_model_version_stage(name, "2", "staging")  # upper and lower case are equal
     client.transition_model_version_stage(name, "3", "Production")
     equal(now(), ["Production", "Staging", "Production", "None"])
     latest = {each.current_stage: each.version for each in client.get_latest_versions(name)}
@@ -146,9 +146,9 @@ def stages():
     equal(now(), ["None", "Staging", "Archived", "Production"])
     client.set_model_version_tag(name, stage="Staging", key="by", value="stage")
     equal(client.get_model_version(name, "2").tags, {"by": "stage"})
-    with refused("INVALID_PARAMETER_VALUE", "Bogus"):
+    with expect_error("INVALID_PARAMETER_VALUE", "Bogus"):
         client.transition_model_version_stage(name, "1", "Bogus")
-    with refused("INVALID_PARAMETER_VALUE", "Bogus"):
+    with expect_error("INVALID_PARAMETER_VALUE", "Bogus"):
         client.get_latest_versions(name, ["Bogus"])
     equal(now(), ["None", "Staging", "Archived", "Production"])
 
@@ -170,15 +170,15 @@ def aliases():
     equal(model.aliases, {"champion": "2", "old-one_2": "1", "rival": "2"})
 
     client.delete_registered_model_alias(name, "rival")
-    client.delete_registered_model_alias(name, "rival")  # twice is fine
-    with refused("INVALID_PARAMETER_VALUE", "Registered model alias rival not found"):
+    client.delete_registered_model_alias(name, "rival")  # repeating is allowed
+    with expect_error("INVALID_PARAMETER_VALUE", "Registered model alias rival not found"):
         client.get_model_version_by_alias(name, "rival")
-    client.delete_model_version(name, "1")  # its aliases go with it
+    client.delete_model_version(name, "1")  # deletes its aliases too
     equal(client.get_registered_model(name).aliases, {"champion": "2"})
     for wrong in ("latest", "Latest", "v1", "V12", "bad alias", "a/b", "a@b", ""):
-        with refused("INVALID_PARAMETER_VALUE"):
+        with expect_error("INVALID_PARAMETER_VALUE"):
             client.set_registered_model_alias(name, wrong, "2")
-    with refused("RESOURCE_DOES_NOT_EXIST"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST"):
         client.set_registered_model_alias(name, "x", "9")
 
 
@@ -201,7 +201,7 @@ def registry_search():
         f"{ours} and tags.parity != 'odd'": "024", f"{ours} AND tag.parity ILIKE 'EV%'": "024",
     }.items():
         if names(text) != expected:
-            raise AssertionError(f"{text}: {names(text)}, not {expected}")
+            raise AssertionError(f"{text}: {names(text)}, expected {expected}")
     equal(names(ours, ["name DESC"]), "43210")
     client.update_registered_model(f"{base}-M2", "touched")
     equal(names(ours, ["last_updated_timestamp DESC"])[0], "2")
@@ -221,14 +221,14 @@ def registry_search():
         f"name IN ('{base}-M2', 'x')": "2/1", f"run_id IN ('{'e' * 32}') AND {ours}": "1/2",
     }.items():
         if versions(text) != expected:
-            raise AssertionError(f"{text}: {versions(text)}, not {expected}")
+            raise AssertionError(f"{text}: {versions(text)}, expected {expected}")
     hits = pages(lambda token: client.search_model_versions(ours, max_results=2, page_token=token))
     equal(sorted((each.name[-1], each.version) for page in hits for each in page), [("1", "1"), ("1", "2"), ("2", "1")])
     for wrong in ("nonsense", "stage = 'Production'", "name > 'x'", f"{ours} OR {ours}"):
         for search in (client.search_registered_models, client.search_model_versions):
-            with refused("INVALID_PARAMETER_VALUE"):
+            with expect_error("INVALID_PARAMETER_VALUE"):
                 search(wrong)
-    with refused("INVALID_PARAMETER_VALUE"):
+    with expect_error("INVALID_PARAMETER_VALUE"):
         client.search_registered_models(max_results=1001)
 
 
@@ -238,7 +238,7 @@ def registry_load():
     experiment = mlflow.set_experiment(unique("loading"))
     fitted = [ridge(seed) for seed in (1, 2)]
     infos = [logged(model, rows) for model, rows in fitted]
-    # By the model's address, and by the run's as older scripts do it.
+    # Register by model URI, and by run URI as older scripts do.
     versions = [mlflow.register_model(infos[0].model_uri, name, tags={"n": "1"}),
                 mlflow.register_model(f"runs:/{infos[1].run_id}/model", name)]
     equal([each.version for each in versions], ["1", "2"])
@@ -256,7 +256,7 @@ def registry_load():
     model, rows = fitted[1]
     served = mlflow.pyfunc.load_model(f"models:/{name}@champion")
     np.testing.assert_array_equal(served.predict(rows), model.predict(rows))
-    # Logged and registered in one call: the same model's third version.
+    # Log and register in one call: creates version 3 of the same registered model.
     info = logged(model, rows, registered_model_name=name)
     equal(int(info.registered_model_version), 3)
     equal(client.get_model_version(name, "3").run_id, info.run_id)
@@ -264,11 +264,11 @@ def registry_load():
     equal(len(client.search_logged_models([experiment.experiment_id])), 3)
     for uri, code in {f"models:/{name}/9": "RESOURCE_DOES_NOT_EXIST", f"models:/{name}@none": "INVALID_PARAMETER_VALUE",
                       f"models:/{unique('none')}/1": "RESOURCE_DOES_NOT_EXIST"}.items():
-        with refused(code):
+        with expect_error(code):
             mlflow.sklearn.load_model(uri)
     try:
         mlflow.sklearn.load_model(f"models:/{name}/Staging")
     except MlflowException as error:
         assert "Staging" in error.message, error
     else:
-        raise AssertionError("a stage that has no version was loaded")
+        raise AssertionError("loading a stage without a version succeeded")

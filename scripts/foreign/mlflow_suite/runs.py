@@ -1,4 +1,4 @@
-"""Runs, and what is logged to them."""
+"""Flows for runs: parameters, metrics, tags, batches."""
 
 import math
 import sys
@@ -8,15 +8,15 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from . import equal, flow, pages, refused, unique
+from . import equal, flow, pages, expect_error, unique
 
 ABSENT = "f" * 32
 
 
-def fresh_run(what, **more):
-    """A client, and the id of a run in an experiment of its own."""
+def fresh_run(prefix, **more):
+    """Returns a client and the id of a run in a new experiment."""
     client = MlflowClient()
-    return client, client.create_run(client.create_experiment(unique(what)), **more).info.run_id
+    return client, client.create_run(client.create_experiment(unique(prefix)), **more).info.run_id
 
 
 @flow
@@ -43,7 +43,7 @@ def runs():
     equal(known.data.tags["mlflow.source.type"], "LOCAL")
     equal(client.get_run(inner.info.run_id).data.tags["mlflow.parentRunId"], outer.info.run_id)
     equal(client.get_parent_run(inner.info.run_id).info.run_id, outer.info.run_id)
-    # A run that is given no name is given one.
+    # A run without a name gets a generated name.
     named = client.get_run(unnamed.info.run_id)
     assert named.info.run_name.count("-") >= 2, named.info.run_name
     equal(named.data.tags["mlflow.runName"], named.info.run_name)
@@ -54,16 +54,16 @@ def runs():
     except ZeroDivisionError:
         pass
     equal(client.get_run(failed.info.run_id).info.status, "FAILED")
-    # A finished run is taken up again.
+    # A finished run can be resumed.
     with mlflow.start_run(run_id=outer.info.run_id):
         equal(client.get_run(outer.info.run_id).info.status, "RUNNING")
         mlflow.log_metric("again", 2)
     known = client.get_run(outer.info.run_id)
     equal((known.info.status, known.data.metrics), ("FINISHED", {"again": 2.0}))
 
-    with refused("RESOURCE_DOES_NOT_EXIST", f"Run with id={ABSENT} not found"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST", f"Run with id={ABSENT} not found"):
         client.get_run(ABSENT)
-    with refused("RESOURCE_DOES_NOT_EXIST"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST"):
         client.create_run("2147483000")
 
 
@@ -72,14 +72,14 @@ def run_updates():
     client, run_id = fresh_run("updates", run_name="first", start_time=1_700_000_000_000)
     equal(client.get_run(run_id).info.start_time, 1_700_000_000_000)
     equal(client.get_run(run_id).info.end_time, None)
-    # The name and its tag are one thing.
+    # The name and the tag mlflow.runName always have the same value.
     client.update_run(run_id, name="second")
     known = client.get_run(run_id)
     equal((known.info.run_name, known.data.tags["mlflow.runName"]), ("second", "second"))
     client.set_tag(run_id, "mlflow.runName", "third")
     known = client.get_run(run_id)
     equal((known.info.run_name, known.data.tags["mlflow.runName"]), ("third", "third"))
-    with refused("INVALID_PARAMETER_VALUE", "mlflow.runName"):
+    with expect_error("INVALID_PARAMETER_VALUE", "mlflow.runName"):
         client.create_run(known.info.experiment_id, run_name="a", tags={"mlflow.runName": "b"})
     tagged = client.create_run(known.info.experiment_id, tags={"mlflow.runName": "by tag"})
     equal(tagged.info.run_name, "by tag")
@@ -99,9 +99,9 @@ def run_updates():
     equal(tags["words/with spaces: and.dots"], "ünï % ' \" 天\nnext")
     client.delete_tag(run_id, "k")
     assert "k" not in client.get_run(run_id).data.tags
-    with refused("RESOURCE_DOES_NOT_EXIST", "No tag with name: k"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST", "No tag with name: k"):
         client.delete_tag(run_id, "k")
-    with refused("INVALID_PARAMETER_VALUE"):
+    with expect_error("INVALID_PARAMETER_VALUE"):
         client.set_tag(run_id, "bad*key", "v")
 
 
@@ -120,16 +120,16 @@ def run_deletion():
         lambda: client.log_batch(run_id, tags=[RunTag("t", "v")]),
     ]
     for write in writes:
-        with refused("INVALID_PARAMETER_VALUE", f"The run {run_id} must be in the 'active' state"):
+        with expect_error("INVALID_PARAMETER_VALUE", f"The run {run_id} must be in the 'active' state"):
             write()
-    client.delete_run(run_id)  # twice is fine
+    client.delete_run(run_id)  # repeating is allowed
     client.restore_run(run_id)
     client.restore_run(run_id)
     known = client.get_run(run_id)
     equal((known.info.lifecycle_stage, known.data.metrics, known.data.params), ("active", {"m": 1.0}, {}))
     assert "t" not in known.data.tags
     for call in (client.delete_run, client.restore_run):
-        with refused("RESOURCE_DOES_NOT_EXIST", ABSENT):
+        with expect_error("RESOURCE_DOES_NOT_EXIST", ABSENT):
             call(ABSENT)
 
 
@@ -139,24 +139,24 @@ def params():
     values = {"rate": "0.1", "empty": "", "ünï": "天 % '", "a/b c:d-e.f": "x"}
     for key, value in values.items():
         client.log_param(run_id, key, value)
-        client.log_param(run_id, key, value)  # equal again is fine
+        client.log_param(run_id, key, value)  # repeating the same value is allowed
     client.log_batch(run_id, params=[Param("rate", "0.1"), Param("more", "1")])
     values["more"] = "1"
     equal(client.get_run(run_id).data.params, values)
-    with refused("INVALID_PARAMETER_VALUE", "Changing param values is not allowed", "'rate'", "'0.1'", "'0.2'"):
+    with expect_error("INVALID_PARAMETER_VALUE", "Changing param values is not allowed", "'rate'", "'0.1'", "'0.2'"):
         client.log_param(run_id, "rate", 0.2)
-    with refused("INVALID_PARAMETER_VALUE", "Changing param values is not allowed", "'rate'"):
+    with expect_error("INVALID_PARAMETER_VALUE", "Changing param values is not allowed", "'rate'"):
         client.log_batch(run_id, params=[Param("rate", "0.2")])
     equal(client.get_run(run_id).data.params, values)
 
     client.log_param(run_id, "k" * 250, "v" * 6000)
     equal(client.get_run(run_id).data.params["k" * 250], "v" * 6000)
-    with refused("INVALID_PARAMETER_VALUE", "250"):
+    with expect_error("INVALID_PARAMETER_VALUE", "250"):
         client.log_param(run_id, "k" * 251, "v")
     for wrong in ("bad*key", "../up", "a//b", "/top", "."):
-        with refused("INVALID_PARAMETER_VALUE"):
+        with expect_error("INVALID_PARAMETER_VALUE"):
             client.log_param(run_id, wrong, "v")
-    with refused("RESOURCE_DOES_NOT_EXIST", ABSENT):
+    with expect_error("RESOURCE_DOES_NOT_EXIST", ABSENT):
         client.log_param(ABSENT, "a", "b")
 
 
@@ -168,10 +168,10 @@ def metrics():
         return [(each.timestamp, each.step, each.value) for each in client.get_metric_history(run_id, key)]
 
     written = [(30, 1, 0.3), (10, 2, 0.1), (20, 0, 0.2), (10, 1, 0.5), (10, 1, 0.4), (40, -3, 9.0)]
-    for timestamp, step, value in written + written[:3]:  # exact duplicates are written once
+    for timestamp, step, value in written + written[:3]:  # exact duplicates are stored once
         client.log_metric(run_id, "loss", value, timestamp=timestamp, step=step)
     equal(history("loss"), sorted(written))
-    # The latest is that of the greatest step, then timestamp, then value; not the last that came.
+    # The latest point has the greatest step, then timestamp, then value. Arrival order does not matter.
     equal(client.get_run(run_id).data.metrics["loss"], 0.1)
     client.log_metric(run_id, "loss", 0.05, timestamp=10, step=2)
     equal(client.get_run(run_id).data.metrics["loss"], 0.1)
@@ -195,11 +195,11 @@ def metrics():
     equal(history("a/b c:d-e.f"), [(2**62, 2**62, 2.0)])
 
     for key in ("bad*key", "../up", "a//b", "k" * 251):
-        with refused("INVALID_PARAMETER_VALUE"):
+        with expect_error("INVALID_PARAMETER_VALUE"):
             client.log_metric(run_id, key, 1)
-    with refused("INVALID_PARAMETER_VALUE", "nonnegative"):
+    with expect_error("INVALID_PARAMETER_VALUE", "nonnegative"):
         client.log_metric(run_id, "m", 1, timestamp=-1)
-    with refused("RESOURCE_DOES_NOT_EXIST", ABSENT):
+    with expect_error("RESOURCE_DOES_NOT_EXIST", ABSENT):
         client.log_metric(ABSENT, "m", 1)
 
     mlflow.set_experiment(experiment_id=client.get_run(run_id).info.experiment_id)
@@ -212,7 +212,7 @@ def metrics():
 
 @flow
 def metric_history_pages():
-    """More points than the 25,000 that the client asks for at once."""
+    """A history with more points than the 25,000 that the client requests per page."""
     client, run_id = fresh_run("history")
     count = 25_500
     for first in range(0, count, 1000):
@@ -230,7 +230,7 @@ def metric_history_pages():
 @flow
 def log_batch():
     client, run_id = fresh_run("batch")
-    # The client would cut what is too much into several batches: this is one request.
+    # MlflowClient.log_batch splits large batches; the store's log_batch sends one request.
     batch = client._tracking_client.store.log_batch
 
     def state():
@@ -246,12 +246,12 @@ def log_batch():
     equal(found[1], {f"p{n}": str(n) for n in range(100)})
     equal({key: value for key, value in found[2].items() if not key.startswith("mlflow.")}, expected)
     batch(run_id, metrics=[], params=[], tags=[])
-    batch(run_id, metrics=points, params=keys, tags=tags)  # once more changes nothing
+    batch(run_id, metrics=points, params=keys, tags=tags)  # repeating changes nothing
     equal(state(), found)
     equal(len(client.get_metric_history(run_id, "m7")), 1)
 
-    fine = {"metrics": [Metric("new", 1.0, 1, 1)], "params": [Param("new", "1")], "tags": [RunTag("new", "1")]}
-    refusals = [
+    valid = {"metrics": [Metric("new", 1.0, 1, 1)], "params": [Param("new", "1")], "tags": [RunTag("new", "1")]}
+    rejected = [
         ({"metrics": [Metric(f"x{n}", 1.0, 1, 1) for n in range(1001)]}, "1000"),
         ({"params": [Param(f"x{n}", "1") for n in range(101)]}, "100"),
         ({"tags": [RunTag(f"x{n}", "1") for n in range(101)]}, "100"),
@@ -266,21 +266,21 @@ def log_batch():
         ({"params": [Param("good", "1"), Param("k" * 251, "1")]}, "250"),
         ({"tags": [RunTag("good", "1"), RunTag("../up", "1")]}, "../up"),
     ]
-    for bad, text in refusals:
-        with refused("INVALID_PARAMETER_VALUE", text):
-            batch(run_id, **{**fine, **bad})
-        # What is refused writes nothing, also not what was fine in it.
+    for invalid, text in rejected:
+        with expect_error("INVALID_PARAMETER_VALUE", text):
+            batch(run_id, **{**valid, **invalid})
+        # A rejected batch stores nothing, not even its valid items.
         if state() != found:
-            raise AssertionError(f"the batch that was refused for {text!r} wrote something")
-    with refused("RESOURCE_DOES_NOT_EXIST", ABSENT):
-        batch(ABSENT, **fine)
+            raise AssertionError(f"a batch that was rejected because of {text!r} stored data")
+    with expect_error("RESOURCE_DOES_NOT_EXIST", ABSENT):
+        batch(ABSENT, **valid)
 
-    # Through the client: cut into several.
+    # MlflowClient.log_batch splits this into several requests.
     client.log_batch(run_id, metrics=[Metric("many", float(n), n, n) for n in range(2500)],
                      params=[Param(f"q{n}", "1") for n in range(250)])
     equal(len(client.get_metric_history(run_id, "many")), 2500)
     equal(len(client.get_run(run_id).data.params), 350)
-    # Of one key's points in a batch the latest is found as when they come alone; NaN and infinities within.
+    # The latest of several points of one key in one batch follows the same rule, with NaN and infinity.
     batch(run_id, metrics=[Metric("mix", 1.0, 5, 2), Metric("mix", math.nan, 5, 1), Metric("mix", math.inf, 1, 3)],
           params=[], tags=[RunTag("twice", "1"), RunTag("twice", "2")])
     equal(client.get_run(run_id).data.metrics["mix"], sys.float_info.max)

@@ -1,4 +1,4 @@
-"""Searching runs, and the datasets they were made from."""
+"""Flows for searching runs, and for their datasets."""
 
 import math
 
@@ -7,11 +7,11 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 
-from . import equal, flow, pages, refused, unique
+from . import equal, flow, pages, expect_error, unique
 
 
 def fill(count):
-    """An experiment of runs R0, R1 and so on, later ones started later; and their ids."""
+    """Creates an experiment with runs R0, R1, … by start time. Returns client, experiment id and run ids."""
     client = MlflowClient()
     experiment_id, ids = client.create_experiment(unique("search")), []
     for n in range(count):
@@ -40,18 +40,18 @@ def search_runs_filters():
 
     expected = {
         "": "012345",
-        # Metrics: their latest value.
+        # Metric filters use the latest value.
         "metrics.acc > 0.25": "345", "metrics.acc >= 0.25": "2345", "metrics.acc < 0.25": "01",
         "metrics.acc = 0.05": "0", "metrics.acc != 0.05": "12345", "metrics.acc > -1e3": "012345",
         "metric.acc > .3 AND metrics.acc <= 0.45": "34",
-        # One that is NaN is only unequal; a run that lacks the metric is never found.
+        # NaN matches only `!=`. A run without the metric never matches.
         "metrics.half > 0": "02", "metrics.half < 100": "02", "metrics.half != 9": "24", "metrics.half = 7": "2",
         "metrics.absent != 1": "",
         "params.model = 'ridge'": "012", 'params.model = "ridge"': "012", "params.model != 'ridge'": "345",
         "params.model LIKE 'F%'": "345", "params.model LIKE 'f%'": "", "params.model ILIKE 'f%T'": "345",
         "params.depth = '3' and params.model = 'Forest'": "3", "parameters.`depth` = '4'": "4",
         "params.depth LIKE '_'": "012345", "params.absent != 'x'": "",
-        # `_` and `%` stand for something in LIKE, and for themselves in `=`.
+        # `_` and `%` are wildcards in LIKE and literals in `=`.
         "tags.kind = 'a%b'": "1", "tags.kind LIKE 'a%b'": "012345", "tags.kind LIKE 'a_b'": "012345",
         "tags.kind = 'a_b'": "2", "tags.`with space` = '5'": "5", 'tag."with space" IN (\'1\')': None,
         "tags.only IS NULL": "12345", "tags.only IS NOT NULL": "0", "params.nothing IS NULL": "012345",
@@ -67,14 +67,14 @@ def search_runs_filters():
     }
     for text, runs in expected.items():
         if runs is None:
-            with refused("INVALID_PARAMETER_VALUE"):
+            with expect_error("INVALID_PARAMETER_VALUE"):
                 found(text)
         elif found(text) != runs:
-            raise AssertionError(f"{text}: {found(text)}, not {runs}")
+            raise AssertionError(f"{text}: {found(text)}, expected {runs}")
     for wrong in ("metrics.acc = '1'", "metrics.acc == 1", "params.model = ridge", "params.depth > '1'", "nonsense",
                   "status = 'RUNNING' OR status = 'FAILED'", "(status = 'RUNNING')", "attributes.color = 'x'",
                   "weather.acc > 1", "status IN ('RUNNING')", "metrics.acc > 1 -- end", "params.model = 'x"):
-        with refused("INVALID_PARAMETER_VALUE"):
+        with expect_error("INVALID_PARAMETER_VALUE"):
             print(wrong, found(wrong))
 
 
@@ -86,12 +86,12 @@ def search_runs_order():
         runs = client.search_runs([experiment_id], filter_string, order_by=list(order_by))
         return "".join(run.info.run_name[1:] for run in runs)
 
-    # Unless said, the newest first.
+    # By default the newest run comes first.
     equal(order(), "543210")
     equal(order("metrics.acc DESC"), "543210")
     equal(order("metrics.acc"), "012345")
     equal(order("metric.acc asc"), "012345")
-    # Values, then NaN, then those that have none, in both directions; among equals the newest first.
+    # In both directions: values, then NaN, then runs without the metric. Ties: the newest run first.
     equal(order("metrics.half ASC"), "204531")
     equal(order("metrics.half DESC"), "024531")
     equal(order("params.model ASC", "metrics.acc DESC"), "543210")
@@ -102,7 +102,7 @@ def search_runs_order():
     equal(order("params.model", filter_string="metrics.acc > 0.2"), "5432")
     equal(order("run_id"), "".join(str(ids.index(each)) for each in sorted(ids)))
     for wrong in ("foo", "metrics.acc UP", "metrics.acc, params.model", "attributes.experiment_id"):
-        with refused("INVALID_PARAMETER_VALUE"):
+        with expect_error("INVALID_PARAMETER_VALUE"):
             order(wrong)
 
 
@@ -111,7 +111,7 @@ def search_runs_pages():
     client, experiment_id, ids = fill(14)
     search = client.search_runs
     for size in (1, 4, 7, 14, 15):
-        # Equal keys: only a rule that decides every tie gives each run once.
+        # Many runs have equal sort keys. Each run is returned once only if the order is total.
         found = pages(lambda token: search([experiment_id], "", order_by=["params.model DESC"], max_results=size,
                                            page_token=token))
         assert all(len(page) == size for page in found[:-1] if page), [len(page) for page in found]
@@ -120,7 +120,7 @@ def search_runs_pages():
     found = pages(lambda token: search([experiment_id], "metrics.acc > 0.5", order_by=["metrics.acc ASC"],
                                        max_results=4, page_token=token))
     equal([run.info.run_name for page in found for run in page], [f"R{n}" for n in range(5, 14)])
-    # What comes back of a run is all of it.
+    # A search returns the complete run.
     (run,) = search([experiment_id], f"run_id = '{ids[0]}'")
     known = client.get_run(ids[0])
     equal((run.info.to_proto(), dict(run.data.metrics), dict(run.data.params), dict(run.data.tags)),
@@ -130,18 +130,18 @@ def search_runs_pages():
     sizes = {view: len(search([experiment_id], run_view_type=view))
              for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY, ViewType.ALL)}
     equal(sizes, {ViewType.ACTIVE_ONLY: 13, ViewType.DELETED_ONLY: 1, ViewType.ALL: 14})
-    # Several experiments at once, one that is not there among them.
+    # Several experiments, one of which does not exist.
     other = client.create_experiment(unique("other"))
     client.create_run(other)
     equal(len(search([experiment_id, other, "2147483000"])), 14)
     equal(list(search(["2147483000"])), [])
     for most in (0, 50_001):
-        with refused("INVALID_PARAMETER_VALUE", str(most)):
+        with expect_error("INVALID_PARAMETER_VALUE", str(most)):
             search([experiment_id], max_results=most)
-    with refused("INVALID_PARAMETER_VALUE"):
+    with expect_error("INVALID_PARAMETER_VALUE"):
         search([experiment_id], page_token="zzz")
 
-    # The data frame of the fluent interface.
+    # mlflow.search_runs returns a data frame.
     frame = mlflow.search_runs([experiment_id], "metrics.acc > 0.5", order_by=["metrics.acc DESC"])
     equal(list(frame["tags.mlflow.runName"]), [f"R{n}" for n in range(13, 4, -1)])
     equal((frame["params.model"].iloc[0], round(frame["metrics.acc"].iloc[0], 9)), ("Forest", 1.35))
@@ -156,7 +156,7 @@ def datasets():
     data = mlflow.data.from_pandas(frame, source="s3://bucket/data.csv", name="prices", targets="y")
     with mlflow.start_run() as run:
         mlflow.log_input(data, context="training", tags={"version": "7"})
-        mlflow.log_input(data, context="training")  # once more is still one
+        mlflow.log_input(data, context="training")  # repeating changes nothing
     with mlflow.start_run() as other:
         mlflow.log_input(data, context="validation")
     (known,) = client.get_run(run.info.run_id).inputs.dataset_inputs
@@ -180,13 +180,13 @@ def datasets():
         "datasets.name = 'prices' AND datasets.context = 'training'": one,
     }.items():
         if found(text) != runs:
-            raise AssertionError(f"{text}: {found(text)}, not {runs}")
-    with refused("INVALID_PARAMETER_VALUE"):
+            raise AssertionError(f"{text}: {found(text)}, expected {runs}")
+    with expect_error("INVALID_PARAMETER_VALUE"):
         found("datasets.color = 'x'")
-    # From the search come the inputs as well.
+    # A search returns the inputs of the runs too.
     (hit,) = client.search_runs(experiment, "datasets.context = 'training'")
     equal([each.dataset.name for each in hit.inputs.dataset_inputs], ["prices"])
     client.log_inputs(other.info.run_id, [DatasetInput(known.dataset, [InputTag("mlflow.data.context", "again")])])
     equal(len(client.get_run(other.info.run_id).inputs.dataset_inputs), 1)
-    with refused("RESOURCE_DOES_NOT_EXIST"):
+    with expect_error("RESOURCE_DOES_NOT_EXIST"):
         client.log_inputs("f" * 32, [DatasetInput(known.dataset, [])])

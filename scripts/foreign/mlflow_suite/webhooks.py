@@ -1,4 +1,4 @@
-"""Webhooks. The server must be allowed to call plain http on loopback, and know of a new hook within a second."""
+"""Flow for webhooks. The server must be able to send plain HTTP to 127.0.0.1, and must use a new webhook within 2 s."""
 
 import base64
 import hashlib
@@ -11,20 +11,20 @@ from queue import Empty, Queue
 
 from mlflow import MlflowClient
 
-from . import equal, flow, refused, unique
+from . import equal, flow, expect_error, unique
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 class Listener:
-    """Takes what is sent to it: headers and body."""
+    """An HTTP server that stores the headers and the body of each request."""
 
     def __init__(self):
         self.calls = calls = Queue()
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
-                # As they are, not as a dict: names of headers have no case, and HTTP clients write them as they like.
+                # Not as a dict: header names are case-insensitive.
                 calls.put((self.headers, self.rfile.read(int(self.headers["Content-Length"])).decode()))
                 self.send_response(200)
                 self.end_headers()
@@ -44,12 +44,12 @@ class Listener:
         self.server.server_close()
 
     def next_of(self, entity, name):
-        """The next call that tells of this model; others' may come between."""
+        """Returns the next delivery about this model; skips deliveries about others."""
         while True:
             try:
-                headers, body = self.calls.get(timeout=PATIENCE_S)
+                headers, body = self.calls.get(timeout=TIMEOUT_S)
             except Empty:
-                raise AssertionError(f"no call told of {entity} {name} in {PATIENCE_S} s") from None
+                raise AssertionError(f"no delivery about {entity} {name} within {TIMEOUT_S} s") from None
             known = json.loads(body)
             if known["entity"] == entity and known["data"].get("name") == name:
                 return headers, body, known
@@ -71,28 +71,28 @@ def webhooks():
 
             answer = client.test_webhook(made.webhook_id)
             equal((answer.success, answer.response_status), (True, 200))
-            listener.calls.get(timeout=PATIENCE_S)
+            listener.calls.get(timeout=TIMEOUT_S)
 
-            time.sleep(2)  # MLflow's workers look for hooks anew only so often: MLFLOW_WEBHOOK_CACHE_TTL
+            time.sleep(2)  # MLflow's workers cache the list of webhooks for MLFLOW_WEBHOOK_CACHE_TTL (1 s)
             name = unique("hooked")
             client.create_registered_model(name, tags={"a": "b"}, description="of gas")
-            headers, body, told = listener.next_of("registered_model", name)
-            equal((told["action"], told["data"]["tags"], told["data"]["description"]),
+            headers, body, delivered = listener.next_of("registered_model", name)
+            equal((delivered["action"], delivered["data"]["tags"], delivered["data"]["description"]),
                   ("created", {"a": "b"}, "of gas"))
             delivery, at = headers["X-MLflow-Delivery-Id"], headers["X-MLflow-Timestamp"]
             digest = hmac.new(secret.encode(), f"{delivery}.{at}.{body}".encode(), hashlib.sha256).digest()
             equal(headers["X-MLflow-Signature"], "v1," + base64.b64encode(digest).decode())
             client.create_model_version(name, "s3://bucket/model")
-            _, _, told = listener.next_of("model_version", name)
-            equal((told["action"], told["data"]["version"], told["data"]["source"]),
+            _, _, delivered = listener.next_of("model_version", name)
+            equal((delivered["action"], delivered["data"]["version"], delivered["data"]["source"]),
                   ("created", "1", "s3://bucket/model"))
 
             changed = client.update_webhook(made.webhook_id, description="e", status="DISABLED")
             equal((changed.description, changed.status.value, changed.name), ("e", "DISABLED", title))
             for url in ("ftp://127.0.0.1/x", "", "nonsense"):
-                with refused("INVALID_PARAMETER_VALUE"):
+                with expect_error("INVALID_PARAMETER_VALUE"):
                     client.create_webhook(unique("hook"), url, ["registered_model.created"])
         finally:
             client.delete_webhook(made.webhook_id)
-        with refused("RESOURCE_DOES_NOT_EXIST"):
+        with expect_error("RESOURCE_DOES_NOT_EXIST"):
             client.get_webhook(made.webhook_id)

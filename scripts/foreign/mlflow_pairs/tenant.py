@@ -1,4 +1,4 @@
-"""Makes through the API what a recorded answer shows: experiments, runs, files and models, with ids of this server's own."""
+"""Creates experiments, runs, files and models through the API as a recorded answer shows them."""
 
 import base64
 import json
@@ -12,8 +12,8 @@ FILES = "/api/2.0/mlflow-artifacts/artifacts/"
 ID = re.compile(r"m-[0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}")
 
 
-class World:
-    """A tenant of its own on the server. `ids` has the recorded ids, and those that the server drew for them."""
+class Tenant:
+    """A tenant on the server. `ids` maps recorded ids to the ids that this server generated."""
 
     def __init__(self, uri, tenant):
         self.uri = f"{uri}/tenants/{tenant}"
@@ -21,14 +21,17 @@ class World:
         self.experiments = {"0"}
         self.models = {}
 
-    def ours(self, text):
+    def with_server_ids(self, text):
+        """Replaces recorded ids by the ids of this server."""
         return ID.sub(lambda match: self.ids.get(match.group(), match.group()), text)
 
-    def theirs(self, text):
-        drawn = {ours: theirs for theirs, ours in self.ids.items()}
-        return ID.sub(lambda match: drawn.get(match.group(), match.group()), text)
+    def with_recorded_ids(self, text):
+        """Replaces ids of this server by the recorded ids."""
+        recorded = {server_id: recorded_id for recorded_id, server_id in self.ids.items()}
+        return ID.sub(lambda match: recorded.get(match.group(), match.group()), text)
 
     def send(self, method, path, body=None, query="", content_type="application/json"):
+        """Sends a request. Returns the status, the body and the headers of the answer."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         url = self.uri + path + (f"?{query}" if query else "")
         request = urllib.request.Request(url, data=data, method=method)
@@ -37,18 +40,18 @@ class World:
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, answer.read(), answer.headers
-        except urllib.error.HTTPError as refused:
-            return refused.code, refused.read(), refused.headers
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), error.headers
 
     def post(self, path, body, method="POST"):
-        """With recorded ids in the body; its answer must be a good one."""
-        body = json.loads(self.ours(json.dumps(body)))
-        status, answer, _ = self.send(method, API + self.ours(path), body)
+        """Sends a request whose body and path have recorded ids. Returns the JSON answer; the status must be 200."""
+        body = json.loads(self.with_server_ids(json.dumps(body)))
+        status, answer, _ = self.send(method, API + self.with_server_ids(path), body)
         assert status == 200, f"{method} {path} {json.dumps(body)[:300]}: {status} {answer[:300]}"
         return json.loads(answer)
 
     def experiment(self, number, shown=None):
-        """Experiment ids are counted, so those before it are made and deleted."""
+        """Creates an experiment with this id. Ids are consecutive, so it creates and deletes those before it."""
         if number in self.experiments:
             return
         made = None
@@ -57,15 +60,17 @@ class World:
             last = made is not None and int(made) + 1 == int(number) or made is None and number == self.next()
             name = shown.get("name", f"experiment {number}") if last else f"filler before {number} after {made}"
             made = self.post("experiments/create", {"name": name, "tags": shown.get("tags", []) if last else []})["experiment_id"]
-            assert int(made) <= int(number), f"experiment {number} must be made before {made}"
+            assert int(made) <= int(number), f"experiment {number} must be created before {made}"
             if made != number:
                 self.post("experiments/delete", {"experiment_id": made})
             self.experiments.add(made)
 
     def next(self):
+        """Returns the id of the next experiment."""
         return str(max(int(number) for number in self.experiments) + 1)
 
     def run(self, run_id, shown=None, experiment="10"):
+        """Creates a run with its metrics, parameters, tags, inputs, outputs and state."""
         if run_id in self.ids or not ID.fullmatch(run_id):
             return
         shown = shown or {}
@@ -97,6 +102,7 @@ class World:
             self.post("runs/delete", {"run_id": run_id})
 
     def logged_model(self, model_id, shown=None, source_run=None):
+        """Creates a logged model with its status, parameters, tags and metrics."""
         if model_id in self.ids or not ID.fullmatch(model_id):
             return
         shown = shown or {"info": {"experiment_id": "10", "name": "model", "source_run_id": source_run or ""}}
@@ -114,17 +120,18 @@ class World:
             self.post("runs/log-batch", {"run_id": metric["run_id"], "metrics": [metric]})
 
     def file(self, path, content):
-        """A file at a path with recorded ids."""
-        status, answer, _ = self.send("PUT", FILES + urllib.parse.quote(self.ours(path)), content)
+        """Uploads a file to a path with recorded ids."""
+        status, answer, _ = self.send("PUT", FILES + urllib.parse.quote(self.with_server_ids(path)), content)
         assert status == 200, f"PUT {path}: {answer[:200]}"
 
     def listing(self, root, files):
-        """Files of the sizes that a listing shows; paths are from its root."""
+        """Uploads files with the paths (relative to `root`) and sizes of a recorded listing."""
         for file in files:
             path = f"{root}/{file['path']}"
             self.file(f"{path}/inside" if file["is_dir"] else path, b"x" * file.get("file_size", 1))
 
     def source(self, version):
+        """Creates the logged model or the version that a version was created from. Returns its field of the request."""
         source = version["source"]
         if model := re.fullmatch(r"models:/(m-[0-9a-f]{32})", source):
             self.logged_model(model[1], source_run=version.get("run_id"))
@@ -134,7 +141,7 @@ class World:
         return {}
 
     def version(self, shown):
-        """Numbers below it are made, and deleted unless they are known."""
+        """Creates a version of a model. Version numbers are consecutive, so it creates and deletes missing ones."""
         known = self.models.setdefault(shown["name"], set())
         if not known:
             self.model({"name": shown["name"]})
@@ -152,7 +159,7 @@ class World:
             self.post("model-versions/delete", {"name": shown["name"], "version": str(below)}, "DELETE")
             known.add(below)
         created = self.post("model-versions/create", made)["model_version"]["version"]
-        assert created == shown["version"], f"{shown['name']}: version {created} instead of {shown['version']}"
+        assert created == shown["version"], f"{shown['name']}: version {created}, expected {shown['version']}"
         known.add(number)
         if shown.get("current_stage", "None") != "None":
             self.post("model-versions/transition-stage", {"name": shown["name"], "version": created, "stage": shown["current_stage"]})
@@ -160,6 +167,7 @@ class World:
             self.post("registered-models/alias", {"name": shown["name"], "alias": alias, "version": created})
 
     def model(self, shown):
+        """Creates a registered model with its latest versions and aliases."""
         made = {name: shown[name] for name in ("name", "description", "tags") if name in shown}
         status, answer, _ = self.send("POST", API + "registered-models/create", made)
         assert status == 200 or b"RESOURCE_ALREADY_EXISTS" in answer, answer
@@ -171,4 +179,5 @@ class World:
             self.post("registered-models/alias", {"name": shown["name"], **alias})
 
     def offset(self, token):
+        """Returns the number of items before the page of this page token."""
         return json.loads(base64.b64decode(token))["offset"] if token else 0
