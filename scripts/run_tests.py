@@ -4,7 +4,7 @@
 `cargo test -p PACKAGE` selects the features of dependencies for that package alone and compiles them again, which takes
 minutes. This script builds the tests of the whole workspace and runs the test programs of the given packages.
 
-usage: scripts/run_tests.py PACKAGE... [-- ARGUMENT...]     ARGUMENTs go to each test program
+usage: scripts/run_tests.py PACKAGE... [-- ARGUMENT...]     each ARGUMENT goes to each test program
 
 examples:
   scripts/run_tests.py carbon-log -- --ignored

@@ -1,20 +1,20 @@
-//! `GET /entities/{type}/{id}` and its neighbours.
+//! `GET /entities/{type}/{id}`: one entity, and its nearest neighbours.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
 use carbon_core::{EntityId, EntityKey, EntityType, Metadata};
-use carbon_http::{Path, Problem, Query, ReadAfter, Tenant};
+use carbon_http::{Path, Problem, Query, ReadAfter, Tenant, responses};
 use carbon_read_models::catalog::{self, ItemState};
 use carbon_search::Filter;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::errors;
 use crate::search::Found;
-use crate::{App, failure};
+use crate::state::{AppState, SearchHandle};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Entity {
@@ -27,13 +27,13 @@ pub(crate) struct Entity {
     tags: Vec<String>,
     /// RFC 3339.
     updated_at: String,
-    /// Of its last record, as `topic:partition:offset`.
+    /// The position of the entity's last record, as `topic:partition:offset`.
     position: String,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Neighbours {
-    /// By cosine, nearest first.
+    /// The neighbours by cosine similarity, nearest first.
     results: Vec<Found>,
     total: usize,
     latency_ms: f64,
@@ -47,33 +47,28 @@ pub(crate) struct SimilarQuery {
     /// 1 to 1000.
     #[param(default = 10)]
     limit: Option<usize>,
-    /// The tenant; `default` where nothing names one.
+    /// The tenant; `default` if the request names none.
     #[allow(dead_code)]
     tenant_id: Option<String>,
 }
 
 fn parse(entity_type: &str, entity_id: &str) -> Result<(EntityType, EntityId), Problem> {
-    let refused = |error: carbon_core::IdError| Problem::invalid(error.to_string());
-    Ok((EntityType::parse(entity_type).map_err(refused)?, EntityId::parse(entity_id).map_err(refused)?))
+    let invalid = |error: carbon_core::IdError| Problem::invalid(error.to_string());
+    Ok((EntityType::parse(entity_type).map_err(invalid)?, EntityId::parse(entity_id).map_err(invalid)?))
 }
 
-/// An entity as its last record says
+/// One entity, as of its last record
+///
+/// Answers 404 if the entity does not exist, is deleted, or is quarantined.
 #[utoipa::path(get, path = "/entities/{entity_type}/{entity_id}", tag = "entities",
     params(
         ("entity_type" = String, Path, description = "^[a-zA-Z0-9_.-]{1,255}$"),
         ("entity_id" = String, Path, description = "^[a-zA-Z0-9_.-]{1,255}$"),
-        ("tenant_id" = Option<String>, Query, description = "The tenant; `default` where nothing names one"),
-        ("x-min-position" = Option<String>, Header, description = "Wait until the catalog has applied these positions"),
-        ("x-timeout-ms" = Option<u64>, Header, description = "How long it may take; 2000 unless said, at most 60000"),
+        Tenant, ReadAfter,
     ),
-    responses(
-        (status = 200, body = Entity),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not there, deleted, or quarantined", body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
-    ))]
+    responses((status = 200, body = Entity), responses::InvalidInput, responses::NotFound, responses::Unavailable))]
 pub(crate) async fn get_entity(
-    State(app): State<Arc<App>>,
+    State(app): State<AppState>,
     Path((entity_type, entity_id)): Path<(String, String)>,
     tenant: Tenant,
     read: ReadAfter,
@@ -82,17 +77,17 @@ pub(crate) async fn get_entity(
     let scope = tenant.scope();
     app.check_positions(&read)?;
     let catalog = app.rows("catalog")?;
-    app.catalog_has(&catalog.view, &read).await?;
+    app.wait_for_catalog(&catalog.view, &read).await?;
     let absent = |why: &str| Problem::not_found(format!("{entity_type}/{entity_id} {why}"));
     let item = match catalog::get(&catalog.namespace, &scope, &entity_type, &entity_id).await? {
-        None => return Err(absent("is not there")),
+        None => return Err(absent("does not exist")),
         Some(item) => item,
     };
     match item.state {
         ItemState::Live => {}
         ItemState::Deleted => return Err(absent("is deleted")),
         ItemState::Quarantined => {
-            return Err(absent("is quarantined: its last record cannot be taken, and a dead letter says why"));
+            return Err(absent("is quarantined: its last record is poison; the dead letter holds the reason"));
         }
     }
     Ok(Json(Entity {
@@ -107,24 +102,22 @@ pub(crate) async fn get_entity(
     }))
 }
 
-/// The nearest neighbours of an entity, by its own vector
+/// The nearest neighbours of an entity, by its stored vector
+///
+/// Answers 404 if the entity is not in the search index.
 #[utoipa::path(get, path = "/entities/{entity_type}/{entity_id}/similar", tag = "entities",
     params(
         ("entity_type" = String, Path, description = "^[a-zA-Z0-9_.-]{1,255}$"),
         ("entity_id" = String, Path, description = "^[a-zA-Z0-9_.-]{1,255}$"),
-        SimilarQuery,
-        ("x-min-position" = Option<String>, Header, description = "Wait until the index has applied these positions"),
-        ("x-timeout-ms" = Option<u64>, Header, description = "How long it may take; 2000 unless said, at most 60000"),
+        SimilarQuery, ReadAfter,
     ),
     responses(
-        (status = 200, body = Neighbours),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not in the index", body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
-        (status = 504, body = Problem, content_type = "application/problem+json"),
+        (status = 200, body = Neighbours), responses::InvalidInput, responses::NotFound, responses::Unavailable,
+        responses::DeadlineExceeded,
     ))]
 pub(crate) async fn get_similar(
-    State(app): State<Arc<App>>,
+    State(app): State<AppState>,
+    State(search): State<SearchHandle>,
     Path((entity_type, entity_id)): Path<(String, String)>,
     tenant: Tenant,
     Query(query): Query<SimilarQuery>,
@@ -134,18 +127,18 @@ pub(crate) async fn get_similar(
     let (entity_type, entity_id) = parse(&entity_type, &entity_id)?;
     let scope = tenant.scope();
     let limit = query.limit.unwrap_or(10);
-    // Checked here as well, so that it is refused whether or not an index is there.
+    // Checked here too, so that an invalid limit is rejected even if no index is loaded.
     if !(1..=carbon_search::plan::MAX_LIMIT).contains(&limit) {
         return Err(carbon_search::PlanError::Limit(limit).into());
     }
     app.check_positions(&read)?;
-    let search = app.search()?;
-    app.index_has(&search, &read).await?;
+    let search = search.get()?;
+    app.wait_for_index(&search, &read).await?;
     let key = EntityKey { tenant: scope.tenant().clone(), entity_type, entity_id };
     let running = carbon_search::similar(&*search.index, &search.generation, &scope, &key, Filter::default(), limit);
     let found = match timeout_at(read.deadline(), running).await {
-        Ok(found) => found.map_err(|error| failure::search(&error))?,
-        Err(_) => return Err(failure::late("the search")),
+        Ok(found) => found.map_err(|error| errors::search(&error))?,
+        Err(_) => return Err(errors::timed_out("the search")),
     };
     Ok(Json(Neighbours {
         results: found.results.into_iter().map(Found::from).collect(),

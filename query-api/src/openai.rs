@@ -1,4 +1,4 @@
-//! `POST /v1/embeddings`: the same, in OpenAI's shape.
+//! `POST /v1/embeddings`: texts to vectors, with the request and response format of OpenAI's API.
 
 use std::sync::Arc;
 
@@ -6,16 +6,17 @@ use axum::Json;
 use axum::extract::State;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use carbon_http::{JsonBody, Problem, ReadAfter};
+use carbon_http::{JsonBody, Problem, ReadAfter, responses};
+use carbon_runtime::Config;
 use carbon_schemas::events::vector_to_bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::App;
-use crate::embed::{PATIENCE, check_count, check_text, known_model, loaded_model};
-use crate::vectors::{ENCODE_AT_ONCE, encode_all};
+use crate::embed::{BODY_LIMIT, TIMEOUT, check_count, check_model_loaded, check_model_name, check_text};
+use crate::state::SearchHandle;
+use crate::vectors::{MAX_TEXTS_PER_CALL, encode_all};
 
-/// Fields that only other services know, such as `user`, are passed over, as OpenAI's clients expect.
+/// The request. Unknown fields, such as `user`, are ignored, as OpenAI's clients expect.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct EmbeddingsBody {
     input: Input,
@@ -23,7 +24,7 @@ pub(crate) struct EmbeddingsBody {
     /// `float` or `base64` (little-endian 32-bit floats).
     #[serde(default)]
     encoding_format: Option<Encoding>,
-    /// The model's own dimension, if given.
+    /// If given, must be the model's dimension.
     #[serde(default)]
     dimensions: Option<usize>,
 }
@@ -73,39 +74,40 @@ struct Usage {
     total_tokens: u64,
 }
 
-/// Turn texts into vectors, in OpenAI's shape
+/// Embed texts, in OpenAI's format
+///
+/// Answers 404 if the model does not exist or is not loaded, and 422 if the model cannot embed a text.
 #[utoipa::path(post, path = "/v1/embeddings", tag = "embeddings",
     request_body = EmbeddingsBody,
     responses(
-        (status = 200, body = EmbeddingsAnswer),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such model", body = Problem, content_type = "application/problem+json"),
-        (status = 413, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 200, body = EmbeddingsAnswer), responses::InvalidInput, responses::NotFound, responses::TooLarge,
+        responses::Unprocessable, responses::Overloaded, responses::Unavailable,
     ))]
 pub(crate) async fn post_embeddings(
-    State(app): State<Arc<App>>,
+    State(config): State<Arc<Config>>,
+    State(search): State<SearchHandle>,
     read: ReadAfter,
-    JsonBody(body): JsonBody<EmbeddingsBody, { 32 * 1024 * 1024 }>,
+    JsonBody(body): JsonBody<EmbeddingsBody, BODY_LIMIT>,
 ) -> Result<Json<EmbeddingsAnswer>, Problem> {
     let texts = match body.input {
         Input::One(text) => vec![text],
         Input::Many(texts) => texts,
     };
-    check_count(texts.len(), app.parts.config.max_batch_size.get())?;
+    check_count(texts.len(), config.max_batch_size.get())?;
     for (index, text) in texts.iter().enumerate() {
         check_text(text).map_err(|reason| Problem::invalid(format!("input {index}: {reason}")))?;
     }
-    known_model(&body.model)?;
-    let search = app.search()?;
-    loaded_model(&body.model, &search.model)?;
+    check_model_name(&body.model)?;
+    let search = search.get()?;
+    check_model_loaded(&body.model, &search.model)?;
     let dimension = search.encoder.dimension();
     if body.dimensions.is_some_and(|wanted| wanted != dimension) {
-        return Err(Problem::invalid(format!("{} has {dimension} dimensions and cannot be cut", search.model)));
+        return Err(Problem::invalid(format!(
+            "{} has {dimension} dimensions; other values are not supported",
+            search.model
+        )));
     }
-    let embeddings = encode_all(&search, &texts, ENCODE_AT_ONCE, read.deadline_or(PATIENCE)).await?;
+    let embeddings = encode_all(&search, &texts, MAX_TEXTS_PER_CALL, read.deadline_or(TIMEOUT)).await?;
     let tokens = embeddings.iter().map(|embedding| u64::from(embedding.tokens)).sum();
     let item = |(index, vector): (usize, Vec<f32>)| {
         let embedding = match body.encoding_format.unwrap_or_default() {

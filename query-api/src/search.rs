@@ -1,12 +1,11 @@
-//! `POST /search`.
+//! `POST /search`: hybrid search over the entities.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
 use carbon_core::Metadata;
-use carbon_http::{JsonBody, Problem, ReadAfter, Tenant};
+use carbon_http::{JsonBody, Problem, ReadAfter, Tenant, responses};
 use carbon_runtime::Config;
 use carbon_search::{Explain, Filter, Fusion, Mode, SearchRequest, SearchResult};
 use serde::{Deserialize, Serialize};
@@ -14,9 +13,10 @@ use serde_json::{Map, Value};
 use tokio::time::timeout_at;
 use utoipa::ToSchema;
 
-use crate::{App, failure};
+use crate::errors;
+use crate::state::{AppState, SearchHandle};
 
-/// What the configuration says where a request says nothing.
+/// The configured values of parameters that a request leaves out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Defaults {
     fusion: Fusion,
@@ -50,11 +50,11 @@ pub(crate) struct SearchBody {
     /// 1 byte to 8 KiB, not blank.
     #[schema(example = "henry hub gas")]
     query: String,
-    /// False means lexical, whatever `mode` says.
+    /// False selects lexical search and overrides `mode`.
     #[serde(default)]
     #[schema(default = true)]
     semantic: Option<bool>,
-    /// Which halves take part.
+    /// The search mode: dense and lexical, or one of them.
     #[serde(default)]
     #[schema(value_type = Option<ModeName>)]
     mode: Option<Mode>,
@@ -78,7 +78,7 @@ pub(crate) struct SearchBody {
     /// 0 to 1.
     #[serde(default)]
     dense_weight: Option<f32>,
-    /// Whether each result says why it stands where it stands.
+    /// True adds the scores and ranks to each result.
     #[serde(default)]
     #[schema(default = false)]
     debug: Option<bool>,
@@ -86,7 +86,7 @@ pub(crate) struct SearchBody {
     tenant_id: Option<String>,
 }
 
-/// The names of [`Mode`], for the reference.
+/// The names of [`Mode`], for the OpenAPI document.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 #[allow(dead_code)]
@@ -96,7 +96,7 @@ enum ModeName {
     Lexical,
 }
 
-/// The names of [`Fusion`], for the reference.
+/// The names of [`Fusion`], for the OpenAPI document.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 #[allow(dead_code)]
@@ -130,37 +130,30 @@ impl From<SearchResult> for Found {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SearchAnswer {
     results: Vec<Found>,
-    /// How many candidates reach the threshold.
+    /// The number of candidates that reach the threshold.
     total: usize,
     query: String,
-    /// Whether the dense half took part.
+    /// True if the search was dense or hybrid.
     semantic: bool,
     latency_ms: f64,
-    /// The generation of the index that was searched.
+    /// The generation of the search index that answered.
     generation: String,
 }
 
 /// Search the entities
 ///
-/// Hybrid by default: dense and lexical candidates under one filter, fused, boosted, cut at the threshold and
-/// paged. The query is embedded by the model of the generation that it searches.
-#[utoipa::path(post, path = "/search", tag = "search",
-    params(
-        ("tenant_id" = Option<String>, Query, description = "The tenant; `default` where nothing names one"),
-        ("x-min-position" = Option<String>, Header, description = "Wait until the index has applied these positions"),
-        ("x-timeout-ms" = Option<u64>, Header, description = "How long it may take; 2000 unless said, at most 60000"),
-    ),
+/// Hybrid by default: finds dense and lexical candidates with one filter, fuses and boosts their scores, drops those below
+/// the threshold and returns one page. The model of the searched generation embeds the query. Answers 422 if the model
+/// cannot embed the query, and 503 if the index is not loaded or behind `x-min-position`.
+#[utoipa::path(post, path = "/search", tag = "search", params(Tenant, ReadAfter),
     request_body = SearchBody,
     responses(
-        (status = 200, body = SearchAnswer),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The model cannot embed the query", body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not loaded yet, or behind x-min-position", body = Problem, content_type = "application/problem+json"),
-        (status = 504, body = Problem, content_type = "application/problem+json"),
+        (status = 200, body = SearchAnswer), responses::InvalidInput, responses::Unprocessable, responses::Overloaded,
+        responses::Unavailable, responses::DeadlineExceeded,
     ))]
 pub(crate) async fn post_search(
-    State(app): State<Arc<App>>,
+    State(app): State<AppState>,
+    State(search): State<SearchHandle>,
     tenant: Tenant,
     read: ReadAfter,
     JsonBody(body): JsonBody<SearchBody>,
@@ -183,17 +176,17 @@ pub(crate) async fn post_search(
     };
     let plan = request.plan()?;
     app.check_positions(&read)?;
-    // From here on nothing is the caller's mistake.
-    let search = app.search()?;
-    app.index_has(&search, &read).await?;
+    // The request is valid. Later errors are the service's.
+    let search = search.get()?;
+    app.wait_for_index(&search, &read).await?;
     let vector = match plan.mode.dense() {
-        true => Some(search.vectors.of(&search, &scope, &plan.query, read.deadline()).await?),
+        true => Some(search.vectors.get_or_encode(&search, &scope, &plan.query, read.deadline()).await?),
         false => None,
     };
     let running = carbon_search::search(&*search.index, &search.generation, &scope, &plan, vector);
     let found = match timeout_at(read.deadline(), running).await {
-        Ok(found) => found.map_err(|error| failure::search(&error))?,
-        Err(_) => return Err(failure::late("the search")),
+        Ok(found) => found.map_err(|error| errors::search(&error))?,
+        Err(_) => return Err(errors::timed_out("the search")),
     };
     let latency_ms = began.elapsed().as_secs_f64() * 1e3;
     metrics::histogram!("search_query_latency_ms").record(latency_ms);

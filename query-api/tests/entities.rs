@@ -1,4 +1,4 @@
-//! `GET /entities/{type}/{id}`, `/embed` and `/v1/embeddings`.
+//! `GET /entities/{type}/{id}`, `POST /embed` and `POST /v1/embeddings`.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use support::{Service, assert_problem, entity, request};
 
 #[tokio::test]
-async fn an_entity_is_as_its_last_record_says() {
+async fn an_entity_has_the_state_of_its_last_record() {
     let service = Service::new().await;
     let done = service.put(&[entity("default", "A", "old"), entity("default", "A", "new")]).await;
     let answer = service.get_with("/entities/curve/A", &[("x-min-position", &done.to_done_string())]).await;
@@ -22,11 +22,11 @@ async fn an_entity_is_as_its_last_record_says() {
 }
 
 #[tokio::test]
-async fn what_is_gone_is_not_found_and_quarantine_says_so() {
+async fn deleted_and_quarantined_entities_are_not_found() {
     let service = Service::new().await;
-    let mut gone = entity("default", "GONE", "");
-    gone.deleted = true;
-    service.put(&[entity("default", "GONE", "here"), gone]).await;
+    let mut deletion = entity("default", "GONE", "");
+    deletion.deleted = true;
+    service.put(&[entity("default", "GONE", "here"), deletion]).await;
     let answer = service.get("/entities/curve/GONE").await;
     assert_problem("deleted", &answer, 404);
     assert!(answer.json()["detail"].as_str().unwrap().contains("deleted"));
@@ -40,7 +40,7 @@ async fn what_is_gone_is_not_found_and_quarantine_says_so() {
 }
 
 #[tokio::test]
-async fn an_entity_waits_for_what_the_caller_wrote() {
+async fn a_read_of_an_entity_waits_for_min_position() {
     let service = Service::new().await;
     let done = service.append(&[entity("default", "A", "x")]).await.to_done_string();
     let headers = |timeout: &'static str| [("x-min-position", done.clone()), ("x-timeout-ms", timeout.to_owned())];
@@ -55,7 +55,7 @@ async fn an_entity_waits_for_what_the_caller_wrote() {
 }
 
 #[tokio::test]
-async fn texts_become_vectors() {
+async fn embed_returns_one_vector_per_text() {
     let service = Service::new().await;
     let long = "word ".repeat(5000);
     let body = json!({"items": [{"text": "gas", "type": "curve", "id": "A"}, {"text": long}], "batch_size": 1, "model": "hashing"});
@@ -77,7 +77,7 @@ async fn texts_become_vectors() {
 }
 
 #[tokio::test]
-async fn openais_shape_is_answered_in_openais_shape() {
+async fn v1_embeddings_has_the_format_of_openai() {
     let service = Service::new().await;
     let body = json!({"input": ["gas", "oil"], "model": "feature-hashing", "user": "somebody"});
     let float = service.post("/v1/embeddings", &body).await.json();
@@ -101,7 +101,7 @@ async fn openais_shape_is_answered_in_openais_shape() {
 }
 
 #[tokio::test]
-async fn the_reference_lists_every_route() {
+async fn the_openapi_document_lists_every_route() {
     let service = Service::new().await;
     let spec: Value = service.get("/openapi.json").await.json();
     for (path, method) in [

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 const ENTITIES: &str = "/events/ml.entity.changed.v1";
 
-/// The events of a stream that ended: id and data.
+/// Parses the events of a stream that has ended: id and data.
 fn frames(body: &str) -> Vec<(String, Value)> {
     let field = |block: &str, name: &str| {
         block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
@@ -35,7 +35,8 @@ fn frames(body: &str) -> Vec<(String, Value)> {
         .collect()
 }
 
-async fn tail(service: &Service, uri: &str) -> Vec<(String, Value)> {
+/// Gets a stream that ends; returns its events.
+async fn read_stream(service: &Service, uri: &str) -> Vec<(String, Value)> {
     let answer = service.get(uri).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert!(answer.headers["content-type"].to_str().unwrap().starts_with("text/event-stream"));
@@ -49,11 +50,11 @@ fn ids(frames: &[(String, Value)]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn events_come_decoded_with_their_place() {
+async fn events_are_decoded_and_have_their_position() {
     let service = Service::new().await;
     let record = NewRecord::event(&entity("acme", "A", "line\none")).unwrap().with_header("traceparent", "00-x");
     let position = service.log.append(vec![record]).await.unwrap().remove(0);
-    let frames = tail(&service, &format!("/tenants/acme{ENTITIES}?from=earliest&follow=false")).await;
+    let frames = read_stream(&service, &format!("/tenants/acme{ENTITIES}?from=earliest&follow=false")).await;
     let [(id, data)] = frames.as_slice() else { panic!("{} events", frames.len()) };
     assert_eq!(
         (id.as_str(), data["position"].as_str()),
@@ -68,7 +69,7 @@ async fn events_come_decoded_with_their_place() {
 }
 
 #[tokio::test]
-async fn law_12_events_are_the_tenants_own() {
+async fn law_12_a_stream_contains_only_events_of_the_tenant() {
     let service = Service::new().await;
     service.append(&[entity("default", "A", "x"), entity("acme", "SECRET", "x"), entity("default", "B", "x")]).await;
     let poison = |tenant: &str| {
@@ -78,13 +79,13 @@ async fn law_12_events_are_the_tenants_own() {
     };
     let mut keyless = poison("default");
     keyless.key = None;
-    // Its key is the caller's, its payload is not.
+    // The key names the tenant `default`, the payload `acme`.
     let mut stolen = NewRecord::event(&entity("acme", "STOLEN", "SECRET text")).unwrap();
     stolen.key = Some(b"default/curve/STOLEN".to_vec());
     stolen.placement = carbon_log::Placement::ByKey(b"default/curve/STOLEN".to_vec());
     let null = NewRecord::null::<EntityChanged>(&EntityChanged::parse_key("acme/curve/SECRET").unwrap()).unwrap();
     service.log.append(vec![poison("default"), poison("acme"), keyless, stolen, null]).await.unwrap();
-    let frames = tail(&service, &format!("{ENTITIES}?follow=false")).await;
+    let frames = read_stream(&service, &format!("{ENTITIES}?follow=false")).await;
     let mut seen: Vec<_> = frames
         .iter()
         .map(|(_, data)| match data["poison"]["reason"].as_str() {
@@ -102,21 +103,21 @@ async fn law_12_events_are_the_tenants_own() {
 }
 
 #[tokio::test]
-async fn a_stream_begins_where_it_is_asked_to_and_resumes() {
+async fn a_stream_starts_at_from_and_resumes_after_last_event_id() {
     let service = Service::new().await;
     let events: Vec<_> = (0..20).map(|n| entity("default", &format!("E{n:02}"), "x")).collect();
     service.append(&events[..10]).await;
-    let first = tail(&service, &format!("{ENTITIES}?from=earliest&follow=false")).await;
+    let first = read_stream(&service, &format!("{ENTITIES}?from=earliest&follow=false")).await;
     assert_eq!(first.len(), 10);
-    assert!(tail(&service, &format!("{ENTITIES}?from=latest&follow=false")).await.is_empty());
+    assert!(read_stream(&service, &format!("{ENTITIES}?from=latest&follow=false")).await.is_empty());
     tokio::time::sleep(Duration::from_millis(5)).await;
     let now = SystemClock.now().to_rfc3339();
     tokio::time::sleep(Duration::from_millis(5)).await;
     service.append(&events[10..]).await;
-    let later = tail(&service, &format!("{ENTITIES}?from={now}&follow=false")).await;
+    let later = read_stream(&service, &format!("{ENTITIES}?from={now}&follow=false")).await;
     let expected: Vec<_> = events[10..].iter().map(|event| event.entity_id.as_str()).collect();
     assert_eq!(ids(&later), expected);
-    // Wherever a stream broke, what follows is what was left.
+    // After each event, a resumed stream contains exactly the events after it.
     for (n, (id, _)) in first.iter().enumerate() {
         let answer =
             service.get_with(&format!("{ENTITIES}?from=earliest&follow=false"), &[("last-event-id", id)]).await;
@@ -125,17 +126,17 @@ async fn a_stream_begins_where_it_is_asked_to_and_resumes() {
         let before: Vec<_> = first[..=n].iter().map(|(_, data)| data["position"].clone()).collect();
         assert!(rest.iter().all(|(_, data)| !before.contains(&data["position"])));
     }
-    // A position names its partition alone, and is the first to come.
+    // A start position selects only its partition, and is the position of the first event.
     let position = first[4].1["position"].as_str().unwrap();
     let at: Position = position.parse().unwrap();
-    let from = tail(&service, &format!("{ENTITIES}?from={position}&follow=false")).await;
+    let from = read_stream(&service, &format!("{ENTITIES}?from={position}&follow=false")).await;
     assert_eq!(from[0].1["position"], position);
     let same = |data: &Value| data["position"].as_str().unwrap().parse::<Position>().unwrap().partition == at.partition;
     assert!(from.iter().all(|(_, data)| same(data)));
 }
 
 #[tokio::test]
-async fn a_stream_follows_until_the_shutdown() {
+async fn a_stream_follows_the_topic_until_the_shutdown() {
     let service = Service::new().await;
     service.append(&[entity("default", "OLD", "x")]).await;
     let response = service.router.clone().oneshot(Request::get(ENTITIES).body(Body::empty()).unwrap()).await.unwrap();
@@ -144,13 +145,13 @@ async fn a_stream_follows_until_the_shutdown() {
     let piece = tokio::time::timeout(Duration::from_secs(10), body.next()).await.unwrap().unwrap().unwrap();
     let frames = frames(std::str::from_utf8(&piece).unwrap());
     assert_eq!(ids(&frames), ["NEW"]);
-    service.parts.shutdown.cancel();
+    service.dependencies.shutdown.cancel();
     let end = tokio::time::timeout(Duration::from_secs(10), body.next()).await.unwrap();
     assert!(end.is_none(), "the stream ends");
 }
 
 #[tokio::test]
-async fn bytes_are_base64_and_platform_events_are_for_all() {
+async fn bytes_are_base64_and_events_without_a_tenant_are_visible_to_all() {
     let service = Service::new().await;
     let source = Source { topic: "ml.entity.changed.v1".into(), partition: 0, offset: 0 };
     let embedding = EmbeddingGenerated {
@@ -181,21 +182,21 @@ async fn bytes_are_base64_and_platform_events_are_for_all() {
     };
     let records = vec![NewRecord::event(&embedding).unwrap(), NewRecord::event(&updated).unwrap()];
     service.log.append(records).await.unwrap();
-    let frames = tail(&service, "/events/ml.embedding.generated.v1?follow=false").await;
+    let frames = read_stream(&service, "/events/ml.embedding.generated.v1?follow=false").await;
     assert_eq!(frames[0].1["event"]["vector"], "AACAPwAAAEA=");
     for uri in
         ["/events/search.index.updated.v1?follow=false", "/tenants/acme/events/search.index.updated.v1?follow=false"]
     {
-        assert_eq!(tail(&service, uri).await[0].1["event"]["upserts"], 3, "{uri}");
+        assert_eq!(read_stream(&service, uri).await[0].1["event"]["upserts"], 3, "{uri}");
     }
-    // Every topic of the topology can be shown.
-    for topic in service.parts.topology.topics.keys() {
+    // Every topic of the topology has an event type.
+    for topic in service.dependencies.topology.topics.keys() {
         assert_eq!(service.get(&format!("/events/{topic}?follow=false")).await.status, 200, "{topic}");
     }
 }
 
 #[tokio::test]
-async fn law_12_dead_letters_show_bytes_to_their_tenant_alone() {
+async fn law_12_the_bytes_of_a_dead_letter_are_visible_only_to_its_tenant() {
     let service = Service::new().await;
     let letter = |offset: u64, key: Option<&'static [u8]>, reason: PoisonReason| {
         let record = carbon_log::Record {
@@ -216,10 +217,10 @@ async fn law_12_dead_letters_show_bytes_to_their_tenant_alone() {
         letter(5, Some(b"default/curve/A"), PoisonReason::KeyMismatch),
     ];
     service.log.append(letters).await.unwrap();
-    let frames = tail(&service, "/events/ml.deadletter.v1?follow=false").await;
+    let frames = read_stream(&service, "/events/ml.deadletter.v1?follow=false").await;
     let events: Vec<_> = frames.iter().map(|(_, data)| &data["event"]).collect();
     assert_eq!(events.len(), 5, "acme's is not shown");
-    // Whose the payload is, was not looked at or is in doubt; how to mend the producer is said all the same.
+    // The tenant of these payloads is not known or in doubt. The message is visible, so that the producer can be fixed.
     for event in &events[2..] {
         assert_eq!((&event["payload"], &event["headers"]), (&Value::Null, &json!({})), "{event}");
     }
@@ -235,7 +236,7 @@ async fn law_12_dead_letters_show_bytes_to_their_tenant_alone() {
 }
 
 #[tokio::test]
-async fn secrets_of_webhooks_are_not_shown_sealed_as_they_are() {
+async fn encrypted_secrets_of_webhooks_are_not_visible() {
     let service = Service::new().await;
     let tenant = TenantId::parse("acme").unwrap();
     for sealed in [Some("v1:c2VhbGVk"), Some(""), None] {
@@ -244,7 +245,7 @@ async fn secrets_of_webhooks_are_not_shown_sealed_as_they_are() {
         service.log.append(vec![NewRecord::event(&event).unwrap()]).await.unwrap();
     }
     let uri = "/tenants/acme/events/ml.webhook.changed.v1?from=earliest&follow=false";
-    let shown = tail(&service, uri).await;
+    let shown = read_stream(&service, uri).await;
     let secrets: Vec<_> = shown.iter().map(|(_, data)| data["event"]["sealed_secret"].clone()).collect();
     assert_eq!(secrets, [json!("***"), json!(""), Value::Null]);
 }

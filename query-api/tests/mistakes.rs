@@ -1,4 +1,4 @@
-//! A caller's mistake is never 5xx.
+//! Invalid requests: they never get a 5xx.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -9,7 +9,7 @@ use serde_json::json;
 use support::{Service, assert_problem, json_request, request};
 
 #[tokio::test]
-async fn bodies_of_search_and_embed() {
+async fn invalid_bodies_of_search_and_embed_are_rejected() {
     let service = Service::new().await;
     let search = |field: &str, value: serde_json::Value| {
         let mut body = json!({"query": "gas"});
@@ -68,7 +68,7 @@ async fn bodies_of_search_and_embed() {
         ("513 items", "/embed", json!({"items": vec![json!({"text": "x"}); 513]}).to_string(), 413),
         ("endless model", "/embed", json!({"items": [{"text": "x"}], "model": "x".repeat(1 << 20)}).to_string(), 404),
         ("too large", "/embed", " ".repeat((32 << 20) + 1), 413),
-        ("writes are not here", "/entities", "{}".into(), 404),
+        ("no route for writes", "/entities", "{}".into(), 404),
     ] {
         assert_problem(name, &service.send(json_request(uri, body, &[])).await, status);
     }
@@ -87,7 +87,7 @@ async fn bodies_of_search_and_embed() {
 }
 
 #[tokio::test]
-async fn paths_and_queries() {
+async fn invalid_paths_and_queries_are_rejected() {
     let service = Service::new().await;
     for (uri, status) in [
         ("/entities/curve/a%2Fb", 400),
@@ -125,7 +125,7 @@ async fn paths_and_queries() {
 }
 
 #[tokio::test]
-async fn hostile_headers() {
+async fn invalid_headers_are_rejected_or_ignored() {
     let service = Service::new().await;
     let long = "ml.entity.changed.v1:0:1,".repeat(2000);
     for (name, value, status) in [

@@ -1,4 +1,4 @@
-//! `GET /models/{name}` and its history.
+//! `GET /models/{name}` and `GET /models/{name}/history`.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -24,8 +24,8 @@ fn recorded<E: Event>(offset: u64, event: E) -> Recorded<E> {
     Recorded { position, timestamp: Timestamp(0), traceparent: None, body }
 }
 
-/// Two versions of `m`; the first is in production from second 10, the second from second 20.
-fn history() -> Vec<RegistryRecord> {
+/// Records of a model `m` with 2 versions. Version 1 is in production from second 10, version 2 from second 20.
+fn records() -> Vec<RegistryRecord> {
     let tenant = TenantId::parse("default").unwrap();
     let of = |at, kind| ModelRegistered {
         registration_id: Some(Uuid::from_u128(1)),
@@ -56,7 +56,7 @@ fn history() -> Vec<RegistryRecord> {
 }
 
 /// A service whose registry has folded `records`.
-async fn with(records: &[RegistryRecord], dir: &tempfile::TempDir) -> (Service, watch::Sender<Progress>) {
+async fn service_with(records: &[RegistryRecord], dir: &tempfile::TempDir) -> (Service, watch::Sender<Progress>) {
     let service = Service::new().await;
     let site = Site::File(dir.path().join("registry.db"));
     let rows = carbon_read_models::open::<Registry>(&site).await.unwrap();
@@ -64,14 +64,14 @@ async fn with(records: &[RegistryRecord], dir: &tempfile::TempDir) -> (Service, 
     let folded = Registry.apply(tables, records).await.unwrap();
     folded.commit().await.unwrap();
     service.serve("registry", &rows, ModelPromoted::NAME);
-    let folded = service.folded.clone();
-    (service, folded)
+    let progress = service.progress.clone();
+    (service, progress)
 }
 
 #[tokio::test]
-async fn a_model_is_answered_now_and_as_it_was() {
+async fn a_model_is_returned_as_of_now_or_of_a_time() {
     let dir = tempfile::tempdir().unwrap();
-    let (service, _folded) = with(&history(), &dir).await;
+    let (service, _progress) = service_with(&records(), &dir).await;
     let now = service.get("/models/m").await.json();
     assert_eq!((&now["active_version"], &now["stage"]), (&json!(2), &json!("Production")));
     assert_eq!(now["created_at"], "1970-01-01T00:00:01.000Z");
@@ -88,14 +88,18 @@ async fn a_model_is_answered_now_and_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_history_says_who_promoted_what_and_what_came_of_it() {
+async fn the_history_lists_promotions_with_their_effects() {
     let dir = tempfile::tempdir().unwrap();
-    let (service, folded) = with(&history(), &dir).await;
+    let (service, progress) = service_with(&records(), &dir).await;
     let history = service.get("/models/m/history").await.json();
-    let said: Vec<_> =
-        history["promotions"].as_array().unwrap().iter().map(|own| (&own["version"], &own["effect"])).collect();
+    let effects: Vec<_> = history["promotions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|promotion| (&promotion["version"], &promotion["effect"]))
+        .collect();
     let (applied, none) = (json!("applied"), json!("no_such_version"));
-    assert_eq!(said, [(&json!(9), &none), (&json!(2), &applied), (&json!(1), &applied)]);
+    assert_eq!(effects, [(&json!(9), &none), (&json!(2), &applied), (&json!(1), &applied)]);
     let first = &history["promotions"][2];
     assert_eq!((&first["promoted_by"], &first["at"]), (&json!("desk"), &json!("1970-01-01T00:00:10.000Z")));
     assert_eq!((&first["position"], &history["next"]), (&json!("ml.model.promoted.v1:0:0"), &json!(null)));
@@ -108,19 +112,19 @@ async fn a_history_says_who_promoted_what_and_what_came_of_it() {
     for bad in ["limit=0", "limit=1001", "limit=x", "before=-1", "as_of=1", "unknown=1"] {
         assert_problem(bad, &service.get(&format!("/models/m/history?{bad}")).await, 400);
     }
-    // It waits for what the caller has written.
-    let wrote = [("x-min-position", "ml.model.promoted.v1:0:2"), ("x-timeout-ms", "30")];
-    assert_problem("behind", &service.get_with("/models/m/history", &wrote).await, 503);
-    folded.send_modify(|progress| {
+    // The read waits for `x-min-position`.
+    let headers = [("x-min-position", "ml.model.promoted.v1:0:2"), ("x-timeout-ms", "30")];
+    assert_problem("behind", &service.get_with("/models/m/history", &headers).await, 503);
+    progress.send_modify(|progress| {
         let mut positions = Positions::new();
         positions.advance_past(&Position::new(TopicName::parse(ModelPromoted::NAME).unwrap(), 0, 2));
         progress.positions = positions;
     });
-    assert_eq!(service.get_with("/models/m/history", &wrote).await.status, 200);
+    assert_eq!(service.get_with("/models/m/history", &headers).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_process_without_the_registry_says_so() {
+async fn a_process_without_the_registry_answers_503() {
     let service = Service::new().await;
     assert_problem("no registry", &service.get("/models/m").await, 503);
 }

@@ -1,4 +1,4 @@
-//! `/search`, `/index/stats`, `/entities/…/similar`.
+//! `POST /search`, `GET /index/stats` and `GET /entities/{type}/{id}/similar`.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -6,13 +6,14 @@ mod support;
 use carbon_core::TopicName;
 use carbon_log::Group;
 use serde_json::{Value, json};
-use support::{Fate, Fated, Service, assert_problem, entity, hashing, json_request};
+use support::{EncoderFault, FaultyEncoder, Service, assert_problem, entity, hashing_encoder, json_request};
 
 fn ids(answer: &Value) -> Vec<&str> {
     answer["results"].as_array().unwrap().iter().map(|result| result["entity_id"].as_str().unwrap()).collect()
 }
 
-async fn filled() -> Service {
+/// A service with 3 entities of the default tenant and one of `acme`.
+async fn service_with_entities() -> Service {
     let service = Service::new().await;
     let mut crude = entity("default", "WTI", "West Texas crude oil");
     crude.entity_type = "instrument".into();
@@ -29,8 +30,8 @@ async fn filled() -> Service {
 }
 
 #[tokio::test]
-async fn a_search_answers_in_the_contracts_shape() {
-    let service = filled().await;
+async fn a_search_answer_has_the_documented_fields() {
+    let service = service_with_entities().await;
     let answer = service.post("/search", &json!({"query": "henry hub gas"})).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let json = answer.json();
@@ -57,15 +58,15 @@ async fn a_search_answers_in_the_contracts_shape() {
     ] {
         assert!(explain.get(field).is_some(), "{field}: {explain}");
     }
-    assert_eq!(explain["fusion"], "weighted", "the configuration's default");
+    assert_eq!(explain["fusion"], "weighted", "the configured default");
     assert!(explain["positions"]["entity"].as_str().unwrap().starts_with("ml.entity.changed.v1:"));
     let rrf = service.post("/search", &json!({"query": "henry hub", "debug": true, "fusion": "rrf"})).await.json();
     assert_eq!(rrf["results"][0]["explain"]["k"], 60);
 }
 
 #[tokio::test]
-async fn filters_pages_and_modes() {
-    let service = filled().await;
+async fn filters_pages_and_modes_select_results() {
+    let service = service_with_entities().await;
     let oil = service.post("/search", &json!({"query": "gas oil", "filters": {"type": "instrument"}})).await.json();
     assert_eq!(ids(&oil), ["WTI"]);
     let gas = service.post("/search", &json!({"query": "gas", "filters": {"tags": ["gas"], "hub": ["HH", "X"]}})).await;
@@ -81,8 +82,8 @@ async fn filters_pages_and_modes() {
 }
 
 #[tokio::test]
-async fn law_12_a_tenant_finds_its_own_alone() {
-    let service = filled().await;
+async fn law_12_a_tenant_finds_only_its_own_entities() {
+    let service = service_with_entities().await;
     let query = json!({"query": "henry hub natural gas"});
     for answer in [
         service.post("/tenants/acme/search", &query).await,
@@ -100,8 +101,8 @@ async fn law_12_a_tenant_finds_its_own_alone() {
 }
 
 #[tokio::test]
-async fn a_search_waits_for_what_the_caller_wrote() {
-    let service = filled().await;
+async fn a_search_waits_for_min_position() {
+    let service = service_with_entities().await;
     let done = service.append(&[entity("default", "NEW", "Brent crude")]).await.to_done_string();
     let search = |timeout: &'static str, done: String| {
         let body = json!({"query": "brent", "mode": "lexical"}).to_string();
@@ -119,32 +120,32 @@ async fn a_search_waits_for_what_the_caller_wrote() {
 }
 
 #[tokio::test]
-async fn law_08_a_query_is_embedded_by_the_generations_model_or_not_at_all() {
-    let service = Service::with(Fated::encoder(Fate::OtherModel)).await;
+async fn law_08_an_encoder_of_another_model_is_an_internal_error() {
+    let service = Service::with_query_encoder(FaultyEncoder::encoder(EncoderFault::OtherModel)).await;
     assert_problem("another model", &service.post("/search", &json!({"query": "x"})).await, 500);
 }
 
 #[tokio::test]
-async fn what_an_encoder_comes_to_has_its_status() {
-    for (fate, status, code) in [
-        (Fate::Never, 504, "deadline_exceeded"),
-        (Fate::Overloaded, 429, "overloaded"),
-        (Fate::NotEmbeddable, 422, "unprocessable"),
+async fn each_failure_of_the_encoder_has_its_status() {
+    for (fault, status, code) in [
+        (EncoderFault::Hangs, 504, "deadline_exceeded"),
+        (EncoderFault::Overloaded, 429, "overloaded"),
+        (EncoderFault::NotEmbeddable, 422, "unprocessable"),
     ] {
-        let service = Service::with(Fated::encoder(fate)).await;
+        let service = Service::with_query_encoder(FaultyEncoder::encoder(fault)).await;
         let request = json_request("/search", json!({"query": "x"}).to_string(), &[("x-timeout-ms", "50")]);
         let answer = service.send(request).await;
         assert_problem(code, &answer, status);
         assert_eq!(answer.json()["code"], code);
         assert_eq!(answer.headers.get("retry-after").map(|v| v.to_str().unwrap()), (status == 429).then_some("3"));
-        // The lexical half needs no encoder.
+        // A lexical search needs no encoder.
         assert_eq!(service.post("/search", &json!({"query": "x", "mode": "lexical"})).await.status, 200);
     }
 }
 
 #[tokio::test]
-async fn what_is_not_loaded_yet_is_unavailable() {
-    let service = Service::unset(hashing().await).await;
+async fn read_models_that_are_not_loaded_are_unavailable() {
+    let service = Service::without_read_models(hashing_encoder().await).await;
     for answer in [
         service.post("/search", &json!({"query": "x"})).await,
         service.post("/embed", &json!({"items": [{"text": "x"}]})).await,
@@ -152,17 +153,17 @@ async fn what_is_not_loaded_yet_is_unavailable() {
         service.get("/entities/curve/x").await,
         service.get("/entities/curve/x/similar").await,
     ] {
-        assert_problem("unset", &answer, 503);
+        assert_problem("not loaded", &answer, 503);
     }
-    // The caller's mistakes are told all the same.
-    assert_problem("unset", &service.post("/search", &json!({"query": ""})).await, 400);
-    assert_problem("unset", &service.post("/embed", &json!({"items": [{"text": "x"}], "model": "no"})).await, 404);
+    // Invalid requests are still rejected as such.
+    assert_problem("not loaded", &service.post("/search", &json!({"query": ""})).await, 400);
+    assert_problem("not loaded", &service.post("/embed", &json!({"items": [{"text": "x"}], "model": "no"})).await, 404);
     assert_eq!(service.get("/live").await.status, 200);
 }
 
 #[tokio::test]
-async fn neighbours_are_of_the_same_tenant_and_without_itself() {
-    let service = filled().await;
+async fn neighbours_belong_to_the_same_tenant_and_exclude_the_entity_itself() {
+    let service = service_with_entities().await;
     let near = service.get("/entities/curve/NG_HH/similar?limit=2").await.json();
     assert_eq!(ids(&near)[0], "NG_TTF");
     assert!(!near.to_string().contains("SECRET") && !ids(&near).contains(&"NG_HH"));
@@ -171,13 +172,13 @@ async fn neighbours_are_of_the_same_tenant_and_without_itself() {
 }
 
 #[tokio::test]
-async fn stats_are_the_tenants_own() {
-    let service = filled().await;
+async fn stats_count_the_entities_of_the_tenant() {
+    let service = service_with_entities().await;
     let stats = service.get("/index/stats").await.json();
     assert_eq!(stats["total_entities"], 3);
     assert_eq!(stats["by_entity_type"], json!({"curve": 2, "instrument": 1}));
     assert_eq!((stats["model"].as_str(), stats["lag"].as_u64()), (Some("feature-hashing@1@f32"), Some(4)));
-    // No embedder has committed a position yet: all entities of all tenants are still to be embedded.
+    // The embedder has no committed offsets yet, so the lag counts all entities of all tenants.
     let topic = TopicName::parse("ml.entity.changed.v1").unwrap();
     let ends = service.log.ends(&topic).await.unwrap();
     service.log.commit(&Group::new("embedder", "feature-hashing@1@f32"), &ends).await.unwrap();
@@ -186,8 +187,8 @@ async fn stats_are_the_tenants_own() {
 }
 
 #[tokio::test]
-async fn searches_are_measured() {
-    let service = filled().await;
+async fn searches_are_counted_in_the_metrics() {
+    let service = service_with_entities().await;
     service.post("/search", &json!({"query": "gas"})).await;
     let metrics = service.get("/metrics").await.body;
     for name in ["search_query_latency_ms", "hybrid_merge_time_ms", "vector_hits_per_query", "http_requests_total"] {

@@ -1,59 +1,60 @@
-//! Runs and experiments that were found active: who writes to one again need not ask the read model, until something is
-//! deleted. The fold decides in any case; asking first keeps out of the log what would change nothing.
+//! A cache of active runs and experiments, so that repeated writes to the same run do not query the read model. The fold
+//! decides about every write; the check before the append only keeps records without effect out of the log.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use carbon_core::TenantId;
 
-/// So many are known; then all are forgotten.
-const LIMIT: usize = 20_000;
+/// Maximum number of entries. A full cache is cleared.
+const MAX_ENTRIES: usize = 20_000;
 
-/// What is known in an era of the namespace (`deletion_count`); nothing, where that has none.
+/// The cache of one generation. An entry is valid for one epoch of the namespace (`deletion_count`), which ends with the
+/// next deletion. Where the namespace has no epoch, because other processes commit to it too, nothing is cached.
+///
+/// Callers pass the epoch that they read *before* they queried the read model.
 #[derive(Debug, Default)]
-pub(crate) struct Active(Mutex<Known>);
+pub(crate) struct ActiveCache(Mutex<Entries>);
 
 #[derive(Debug, Default)]
-struct Known {
-    era: u64,
+struct Entries {
+    epoch: u64,
     count: usize,
     runs: HashMap<TenantId, HashSet<String>>,
-    /// And where their artifacts lie.
+    /// The artifact locations of active experiments, by experiment id.
     experiments: HashMap<TenantId, HashMap<i64, Arc<str>>>,
 }
 
-impl Active {
-    /// What is known in this era.
-    fn known(&self, era: Option<u64>) -> Option<MutexGuard<'_, Known>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if era? > known.era || known.count >= LIMIT {
-            *known = Known { era: era?, ..Known::default() };
+impl ActiveCache {
+    /// Returns the entries if they are valid in `epoch`. Clears them first if `epoch` is newer or the cache is full.
+    fn entries(&self, epoch: Option<u64>) -> Option<MutexGuard<'_, Entries>> {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if epoch? > entries.epoch || entries.count >= MAX_ENTRIES {
+            *entries = Entries { epoch: epoch?, ..Entries::default() };
         }
-        // One that began before a deletion may not add to what is known after it.
-        (Some(known.era) == era).then_some(known)
+        // A request that began before a deletion must not add entries after it.
+        (Some(entries.epoch) == epoch).then_some(entries)
     }
 
-    pub fn has_run(&self, era: Option<u64>, tenant: &TenantId, run_id: &str) -> bool {
-        self.known(era).is_some_and(|known| known.runs.get(tenant).is_some_and(|runs| runs.contains(run_id)))
+    pub fn has_run(&self, epoch: Option<u64>, tenant: &TenantId, run_id: &str) -> bool {
+        self.entries(epoch).is_some_and(|entries| entries.runs.get(tenant).is_some_and(|runs| runs.contains(run_id)))
     }
 
-    /// The era is that before the look.
-    pub fn add_run(&self, era: Option<u64>, tenant: &TenantId, run_id: &str) {
-        if let Some(mut known) = self.known(era) {
-            known.count += 1;
-            known.runs.entry(tenant.clone()).or_default().insert(run_id.to_owned());
+    pub fn add_run(&self, epoch: Option<u64>, tenant: &TenantId, run_id: &str) {
+        if let Some(mut entries) = self.entries(epoch) {
+            entries.count += 1;
+            entries.runs.entry(tenant.clone()).or_default().insert(run_id.to_owned());
         }
     }
 
-    pub fn artifact_location(&self, era: Option<u64>, tenant: &TenantId, experiment: i64) -> Option<Arc<str>> {
-        self.known(era)?.experiments.get(tenant)?.get(&experiment).cloned()
+    pub fn artifact_location(&self, epoch: Option<u64>, tenant: &TenantId, experiment: i64) -> Option<Arc<str>> {
+        self.entries(epoch)?.experiments.get(tenant)?.get(&experiment).cloned()
     }
 
-    /// The era is that before the look.
-    pub fn add_experiment(&self, era: Option<u64>, tenant: &TenantId, experiment: i64, artifact_location: &Arc<str>) {
-        if let Some(mut known) = self.known(era) {
-            known.count += 1;
-            known.experiments.entry(tenant.clone()).or_default().insert(experiment, artifact_location.clone());
+    pub fn add_experiment(&self, epoch: Option<u64>, tenant: &TenantId, experiment: i64, artifact_location: &Arc<str>) {
+        if let Some(mut entries) = self.entries(epoch) {
+            entries.count += 1;
+            entries.experiments.entry(tenant.clone()).or_default().insert(experiment, artifact_location.clone());
         }
     }
 }
@@ -67,35 +68,35 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_ends_what_is_known_and_what_was_looked_up_before_it() {
-        let (active, own, other) = (Active::default(), tenant("own"), tenant("other"));
-        active.add_run(Some(3), &own, "r");
-        active.add_experiment(Some(3), &own, 7, &"mlflow-artifacts:/7".into());
-        assert!(active.has_run(Some(3), &own, "r"));
-        assert!(!active.has_run(Some(3), &other, "r"));
-        assert_eq!(active.artifact_location(Some(3), &own, 7).as_deref(), Some("mlflow-artifacts:/7"));
-        assert_eq!(active.artifact_location(Some(3), &other, 7), None);
-        assert!(!active.has_run(Some(4), &own, "r"));
-        assert_eq!(active.artifact_location(Some(4), &own, 7), None);
-        // A look that began before the deletion comes late.
-        active.add_run(Some(3), &own, "r");
-        assert!(!active.has_run(Some(4), &own, "r"));
-        assert!(!active.has_run(Some(3), &own, "r"));
+    fn a_deletion_invalidates_entries_and_lookups_that_began_before_it() {
+        let (cache, own, other) = (ActiveCache::default(), tenant("own"), tenant("other"));
+        cache.add_run(Some(3), &own, "r");
+        cache.add_experiment(Some(3), &own, 7, &"mlflow-artifacts:/7".into());
+        assert!(cache.has_run(Some(3), &own, "r"));
+        assert!(!cache.has_run(Some(3), &other, "r"));
+        assert_eq!(cache.artifact_location(Some(3), &own, 7).as_deref(), Some("mlflow-artifacts:/7"));
+        assert_eq!(cache.artifact_location(Some(3), &other, 7), None);
+        assert!(!cache.has_run(Some(4), &own, "r"));
+        assert_eq!(cache.artifact_location(Some(4), &own, 7), None);
+        // A lookup that began before the deletion adds its result after it.
+        cache.add_run(Some(3), &own, "r");
+        assert!(!cache.has_run(Some(4), &own, "r"));
+        assert!(!cache.has_run(Some(3), &own, "r"));
     }
 
     #[test]
-    fn nothing_is_known_where_others_commit_too() {
-        let (active, own) = (Active::default(), tenant("own"));
-        active.add_run(None, &own, "r");
-        assert!(!active.has_run(None, &own, "r"));
+    fn nothing_is_cached_without_an_epoch() {
+        let (cache, own) = (ActiveCache::default(), tenant("own"));
+        cache.add_run(None, &own, "r");
+        assert!(!cache.has_run(None, &own, "r"));
     }
 
     #[test]
-    fn it_forgets_rather_than_grows() {
-        let (active, own) = (Active::default(), tenant("own"));
-        (0..LIMIT).for_each(|n| active.add_run(Some(0), &own, &n.to_string()));
-        active.add_run(Some(0), &own, "last");
-        assert!(active.has_run(Some(0), &own, "last"));
-        assert!(!active.has_run(Some(0), &own, "0"));
+    fn a_full_cache_is_cleared() {
+        let (cache, own) = (ActiveCache::default(), tenant("own"));
+        (0..MAX_ENTRIES).for_each(|n| cache.add_run(Some(0), &own, &n.to_string()));
+        cache.add_run(Some(0), &own, "last");
+        assert!(cache.has_run(Some(0), &own, "last"));
+        assert!(!cache.has_run(Some(0), &own, "0"));
     }
 }

@@ -1,5 +1,5 @@
-//! Claims of unique names and numbers, one at a time for each tenant. The fold decides in any case; the queue keeps the
-//! claims of one process from losing against each other.
+//! Serialises the claims of unique names and numbers of each tenant within this process. The fold decides who gets a name;
+//! the lock only avoids conflicts between requests of the same process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,21 +7,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use carbon_core::TenantId;
 use tokio::sync::OwnedMutexGuard;
 
-type Queue = Arc<tokio::sync::Mutex<()>>;
+type TenantLock = Arc<tokio::sync::Mutex<()>>;
 
-/// The queues, by tenant; those that nobody waits in are dropped.
+/// One lock per tenant. Unused locks are removed.
 #[derive(Default)]
-pub struct Claims(Mutex<HashMap<TenantId, Queue>>);
+pub struct Claims(Mutex<HashMap<TenantId, TenantLock>>);
 
 impl Claims {
-    /// Waits for the tenant's other claims of this process.
-    pub(crate) async fn enter(&self, tenant: &TenantId) -> OwnedMutexGuard<()> {
-        let queue = {
-            let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            queues.retain(|_, queue| Arc::strong_count(queue) > 1);
-            queues.entry(tenant.clone()).or_default().clone()
+    /// Waits until no other request of this process makes a claim of the tenant. The claim ends when the guard is dropped.
+    pub(crate) async fn lock(&self, tenant: &TenantId) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            locks.entry(tenant.clone()).or_default().clone()
         };
-        queue.lock_owned().await
+        lock.lock_owned().await
     }
 }
 
@@ -33,16 +33,16 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_tenant_waits_for_itself_alone() {
+    async fn claims_of_one_tenant_wait_and_claims_of_others_do_not() {
         let (claims, own, other) =
             (Claims::default(), TenantId::parse("own").unwrap(), TenantId::parse("other").unwrap());
-        let held = claims.enter(&own).await;
-        drop(claims.enter(&other).await);
-        let second = tokio::time::timeout(Duration::from_secs(1), claims.enter(&own)).await;
-        assert!(second.is_err(), "two claims of one tenant at once");
+        let held = claims.lock(&own).await;
+        drop(claims.lock(&other).await);
+        let second = tokio::time::timeout(Duration::from_secs(1), claims.lock(&own)).await;
+        assert!(second.is_err(), "two claims of one tenant must not overlap");
         drop(held);
-        drop(claims.enter(&own).await);
-        drop(claims.enter(&other).await);
+        drop(claims.lock(&own).await);
+        drop(claims.lock(&other).await);
         assert_eq!(claims.0.lock().unwrap().len(), 1);
     }
 }

@@ -1,18 +1,14 @@
-//! `/generations`: what the log says of them, and the operator's changes.
-
-use std::sync::Arc;
+//! `/generations` and `/read-models`: the state of all generations, and the commands that change it.
 
 use axum::Json;
 use axum::extract::State;
 use carbon_core::GenerationId;
-use carbon_http::{Code, JsonBody, Path, Problem};
-use carbon_runtime::Generation;
-use carbon_runtime::generations::{change_of, claim};
+use carbon_http::{Code, JsonBody, Path, Problem, responses};
+use carbon_runtime::generations::{Keepers, change_of, claim};
+use carbon_runtime::{Generation, GenerationLog};
 use carbon_schemas::events::{GenerationChanged, GenerationState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-use crate::Parts;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct GenerationStatus {
@@ -20,16 +16,16 @@ pub(crate) struct GenerationStatus {
     read_model: String,
     /// `building`, `ready`, `active`, `standby` or `retired`.
     state: &'static str,
-    /// Whether this process answers from it.
+    /// True if this process answers reads from the generation.
     served: bool,
     /// The version of the fold.
     version: u32,
     model: Option<String>,
-    /// When it came into this state, RFC 3339.
+    /// The time of the change to this state, RFC 3339.
     since: String,
-    /// As counted when it was ready.
+    /// The number of rows when the generation became ready.
     rows: Option<i64>,
-    /// SHA-256 over the canonical rows, when it was ready.
+    /// SHA-256 over the canonical rows when the generation became ready.
     digest: Option<String>,
 }
 
@@ -41,12 +37,12 @@ pub(crate) struct GenerationList {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetireBody {
-    /// Also the one that its fold version's processes answer from.
+    /// True retires the active generation too.
     #[serde(default)]
     force: bool,
 }
 
-fn name(state: GenerationState) -> &'static str {
+fn state_name(state: GenerationState) -> &'static str {
     match state {
         GenerationState::Unknown => "unknown",
         GenerationState::Building => "building",
@@ -57,134 +53,131 @@ fn name(state: GenerationState) -> &'static str {
     }
 }
 
-/// All generations that the log knows.
-pub(crate) fn list(parts: &Parts) -> Vec<GenerationStatus> {
-    parts.generations.now().iter().map(|generation| status(parts, generation)).collect()
+type StatusResult = Result<Json<GenerationStatus>, Problem>;
+
+/// The generations of all read models, and which of them this process serves.
+#[derive(Clone)]
+pub(crate) struct Generations {
+    pub log: GenerationLog,
+    pub keepers: Keepers,
 }
 
-fn status(parts: &Parts, generation: &Generation) -> GenerationStatus {
-    let served = parts.keepers.get(&generation.read_model).and_then(|keeper| keeper.now().served);
-    GenerationStatus {
-        id: generation.id.to_string(),
-        read_model: generation.read_model.clone(),
-        state: name(generation.state),
-        served: served.as_ref() == Some(&generation.id),
-        version: generation.version,
-        model: generation.model.as_ref().map(ToString::to_string),
-        since: generation.since.to_rfc3339(),
-        rows: generation.rows,
-        digest: generation.digest.clone(),
+impl Generations {
+    /// Returns the status of all generations in the log.
+    pub fn list(&self) -> Vec<GenerationStatus> {
+        self.log.now().iter().map(|generation| self.status(generation)).collect()
     }
-}
 
-fn find(parts: &Parts, id: &str) -> Result<Generation, Problem> {
-    let absent = || Problem::not_found(format!("there is no generation {id:?}; GET /generations lists them"));
-    let id = GenerationId::parse(id).map_err(|_| absent())?;
-    parts.generations.now().get(&id).cloned().ok_or_else(absent)
+    fn status(&self, generation: &Generation) -> GenerationStatus {
+        let served = self.keepers.get(&generation.read_model).and_then(|keeper| keeper.now().served);
+        GenerationStatus {
+            id: generation.id.to_string(),
+            read_model: generation.read_model.clone(),
+            state: state_name(generation.state),
+            served: served.as_ref() == Some(&generation.id),
+            version: generation.version,
+            model: generation.model.as_ref().map(ToString::to_string),
+            since: generation.since.to_rfc3339(),
+            rows: generation.rows,
+            digest: generation.digest.clone(),
+        }
+    }
+
+    fn find(&self, id: &str) -> Result<Generation, Problem> {
+        let absent = || Problem::not_found(format!("there is no generation {id:?}; GET /generations lists them"));
+        let id = GenerationId::parse(id).map_err(|_| absent())?;
+        self.log.now().get(&id).cloned().ok_or_else(absent)
+    }
+
+    /// Appends the event and returns the status of its generation.
+    async fn append(&self, event: &GenerationChanged) -> StatusResult {
+        self.log.append(event).await?;
+        Ok(Json(self.status(&self.find(event.generation.as_str())?)))
+    }
 }
 
 /// All generations of all read models
 #[utoipa::path(get, path = "/generations", tag = "operations", responses((status = 200, body = GenerationList)))]
-pub(crate) async fn get_generations(State(parts): State<Arc<Parts>>) -> Json<GenerationList> {
-    Json(GenerationList { generations: list(&parts) })
+pub(crate) async fn get_generations(State(generations): State<Generations>) -> Json<GenerationList> {
+    Json(GenerationList { generations: generations.list() })
 }
 
 /// One generation
 #[utoipa::path(get, path = "/generations/{id}", tag = "operations",
-    params(("id" = String, Path, description = "The generation")),
-    responses(
-        (status = 200, body = GenerationStatus),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-    ))]
-pub(crate) async fn get_generation(
-    State(parts): State<Arc<Parts>>,
-    Path(id): Path<String>,
-) -> Result<Json<GenerationStatus>, Problem> {
-    Ok(Json(status(&parts, &find(&parts, &id)?)))
-}
-
-async fn append(parts: &Parts, event: &GenerationChanged) -> Result<Json<GenerationStatus>, Problem> {
-    parts.generations.append(event).await?;
-    Ok(Json(status(parts, &find(parts, event.generation.as_str())?)))
+    params(("id" = String, Path, description = "Id of the generation")),
+    responses((status = 200, body = GenerationStatus), responses::NotFound))]
+pub(crate) async fn get_generation(State(generations): State<Generations>, Path(id): Path<String>) -> StatusResult {
+    Ok(Json(generations.status(&generations.find(&id)?)))
 }
 
 /// Activate a generation
 ///
-/// Every process of its fold version answers from it as soon as its own copy is filled and has folded everything that the
-/// one before has. The one before follows the log on standby.
+/// Each process of its fold version serves the generation as soon as the process's copy is filled and has folded everything
+/// that the previous generation has. The previous generation goes on standby and follows the log. Answers 409 if the
+/// generation is not ready, or retired.
 #[utoipa::path(post, path = "/generations/{id}/promote", tag = "operations",
-    params(("id" = String, Path, description = "A generation that is ready, or on standby")),
+    params(("id" = String, Path, description = "Id of a generation that is ready or on standby")),
     responses(
-        (status = 200, body = GenerationStatus),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It is not ready, or retired", body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 200, body = GenerationStatus), responses::NotFound, responses::Conflict, responses::Unavailable,
     ))]
-pub(crate) async fn post_promote(
-    State(parts): State<Arc<Parts>>,
-    Path(id): Path<String>,
-) -> Result<Json<GenerationStatus>, Problem> {
-    let generation = find(&parts, &id)?;
+pub(crate) async fn post_promote(State(generations): State<Generations>, Path(id): Path<String>) -> StatusResult {
+    let generation = generations.find(&id)?;
     match generation.state {
-        GenerationState::Active => Ok(Json(status(&parts, &generation))),
+        GenerationState::Active => Ok(Json(generations.status(&generation))),
         GenerationState::Ready | GenerationState::Standby => {
-            append(&parts, &change_of(&generation, GenerationState::Active)).await
+            generations.append(&change_of(&generation, GenerationState::Active)).await
         }
-        state => Err(Problem::new(Code::Conflict, format!("generation {id} is {}, not ready", name(state)))),
+        state => Err(Problem::new(Code::Conflict, format!("generation {id} is {}, not ready", state_name(state)))),
     }
 }
 
-/// Retire a generation: every process that holds it drops its namespace
+/// Retire a generation
+///
+/// Each process that holds the generation drops its namespace. Answers 409 for the active generation, unless `force` is set.
 #[utoipa::path(post, path = "/generations/{id}/retire", tag = "operations",
-    params(("id" = String, Path, description = "The generation")),
+    params(("id" = String, Path, description = "Id of the generation")),
     request_body = RetireBody,
     responses(
-        (status = 200, body = GenerationStatus),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It is the active one", body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 200, body = GenerationStatus), responses::NotFound, responses::Conflict, responses::Unavailable,
     ))]
 pub(crate) async fn post_retire(
-    State(parts): State<Arc<Parts>>,
+    State(generations): State<Generations>,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<RetireBody>,
-) -> Result<Json<GenerationStatus>, Problem> {
-    let generation = find(&parts, &id)?;
+) -> StatusResult {
+    let generation = generations.find(&id)?;
     match generation.state {
-        GenerationState::Retired => Ok(Json(status(&parts, &generation))),
+        GenerationState::Retired => Ok(Json(generations.status(&generation))),
         GenerationState::Active if !body.force => Err(Problem::new(
             Code::Conflict,
             format!(
-                "generation {id} is the active one of {} version {}; promote another first, or retire it by force",
+                "generation {id} is the active one of {} version {}; promote another generation first, or set force",
                 generation.read_model, generation.version
             ),
         )),
-        _ => append(&parts, &change_of(&generation, GenerationState::Retired)).await,
+        _ => generations.append(&change_of(&generation, GenerationState::Retired)).await,
     }
 }
 
-/// Fill another generation of a read model from the log, beside the one that is served
+/// Fill a new generation of a read model from the log
+///
+/// The active generation stays in service meanwhile.
 #[utoipa::path(post, path = "/read-models/{name}/replay", tag = "operations",
-    params(("name" = String, Path, description = "The read model")),
-    responses(
-        (status = 200, body = GenerationStatus),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
-    ))]
+    params(("name" = String, Path, description = "Name of the read model")),
+    responses((status = 200, body = GenerationStatus), responses::NotFound, responses::Unavailable))]
 pub(crate) async fn post_replay(
-    State(parts): State<Arc<Parts>>,
+    State(generations): State<Generations>,
     Path(read_model): Path<String>,
-) -> Result<Json<GenerationStatus>, Problem> {
-    let known = || parts.keepers.keys().cloned().collect::<Vec<_>>().join(", ");
-    let keeper = parts.keepers.get(&read_model);
-    let keeper = keeper.ok_or_else(|| {
-        Problem::not_found(format!("this process keeps no read model {read_model:?}; it keeps {}", known()))
+) -> StatusResult {
+    let names = || generations.keepers.keys().cloned().collect::<Vec<_>>().join(", ");
+    let keeper = generations.keepers.get(&read_model).ok_or_else(|| {
+        Problem::not_found(format!("this process holds no read model {read_model:?}; it holds {}", names()))
     })?;
-    let kept = keeper.now();
-    let now = parts.generations.now();
-    // The model of the active generation decides, as long as there is one.
-    let active = now.active(&read_model, kept.version);
-    let model = active.map_or(kept.model.as_ref(), |active| active.model.as_ref());
-    let event = claim(&now, &read_model, kept.version, model)?;
-    append(&parts, &event).await
+    let held = keeper.now();
+    let now = generations.log.now();
+    // The new generation gets the model of the active one, if there is an active one.
+    let active = now.active(&read_model, held.version);
+    let model = active.map_or(held.model.as_ref(), |active| active.model.as_ref());
+    let event = claim(&now, &read_model, held.version, model)?;
+    generations.append(&event).await
 }

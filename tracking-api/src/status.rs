@@ -1,4 +1,4 @@
-//! `/status`: how far everything is.
+//! `GET /status`: log, processors with their lag, generations, tasks and dead letters.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use carbon_core::{Cleanup, Timestamp};
-use carbon_http::Problem;
+use carbon_http::{Problem, responses};
 use carbon_log::{EventLog, LogError, TopicDescription};
 use carbon_runtime::consume::{Lag, ProcessorView, Progress};
 use carbon_runtime::{TaskState, TaskStatus};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::Parts;
-use crate::generations::{self, GenerationStatus};
+use crate::generations::{GenerationStatus, Generations};
+use crate::state::Dependencies;
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Status {
@@ -25,14 +25,14 @@ pub(crate) struct Status {
     generations: Vec<GenerationStatus>,
     /// The long-lived tasks of this process.
     tasks: BTreeMap<String, Task>,
-    /// `null` where this process does not hold their read model, or fills it.
+    /// `null` if this process does not hold the read model of dead letters, or is filling it.
     dead_letters: Option<DeadLetters>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct LogStatus {
     identity: String,
-    /// On disk, where it can be told.
+    /// The size on disk; `null` if it is not known.
     bytes: Option<u64>,
     topics: Vec<TopicStatus>,
 }
@@ -41,7 +41,7 @@ struct LogStatus {
 struct TopicStatus {
     name: String,
     partitions: u32,
-    /// The offsets between start and end; compaction leaves gaps in them.
+    /// End offset minus start offset, over all partitions. A compacted topic holds fewer records.
     records: u64,
     /// `keep`, `compact` or `delete`.
     cleanup: &'static str,
@@ -50,29 +50,29 @@ struct TopicStatus {
 #[derive(Serialize, ToSchema)]
 struct ProcessorStatus {
     name: String,
-    /// The generation that it fills, where it fills one.
+    /// The generation that a sink fills.
     generation: Option<String>,
     group: String,
     topics: Vec<String>,
-    /// `starting`, `filling`, `running`, `retrying`, `stalled`, `halted` or `stopped`; of a processor elsewhere, whether its
-    /// group has members.
+    /// `starting`, `filling`, `running`, `retrying`, `stalled`, `halted` or `stopped`. A processor of another process is
+    /// `running` if its group has members, else `stopped`.
     phase: &'static str,
-    /// Whether it runs in this process; of one elsewhere, only what the log knows is told.
+    /// True if the processor runs in this process. Of other processes, only the committed offsets are known.
     here: bool,
-    /// Why it retries, stands or halted, and where.
+    /// Why the processor retries, is stalled or halted, and at which position.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// How many offsets are not processed.
+    /// The number of offsets that are not processed.
     lag: u64,
-    /// The age of the oldest event that is not processed.
+    /// The age of the oldest event that is not processed, in seconds.
     oldest_event_age_s: Option<f64>,
     records: u64,
     batches: u64,
-    /// Partitions that wait for a newer program, and what it must know.
+    /// The partitions that need a newer version of the program, with the event kind or version that they need.
     halted: BTreeMap<String, String>,
-    /// Reported since the start, by reason.
+    /// The number of dead letters since the process started, by reason.
     dead_letters: BTreeMap<&'static str, u64>,
-    /// Why the read model was thrown away and is rebuilt, if it was.
+    /// Why the read model was dropped and is rebuilt, if it was.
     rebuilt: Option<String>,
 }
 
@@ -82,30 +82,32 @@ struct Task {
     phase: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// Since the process started.
+    /// The number of restarts since the process started.
     restarts: u64,
 }
 
 #[derive(Serialize, ToSchema)]
 struct DeadLetters {
-    /// The open ones.
+    /// The number of open dead letters, by reason.
     by_reason: BTreeMap<String, u64>,
 }
 
-/// How far everything is
-#[utoipa::path(get, path = "/status", tag = "operations", responses(
-    (status = 200, body = Status),
-    (status = 503, body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn get_status(State(parts): State<Arc<Parts>>) -> Result<Json<Status>, Problem> {
-    let log = &*parts.log;
-    let views = parts.processors.all();
-    let now = parts.clock.now();
+/// Status of the log, processors, generations, tasks and dead letters
+#[utoipa::path(get, path = "/status", tag = "operations",
+    responses((status = 200, body = Status), responses::Unavailable))]
+pub(crate) async fn get_status(
+    State(dependencies): State<Arc<Dependencies>>,
+    State(generations): State<Generations>,
+) -> Result<Json<Status>, Problem> {
+    let log = &*dependencies.log;
+    let views = dependencies.processors.all();
+    let now = dependencies.clock.now();
     let mut processors = Vec::with_capacity(views.len());
     for view in &views {
         processors.push(processor(log, view, now).await?);
     }
-    processors.extend(elsewhere(&parts, &views, now).await?);
-    let letters = parts.read_models.get("deadletters").and_then(|handle| handle.get().ok());
+    processors.extend(processors_elsewhere(&dependencies, &views, now).await?);
+    let letters = dependencies.read_models.get("deadletters").and_then(|handle| handle.get().ok());
     let dead_letters = match letters {
         Some(rows) => {
             let counts = carbon_read_models::deadletters::counts(&rows.namespace).await?;
@@ -114,7 +116,7 @@ pub(crate) async fn get_status(State(parts): State<Arc<Parts>>) -> Result<Json<S
         None => None,
     };
     Ok(Json(Status {
-        env: parts.config.env.clone(),
+        env: dependencies.config.env.clone(),
         version: env!("CARGO_PKG_VERSION"),
         log: LogStatus {
             identity: log.identity().to_owned(),
@@ -122,8 +124,8 @@ pub(crate) async fn get_status(State(parts): State<Arc<Parts>>) -> Result<Json<S
             topics: log.describe().await?.iter().map(topic).collect(),
         },
         processors,
-        generations: generations::list(&parts),
-        tasks: parts.supervisor.tasks().into_iter().map(task).collect(),
+        generations: generations.list(),
+        tasks: dependencies.supervisor.tasks().into_iter().map(task).collect(),
         dead_letters,
     }))
 }
@@ -160,16 +162,20 @@ async fn processor(log: &dyn EventLog, view: &ProcessorView, now: Timestamp) -> 
     })
 }
 
-/// The processors of other processes, by what their groups committed.
-async fn elsewhere(parts: &Parts, here: &[ProcessorView], now: Timestamp) -> Result<Vec<ProcessorStatus>, LogError> {
+/// Returns the processors of other processes, by the committed offsets of their groups.
+async fn processors_elsewhere(
+    dependencies: &Dependencies,
+    here: &[ProcessorView],
+    now: Timestamp,
+) -> Result<Vec<ProcessorStatus>, LogError> {
     let mut found = Vec::new();
-    for group in parts.log.groups().await? {
+    for group in dependencies.log.groups().await? {
         let name = group.group.processor();
-        let Some(processor) = parts.topology.processors.get(name) else { continue };
+        let Some(processor) = dependencies.topology.processors.get(name) else { continue };
         if here.iter().any(|view| view.group == group.group) {
             continue;
         }
-        let lag = Lag::of(&*parts.log, &processor.consumes, &group.positions, now).await?;
+        let lag = Lag::of(&*dependencies.log, &processor.consumes, &group.positions, now).await?;
         found.push(ProcessorStatus {
             name: name.to_owned(),
             generation: None,

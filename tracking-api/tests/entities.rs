@@ -1,4 +1,4 @@
-//! `POST` and `DELETE /entities`: objects and arrays.
+//! `POST /entities` with JSON bodies, and `DELETE /entities`.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -18,7 +18,7 @@ fn entity(id: &str) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn law_1_an_entity_becomes_an_event_and_nothing_else() {
+async fn law_1_a_post_appends_one_event_per_entity() {
     let service = Service::new().await;
     let mut body = entity("NG_HH");
     body["metadata"] = json!({"hub": "HH", "strike": 3, "live": true});
@@ -41,7 +41,7 @@ async fn law_1_an_entity_becomes_an_event_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_array_is_appended_in_order_and_answers_one_position_a_partition() {
+async fn an_array_is_appended_in_order_and_the_answer_has_one_position_per_partition() {
     let service = Service::new().await;
     let items: Vec<_> = (0..200).map(|n| entity(&format!("E{}", n % 50))).collect();
     let answer = service.post("/entities", JSON, json!(items).to_string()).await;
@@ -52,12 +52,15 @@ async fn an_array_is_appended_in_order_and_answers_one_position_a_partition() {
     assert_eq!(done.iter().map(|(_, next)| next).sum::<u64>(), 200);
     let of_e7: Vec<_> = service.entities().await.into_iter().filter(|(_, e)| e.entity_id == "E7").collect();
     assert_eq!(of_e7.len(), 4);
-    assert!(of_e7.windows(2).all(|pair| pair[0].1.event_id < pair[1].1.event_id), "in the order sent");
+    assert!(
+        of_e7.windows(2).all(|pair| pair[0].1.event_id < pair[1].1.event_id),
+        "the records are not in the order of the request"
+    );
     assert_eq!(service.post("/entities", JSON, "[]").await.json()["accepted"], 0);
 }
 
 #[tokio::test]
-async fn an_array_with_one_fault_appends_nothing_and_names_it() {
+async fn an_array_with_one_invalid_item_appends_nothing_and_names_the_item() {
     let service = Service::new().await;
     let mut items = vec![entity("a"), entity("b"), entity("c")];
     items[1]["text"] = json!(" ");
@@ -65,11 +68,11 @@ async fn an_array_with_one_fault_appends_nothing_and_names_it() {
     assert_problem("blank text", &answer, 400);
     let detail = answer.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("item 1") && detail.contains("text is empty"), "{detail}");
-    assert_eq!(service.count().await, 0);
+    assert_eq!(service.entity_count().await, 0);
 }
 
 #[tokio::test]
-async fn a_callers_mistake_is_never_5xx() {
+async fn an_invalid_request_never_gets_a_5xx() {
     let service = Service::new().await;
     let with = |field: &str, value: serde_json::Value| {
         let mut body = entity("x");
@@ -145,11 +148,11 @@ async fn a_callers_mistake_is_never_5xx() {
         let answer = service.send(Request::delete(uri).body(Body::empty()).unwrap()).await;
         assert_problem(uri, &answer, status);
     }
-    assert_eq!(service.count().await, 0, "nothing of all this was appended");
+    assert_eq!(service.entity_count().await, 0, "an invalid request appended something");
 }
 
 #[tokio::test]
-async fn a_deletion_is_an_event() {
+async fn a_deletion_appends_an_event() {
     let service = Service::new().await;
     let request = Request::delete("/entities/curve/NG_HH?tenant_id=acme").body(Body::empty()).unwrap();
     let answer = service.send(request).await;
@@ -161,16 +164,16 @@ async fn a_deletion_is_an_event() {
 }
 
 #[tokio::test]
-async fn law_14_an_append_that_fails_midway_names_what_was_accepted() {
+async fn law_14_a_partial_append_names_the_accepted_items() {
     let service = Service::new().await;
     service.log.appends_left.store(0, Ordering::SeqCst);
     let items: Vec<_> = (0..10).map(|n| entity(&format!("E{n}"))).collect();
     let answer = service.post("/entities", JSON, json!(items).to_string()).await;
-    assert_problem("midway", &answer, 503);
+    assert_problem("partial append", &answer, 503);
     let problem = answer.json();
     assert_eq!((problem["accepted"].as_u64(), &problem["accepted_items"]), (Some(5), &json!(["0-4"])));
     assert_eq!(problem["code"], "unavailable");
     let done = Positions::parse_done(answer.headers["x-log-position"].to_str().unwrap()).unwrap();
     assert_eq!(done.iter().map(|(_, next)| next).sum::<u64>(), 5);
-    assert_eq!(service.count().await, 5);
+    assert_eq!(service.entity_count().await, 5);
 }

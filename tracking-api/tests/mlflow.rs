@@ -1,4 +1,4 @@
-//! MLflow's REST API for experiments, runs and metrics, through the whole router.
+//! MLflow's REST API, tested through the router of the service.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

@@ -1,10 +1,8 @@
-//! `GET /status`, and what every service has.
+//! `GET /status`, and the OpenAPI document.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
-use axum::body::Body;
-use axum::http::Request;
 use carbon_core::{GenerationId, Positions, TopicName, TopicPartition};
 use carbon_log::Group;
 use carbon_runtime::consume::{Phase, ProcessorView, Progress};
@@ -14,12 +12,8 @@ use serde_json::json;
 use support::Service;
 use tokio::sync::watch;
 
-fn get(uri: &str) -> Request<Body> {
-    Request::get(uri).body(Body::empty()).unwrap()
-}
-
 #[tokio::test]
-async fn status_says_how_far_everything_is() {
+async fn status_shows_log_processors_generations_and_tasks() {
     let service = Service::new().await;
     let items: Vec<_> =
         (0..12).map(|n| json!({"entity_type": "curve", "entity_id": format!("E{n}"), "text": "x"})).collect();
@@ -27,7 +21,7 @@ async fn status_says_how_far_everything_is() {
     let done = Positions::parse_done(answer.headers["x-log-position"].to_str().unwrap()).unwrap();
     let topic = TopicName::parse("ml.entity.changed.v1").unwrap();
     let (at, end) = done.iter().map(|(at, next)| (at.clone(), next)).max_by_key(|(_, next)| *next).unwrap();
-    // Everything but the last record of one partition is processed.
+    // All records but the last one of one partition are processed.
     let mut positions = done.clone();
     positions.set(at, end - 1);
     let progress = Progress {
@@ -42,11 +36,11 @@ async fn status_says_how_far_everything_is() {
     let generation = GenerationId::derive("catalog", 1, None, 1).unwrap();
     let mut view = ProcessorView::new("catalog".into(), Group::new("catalog", "g"), vec![topic], progress);
     view.generation = Some(generation.clone());
-    service.parts.processors.add(view);
+    service.dependencies.processors.add(view);
     let active = changed("catalog", &generation, 1, GenerationState::Active);
-    service.parts.generations.append(&active).await.unwrap();
+    service.dependencies.generations.append(&active).await.unwrap();
 
-    let answer = service.send(get("/status")).await;
+    let answer = service.get("/status").await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let status = answer.json();
     assert_eq!(
@@ -74,9 +68,9 @@ async fn status_says_how_far_everything_is() {
 }
 
 #[tokio::test]
-async fn the_reference_lists_every_route() {
+async fn the_openapi_document_lists_every_route() {
     let service = Service::new().await;
-    let spec = service.send(get("/openapi.json")).await.json();
+    let spec = service.get("/openapi.json").await.json();
     for (path, method) in [
         ("/entities", "post"),
         ("/entities/{entity_type}/{entity_id}", "delete"),
@@ -96,5 +90,5 @@ async fn the_reference_lists_every_route() {
     for name in ["EntityInput", "Appended", "Status", "Problem"] {
         assert!(spec["components"]["schemas"][name].is_object(), "{name}");
     }
-    assert_eq!(service.send(get("/docs")).await.status, 200);
+    assert_eq!(service.get("/docs").await.status, 200);
 }

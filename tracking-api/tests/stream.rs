@@ -1,4 +1,4 @@
-//! `POST /entities` as NDJSON.
+//! `POST /entities` with NDJSON bodies.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -17,24 +17,25 @@ fn line(id: &str) -> String {
     format!("{{\"entity_type\":\"curve\",\"entity_id\":\"{id}\",\"text\":\"Henry Hub\"}}\n")
 }
 
-/// A body that is fed by hand.
-fn fed() -> (mpsc::UnboundedSender<Result<Bytes, std::io::Error>>, Body) {
+/// Returns a body, and a sender of its chunks.
+fn channel_body() -> (mpsc::UnboundedSender<Result<Bytes, std::io::Error>>, Body) {
     let (sender, parts) = mpsc::unbounded();
     (sender, Body::from_stream(parts))
 }
 
-async fn eventually(service: &Service, count: usize) {
+/// Waits up to 5 s until the log has `count` records.
+async fn wait_for_count(service: &Service, count: usize) {
     for _ in 0..500 {
-        if service.count().await == count {
+        if service.entity_count().await == count {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("{} records, expected {count}", service.count().await);
+    panic!("{} records, expected {count}", service.entity_count().await);
 }
 
 #[tokio::test]
-async fn good_lines_are_taken_and_bad_ones_are_named() {
+async fn valid_lines_are_accepted_and_invalid_ones_are_named() {
     let service = Service::new().await;
     let mut body = vec![line("a"), "\n".into(), "{\"entity_type\":\"curve\"\n".into(), line("b").replace('\n', "\r\n")];
     body.push(line("x/y"));
@@ -59,7 +60,7 @@ async fn good_lines_are_taken_and_bad_ones_are_named() {
 }
 
 #[tokio::test]
-async fn streams_of_nothing_and_of_nonsense_are_answered() {
+async fn streams_without_valid_lines_are_answered() {
     let service = Service::new().await;
     for (name, body, rejected) in [
         ("empty", Bytes::new(), 0),
@@ -82,7 +83,7 @@ async fn streams_of_nothing_and_of_nonsense_are_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_thousand_lines_go_through() {
+async fn a_stream_of_200_000_lines_is_appended() {
     let service = Service::new().await;
     let parts = (0..200u32).map(|part| {
         let lines: String = (0..1000).map(|n| line(&format!("E{}", part * 1000 + n))).collect();
@@ -91,17 +92,17 @@ async fn two_hundred_thousand_lines_go_through() {
     let body = Body::from_stream(futures::stream::iter(parts));
     let answer = service.post("/entities", NDJSON, body).await.json();
     assert_eq!((answer["accepted"].as_u64(), answer["rejected_count"].as_u64()), (Some(200_000), Some(0)));
-    assert_eq!(service.count().await, 200_000);
+    assert_eq!(service.entity_count().await, 200_000);
 }
 
 #[tokio::test]
-async fn lines_of_a_slow_stream_do_not_wait_for_a_full_chunk() {
+async fn lines_of_a_slow_stream_are_appended_before_the_chunk_is_full() {
     let service = Service::new().await;
-    let (sender, body) = fed();
+    let (sender, body) = channel_body();
     let sending = service.post("/entities", NDJSON, body);
     let feeding = async {
         sender.unbounded_send(Ok(line("a").into())).unwrap();
-        eventually(&service, 1).await;
+        wait_for_count(&service, 1).await;
         sender.unbounded_send(Ok(line("b").into())).unwrap();
         drop(sender);
     };
@@ -110,31 +111,31 @@ async fn lines_of_a_slow_stream_do_not_wait_for_a_full_chunk() {
 }
 
 #[tokio::test]
-async fn law_14_a_broken_connection_leaves_what_was_taken() {
+async fn law_14_lines_before_a_failed_connection_stay_appended() {
     let service = Service::new().await;
-    let (sender, body) = fed();
+    let (sender, body) = channel_body();
     sender.unbounded_send(Ok(format!("{}{}", line("a"), line("b").trim_end()).into())).unwrap();
     sender.unbounded_send(Err(std::io::Error::other("connection reset"))).unwrap();
     let answer = service.post("/entities", NDJSON, body).await.json();
     assert_eq!((answer["accepted"].as_u64(), answer["rejected"][0]["line"].as_u64()), (Some(1), Some(2)));
-    assert_eq!(service.count().await, 1);
-    // Whoever goes away without a word leaves it too.
-    let (sender, body) = fed();
+    assert_eq!(service.entity_count().await, 1);
+    // The same if the caller disconnects without an error.
+    let (sender, body) = channel_body();
     sender.unbounded_send(Ok(line("c").into())).unwrap();
-    let gone = tokio::time::timeout(Duration::from_millis(20), service.post("/entities", NDJSON, body)).await;
-    assert!(gone.is_err());
+    let disconnected = tokio::time::timeout(Duration::from_millis(20), service.post("/entities", NDJSON, body)).await;
+    assert!(disconnected.is_err());
     drop(sender);
-    eventually(&service, 2).await;
+    wait_for_count(&service, 2).await;
 }
 
 #[tokio::test]
-async fn a_drain_ends_a_stream_with_its_answer() {
+async fn a_shutdown_ends_a_stream_with_its_answer() {
     let service = Service::new().await;
-    let (sender, body) = fed();
+    let (sender, body) = channel_body();
     sender.unbounded_send(Ok(format!("{}{}", line("a"), &line("b")[..20]).into())).unwrap();
     let stop = async {
-        eventually(&service, 1).await;
-        service.parts.shutdown.cancel();
+        wait_for_count(&service, 1).await;
+        service.dependencies.shutdown.cancel();
     };
     let (answer, ()) = tokio::join!(service.post("/entities", NDJSON, body), stop);
     assert_eq!(answer.status, 200);
@@ -145,11 +146,11 @@ async fn a_drain_ends_a_stream_with_its_answer() {
 }
 
 #[tokio::test]
-async fn thirty_silent_seconds_end_a_stream_with_its_answer() {
+async fn a_stream_without_data_for_30_s_ends_with_its_answer() {
     let service = Service::new().await;
-    // The log's own threads do not live in paused time, so nothing is appended here.
+    // The log's threads do not use the paused clock, so this test appends nothing.
     tokio::time::pause();
-    let (sender, body) = fed();
+    let (sender, body) = channel_body();
     sender.unbounded_send(Ok(Bytes::from_static(b"{\"entity_type\":"))).unwrap();
     let began = tokio::time::Instant::now();
     let answer = service.post("/entities", NDJSON, body).await;
@@ -160,33 +161,33 @@ async fn thirty_silent_seconds_end_a_stream_with_its_answer() {
 }
 
 #[tokio::test]
-async fn law_14_a_stream_that_the_log_fails_names_what_was_accepted() {
+async fn law_14_a_partial_append_names_the_accepted_lines() {
     let service = Service::new().await;
     service.log.appends_left.store(1, Ordering::SeqCst);
     let body: String = (0..1000).map(|n| line(&format!("E{n}"))).collect();
     let answer = service.post("/entities", NDJSON, body).await;
-    assert_problem("midway", &answer, 503);
+    assert_problem("partial append", &answer, 503);
     let problem = answer.json();
     assert_eq!(problem["accepted"], 750);
     assert_eq!(problem["accepted_before_line"], 501);
     assert_eq!(problem["accepted_lines"], json!(["501-750"]));
     assert_eq!(problem["first_line_not_accepted"], 751);
     assert!(answer.headers.contains_key("x-log-position"));
-    assert_eq!(service.count().await, 750);
+    assert_eq!(service.entity_count().await, 750);
 }
 
 #[tokio::test]
-async fn the_next_chunk_is_read_when_the_last_is_durable() {
+async fn the_next_chunk_is_read_when_the_previous_one_is_durable() {
     let service = Service::new().await;
-    let (sender, body) = fed();
+    let (sender, body) = channel_body();
     let chunk: Bytes = (0..500).map(|n| line(&format!("E{n}"))).collect::<String>().into();
     let sending = service.post("/entities", NDJSON, body);
     let feeding = async {
         sender.unbounded_send(Ok(chunk.clone())).unwrap();
-        eventually(&service, 500).await;
+        wait_for_count(&service, 500).await;
         sender.unbounded_send(Ok(chunk)).unwrap();
         drop(sender);
     };
     let (answer, ()) = tokio::join!(sending, feeding);
-    assert_eq!((answer.json()["accepted"].as_u64(), service.count().await), (Some(1000), 1000));
+    assert_eq!((answer.json()["accepted"].as_u64(), service.entity_count().await), (Some(1000), 1000));
 }

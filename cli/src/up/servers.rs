@@ -75,7 +75,7 @@ impl Services<'_> {
         let (log, shutdown) = (assembly.log.clone(), start.shutdown.clone());
         let (health, metrics) = (assembly.health.clone(), start.metrics.clone());
         if let Some(listener) = listeners.query {
-            let router = carbon_query_api::router(Arc::new(carbon_query_api::Parts {
+            let router = carbon_query_api::router(Arc::new(carbon_query_api::Dependencies {
                 log: log.clone(),
                 topology: topology.clone(),
                 search: self.search.clone(),
@@ -88,7 +88,7 @@ impl Services<'_> {
             supervise("query-api", assembly, listener, router);
         }
         if let Some(listener) = listeners.tracking {
-            let router = carbon_tracking_api::router(Arc::new(carbon_tracking_api::Parts {
+            let router = carbon_tracking_api::router(Arc::new(carbon_tracking_api::Dependencies {
                 log,
                 topology,
                 generations: self.generations.clone(),

@@ -1,4 +1,4 @@
-//! From a service's routes to the router that is served.
+//! Builds the router that a service serves: its own routes, the common ones, the OpenAPI document, and the layers.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -19,11 +19,12 @@ use utoipa_scalar::Scalar;
 use crate::common::{self, Common};
 use crate::observe::observe;
 use crate::problem::{Code, Problem};
+use crate::responses;
 use crate::rewrite::rewrite;
 
-/// What a service is, beside its routes.
+/// Name, description, health and metrics of a service.
 pub struct Service {
-    /// Its name in metrics: `query-api`.
+    /// The name in metrics and logs, such as `query-api`.
     pub name: &'static str,
     pub title: &'static str,
     pub description: &'static str,
@@ -31,18 +32,21 @@ pub struct Service {
     pub metrics: Metrics,
 }
 
-/// Adds what every service has: `/live`, `/ready`, `/health`, `/metrics`, `/openapi.json`, `/docs`, problems
-/// for what no route takes, and the prefixes `/api/v1` and `/tenants/{tenant_id}`.
+/// Returns the router of a service: its routes and `/live`, `/ready`, `/health`, `/metrics`, `/openapi.json` and
+/// `/docs`, each also under the prefixes `/api/v1` and `/tenants/{tenant_id}`. Unknown routes and methods and panics of
+/// handlers are answered with problems.
 pub fn assemble(service: Service, routes: OpenApiRouter) -> Router {
     let info = InfoBuilder::new()
         .title(service.title)
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(service.description))
         .build();
-    let openapi = OpenApiBuilder::new().info(info).build();
+    // A service without routes of its own answers no problem of its own either.
+    let components = (!routes.get_openapi().paths.paths.is_empty()).then(responses::components);
+    let openapi = OpenApiBuilder::new().info(info).components(components).build();
     let common = common::routes(Common { health: service.health, metrics: service.metrics });
     let (router, openapi) = OpenApiRouter::with_openapi(openapi).merge(routes).merge(common).split_for_parts();
-    // A document of plain data always serialises.
+    // Serialisation of the document cannot fail: it holds only strings, numbers, lists and maps.
     let json = bytes::Bytes::from(openapi.to_json().unwrap_or_default());
     let page = bytes::Bytes::from(Scalar::new(openapi).custom_html(PAGE).to_html());
     let serve =
@@ -54,16 +58,17 @@ pub fn assemble(service: Service, routes: OpenApiRouter) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(service.name, observe));
-    // Around the router rather than in it: a layer of a router runs after routing.
+    // The rewrite wraps the router, because the layers of an axum router run after routing.
     Router::new().fallback_service(MapRequestLayer::new(rewrite).layer(router))
 }
 
-/// The specification lies in the page; only the viewer comes from afar, and without it a link remains.
+/// The page of `/docs`. It embeds the OpenAPI document; the viewer is loaded from a CDN. Offline, a link to the document
+/// remains.
 const PAGE: &str = r#"<!doctype html>
 <html lang="en">
 <head><title>carbon-ml API</title><meta charset="utf-8"/><meta name="viewport" content="width=device-width, initial-scale=1"/></head>
 <body>
-<p id="offline">The viewer of this page comes from the network. Without it: <a href="openapi.json">openapi.json</a>.</p>
+<p id="offline">The viewer is loaded from a CDN. If it does not load, read <a href="openapi.json">openapi.json</a>.</p>
 <script id="api-reference" type="application/json">$spec</script>
 <script src="https://cdn.jsdelivr.net/npm/@scalar/api-reference" onload="document.getElementById('offline').remove()"></script>
 </body>
@@ -72,11 +77,11 @@ const PAGE: &str = r#"<!doctype html>
 
 async fn no_route(request: Request) -> Problem {
     let path: String = request.uri().path().chars().take(200).collect();
-    Problem::not_found(format!("there is no route {path}; /docs lists them"))
+    Problem::not_found(format!("no such route: {path}; /docs lists all routes"))
 }
 
 async fn no_method(request: Request) -> Problem {
-    let detail = format!("this route does not take {}; the header allow says what it takes", request.method());
+    let detail = format!("method {} is not allowed here; the header allow lists the allowed methods", request.method());
     Problem::new(Code::MethodNotAllowed, detail)
 }
 

@@ -1,4 +1,4 @@
-//! The routes that every service has.
+//! The routes of every service: `/live`, `/ready`, `/health` and `/metrics`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ pub(crate) struct Common {
     pub metrics: Metrics,
 }
 
-/// The state of one part.
+/// The state of one part of the process.
 #[derive(Serialize, ToSchema)]
 struct Check {
-    /// Whether it runs as it should.
+    /// True if the part works.
     ready: bool,
-    /// Whether the routes can be answered without it.
+    /// True if the routes work without the part.
     optional: bool,
-    /// What it waits for, why it does not run, or what it is.
+    /// What the part waits for, why it does not work, or what it is.
     detail: String,
 }
 
@@ -38,20 +38,20 @@ struct Live {
 
 #[derive(Serialize, ToSchema)]
 struct Ready {
-    /// Whether this process can answer its routes.
+    /// True if this process can answer its routes.
     ready: bool,
-    /// The parts that do not run as they should.
+    /// The parts that do not work.
     not_running: Vec<String>,
     checks: BTreeMap<String, Check>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct HealthReport {
-    /// `ready`, `degraded` (ready, but some part does not run), or `unavailable`.
+    /// `ready`, `degraded` (ready, but an optional part does not work), or `unavailable`.
     status: &'static str,
     live: bool,
     ready: bool,
-    /// The parts that do not run as they should.
+    /// The parts that do not work.
     not_running: Vec<String>,
     checks: BTreeMap<String, Check>,
 }
@@ -69,29 +69,29 @@ fn report(health: &Health) -> Ready {
     let checks = health.checks();
     let ready = is_ready(&checks);
     let not_running = checks.iter().filter(|(_, check)| !check.ready).map(|(part, _)| part.clone()).collect();
-    let shown = checks.into_iter().map(|(part, check)| {
+    let checks = checks.into_iter().map(|(part, check)| {
         let carbon_runtime::Check { ready, optional, detail } = check;
         (part, Check { ready, optional, detail })
     });
-    Ready { ready, not_running, checks: shown.collect() }
+    Ready { ready, not_running, checks: checks.collect() }
 }
 
-/// Whether the process runs
+/// Liveness: the process runs
 #[utoipa::path(get, path = "/live", tag = "health", responses((status = 200, body = Live)))]
 async fn live() -> Json<Live> {
     Json(Live { status: "live" })
 }
 
-/// Whether this process can answer its routes; every part is named with its state
+/// Readiness: whether this process can answer its routes, with the state of each part
 #[utoipa::path(get, path = "/ready", tag = "health",
-    responses((status = 200, body = Ready), (status = 503, description = "It cannot answer its routes", body = Ready)))]
+    responses((status = 200, body = Ready), (status = 503, description = "The process cannot answer its routes", body = Ready)))]
 async fn ready(State(common): State<Common>) -> (StatusCode, Json<Ready>) {
     let report = report(&common.health);
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report))
 }
 
-/// Liveness and readiness; always 200 from a live process
+/// Liveness and readiness; always answers 200
 #[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = HealthReport)))]
 async fn health(State(common): State<Common>) -> Json<HealthReport> {
     let Ready { ready, not_running, checks } = report(&common.health);
@@ -103,7 +103,7 @@ async fn health(State(common): State<Common>) -> Json<HealthReport> {
     Json(HealthReport { status, live: true, ready, not_running, checks })
 }
 
-/// Metrics, as Prometheus text
+/// Metrics in the Prometheus text format
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses((status = 200, body = String, content_type = "text/plain")))]
 async fn metrics_text(State(common): State<Common>) -> impl IntoResponse {

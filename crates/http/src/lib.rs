@@ -1,10 +1,11 @@
-//! What both APIs share: problems, extractors, request ids, metrics, the OpenAPI page, the server.
+//! HTTP parts that both APIs share: problems, extractors, request ids, metrics, the OpenAPI documents, the server.
 
 mod assemble;
 mod common;
 mod extract;
 mod observe;
 mod problem;
+pub mod responses;
 mod rewrite;
 mod server;
 mod trace;

@@ -1,4 +1,4 @@
-//! Around every request: its id, its trace, its time, its metrics, and the last touch of problems.
+//! The middleware around every request: request id, trace context, duration, metrics, and the final form of problems.
 
 use std::time::Instant;
 
@@ -16,22 +16,22 @@ use crate::trace;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROCESS_TIME: HeaderName = HeaderName::from_static("x-process-time");
 
-/// Who a request is: in the extensions of every request.
+/// Request id and trace context; an extension of every request.
 #[derive(Clone, Debug)]
 pub struct Context {
     pub request_id: RequestId,
-    /// A valid W3C `traceparent`: the caller's, or drawn here.
+    /// A valid W3C `traceparent`: the caller's, or a generated one.
     pub traceparent: String,
 }
 
 pub(crate) async fn observe(State(service): State<&'static str>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let context = context(&request);
-    // The caller chooses the method too: what is not standard is one label.
+    // Callers can send any method. All methods that are not standard share one label, so the number of labels is bounded.
     let standard =
         [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::HEAD, Method::OPTIONS, Method::PATCH];
     let method = if standard.contains(request.method()) { request.method().as_str() } else { "other" }.to_owned();
-    // Only matched routes are labels: paths are the caller's to choose.
+    // Callers can send any path. The label is the matched route, so the number of labels is bounded.
     let matched = request.extensions().get::<MatchedPath>();
     let route = matched.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     request.extensions_mut().insert(context.clone());
@@ -53,10 +53,10 @@ pub(crate) async fn observe(State(service): State<&'static str>, mut request: Re
                 Code::Internal => {
                     tracing::error!(route, status, latency_ms, request_id = id, trace_id, cause, "request failed")
                 }
-                _ => tracing::warn!(route, status, latency_ms, request_id = id, trace_id, cause, "request refused"),
+                _ => tracing::warn!(route, status, latency_ms, request_id = id, trace_id, cause, "request rejected"),
             }
         }
-        // Headers that were added on the way, such as `allow`, stay.
+        // Keep the headers that inner layers added, such as `allow`.
         let mut headers = std::mem::take(response.headers_mut());
         headers.remove(header::CONTENT_LENGTH);
         response = problem.for_request(id).into_response();
@@ -83,14 +83,14 @@ pub(crate) async fn observe(State(service): State<&'static str>, mut request: Re
 fn context(request: &Request) -> Context {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let given = header("x-request-id").filter(|id| acceptable(id)).map(str::to_owned);
-    let traceparent = header("traceparent").and_then(trace::accepted);
+    let traceparent = header("traceparent").and_then(trace::parse);
     Context {
         request_id: RequestId(given.unwrap_or_else(|| Uuid::now_v7().to_string())),
-        traceparent: traceparent.unwrap_or_else(trace::drawn),
+        traceparent: traceparent.unwrap_or_else(trace::generate),
     }
 }
 
-/// It goes into logs and headers as it is.
+/// True if a caller's request id can be written to logs and headers unchanged.
 fn acceptable(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// What went wrong, stable across versions.
+/// The kind of an error; stable across versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -46,25 +46,47 @@ impl Code {
         }
     }
 
-    fn names(self) -> (&'static str, &'static str) {
+    /// Returns the URN of the problem type.
+    fn urn(self) -> &'static str {
         match self {
-            Code::InvalidInput => ("urn:carbon-ml:problem:invalid_input", "The request is not valid"),
-            Code::Unauthenticated => ("urn:carbon-ml:problem:unauthenticated", "Who is asking is not known"),
-            Code::Forbidden => ("urn:carbon-ml:problem:forbidden", "That is not allowed to the caller"),
-            Code::NotFound => ("urn:carbon-ml:problem:not_found", "There is no such thing"),
-            Code::MethodNotAllowed => ("urn:carbon-ml:problem:method_not_allowed", "The route has no such method"),
-            Code::Conflict => ("urn:carbon-ml:problem:conflict", "It conflicts with what is there"),
-            Code::TooLarge => ("urn:carbon-ml:problem:too_large", "The request is too large"),
-            Code::Unprocessable => ("urn:carbon-ml:problem:unprocessable", "The model cannot take it"),
-            Code::Overloaded => ("urn:carbon-ml:problem:overloaded", "Too much is waiting already"),
-            Code::Unavailable => ("urn:carbon-ml:problem:unavailable", "A part that is needed is not available"),
-            Code::DeadlineExceeded => ("urn:carbon-ml:problem:deadline_exceeded", "It took longer than it may"),
-            Code::Internal => ("urn:carbon-ml:problem:internal", "Something is wrong in the service"),
+            Code::InvalidInput => "urn:carbon-ml:problem:invalid_input",
+            Code::Unauthenticated => "urn:carbon-ml:problem:unauthenticated",
+            Code::Forbidden => "urn:carbon-ml:problem:forbidden",
+            Code::NotFound => "urn:carbon-ml:problem:not_found",
+            Code::MethodNotAllowed => "urn:carbon-ml:problem:method_not_allowed",
+            Code::Conflict => "urn:carbon-ml:problem:conflict",
+            Code::TooLarge => "urn:carbon-ml:problem:too_large",
+            Code::Unprocessable => "urn:carbon-ml:problem:unprocessable",
+            Code::Overloaded => "urn:carbon-ml:problem:overloaded",
+            Code::Unavailable => "urn:carbon-ml:problem:unavailable",
+            Code::DeadlineExceeded => "urn:carbon-ml:problem:deadline_exceeded",
+            Code::Internal => "urn:carbon-ml:problem:internal",
+        }
+    }
+
+    /// Returns the title of the problem type.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Code::InvalidInput => "The request is not valid",
+            Code::Unauthenticated => "The caller is not authenticated",
+            Code::Forbidden => "The caller is not allowed to do this",
+            Code::NotFound => "The resource does not exist",
+            Code::MethodNotAllowed => "The route does not support this method",
+            Code::Conflict => "The request conflicts with the current state",
+            Code::TooLarge => "The request is too large",
+            Code::Unprocessable => "The model cannot process the input",
+            Code::Overloaded => "The service is overloaded",
+            Code::Unavailable => "A required part of the service is not available",
+            Code::DeadlineExceeded => "The request timed out",
+            Code::Internal => "Internal error",
         }
     }
 }
 
-/// An error as it is answered: `application/problem+json`.
+/// The media type of problems (RFC 9457).
+pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
+
+/// An error answer (RFC 9457).
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Problem {
     #[serde(rename = "type")]
@@ -75,27 +97,27 @@ pub struct Problem {
     detail: Cow<'static, str>,
     code: Code,
     request_id: Option<String>,
-    /// What some problems say beyond the rest, such as what was accepted before a failure.
+    /// Additional fields of some problems, such as the number of records that were accepted before a failure.
     #[serde(flatten)]
     #[schema(ignore)]
     extra: Map<String, Value>,
     #[serde(skip)]
     #[schema(ignore)]
-    beside: Box<Beside>,
+    outside_body: Box<OutsideBody>,
 }
 
-/// What does not go into the body.
+/// The cause and the headers of a problem, which are not in its body.
 #[derive(Clone, Debug, Default)]
-struct Beside {
-    /// For the log alone.
+struct OutsideBody {
+    /// Is logged, and not answered.
     cause: Option<String>,
     headers: HeaderMap,
 }
 
-/// Details repeat what the caller sent; nobody is answered megabytes of it.
+/// Maximum length of `detail`, in characters. Details repeat what the caller sent, which can be megabytes.
 const DETAIL_CHARS: usize = 1000;
 
-/// Cuts a text that holds something of the caller's.
+/// Returns `text` cut to at most `chars` characters, with an ellipsis if it was longer.
 pub fn shorten(text: impl Into<Cow<'static, str>>, chars: usize) -> Cow<'static, str> {
     let text = text.into();
     match text.char_indices().nth(chars) {
@@ -106,16 +128,15 @@ pub fn shorten(text: impl Into<Cow<'static, str>>, chars: usize) -> Cow<'static,
 
 impl Problem {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        let (kind, title) = code.names();
         Self {
-            kind,
-            title,
+            kind: code.urn(),
+            title: code.title(),
             status: code.status().as_u16(),
             detail: shorten(detail.into(), DETAIL_CHARS),
             code,
             request_id: None,
             extra: Map::new(),
-            beside: Box::default(),
+            outside_body: Box::default(),
         }
     }
 
@@ -131,13 +152,13 @@ impl Problem {
         Self::new(Code::Unavailable, detail).retry_after(Duration::from_secs(1))
     }
 
-    /// An internal error: the cause goes to the log, not to the caller.
+    /// An internal error. The cause is logged; the caller gets only the request id.
     pub fn internal(cause: impl Into<String>) -> Self {
-        let detail = "an internal error; the service's log has its cause under this request id";
+        let detail = "internal error; the service's log contains the cause under this request id";
         Self::new(Code::Internal, detail).caused_by(cause.into())
     }
 
-    /// The mapping. Where an error knows better (404, 413, 422, 429), `code` says so.
+    /// Maps an error to a problem: by its fault to 400, 503 or 500, unless `code` gives a more specific one.
     pub fn of(error: &(impl Classify + ?Sized), code: Option<Code>) -> Self {
         let code = code.unwrap_or(match error.fault() {
             Fault::User => Code::InvalidInput,
@@ -155,25 +176,26 @@ impl Problem {
         }
     }
 
-    /// When to try again, in whole seconds.
+    /// Sets the header `Retry-After`, in whole seconds (at least 1).
     pub fn retry_after(self, after: Duration) -> Self {
         let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
         self.with_header(header::RETRY_AFTER, &seconds.to_string())
     }
 
-    /// A value that no header can hold is left out.
+    /// Sets a header of the answer. Ignores a value with characters that are not allowed in headers.
     pub fn with_header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.beside.headers.insert(name, value);
+            self.outside_body.headers.insert(name, value);
         }
         self
     }
 
     fn caused_by(mut self, cause: String) -> Self {
-        self.beside.cause = Some(cause);
+        self.outside_body.cause = Some(cause);
         self
     }
 
+    /// Adds a field to the body.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.extra.insert(name.to_owned(), value.into());
         self
@@ -188,7 +210,7 @@ impl Problem {
     }
 
     pub(crate) fn cause(&self) -> Option<&str> {
-        self.beside.cause.as_deref()
+        self.outside_body.cause.as_deref()
     }
 
     pub(crate) fn for_request(mut self, id: &str) -> Self {
@@ -205,11 +227,11 @@ impl<E: Classify> From<E> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        // Strings and numbers always serialise.
+        // Serialisation cannot fail: the body holds only strings, numbers, lists and maps.
         let body = serde_json::to_vec(&self).unwrap_or_default();
-        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        let mut response = (self.code.status(), content_type, self.beside.headers.clone(), body).into_response();
-        // Kept, so that the outer layer can write it again with the request's id.
+        let content_type = [(header::CONTENT_TYPE, CONTENT_TYPE)];
+        let mut response = (self.code.status(), content_type, self.outside_body.headers.clone(), body).into_response();
+        // The outer middleware takes the problem from the extensions and writes the body again with the request id.
         response.extensions_mut().insert(self);
         response
     }
@@ -240,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn internal_causes_stay_in_the_log() {
+    fn internal_causes_are_not_answered() {
         let problem = Problem::from(Failure(Fault::Internal, Retry::Never));
         let body = serde_json::to_string(&problem).unwrap();
         assert!(!body.contains("secret"), "{body}");
@@ -248,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shape_is_the_contracts() {
+    fn a_problem_serialises_as_documented() {
         let problem = Problem::invalid("x").for_request("r").with("accepted", 3);
         assert_eq!(
             serde_json::to_value(&problem).unwrap(),

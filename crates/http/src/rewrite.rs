@@ -1,12 +1,11 @@
-//! Prefixes that stand before any route: `/tenants/{tenant_id}` and `/api/v1`. They are taken off before
-//! routing, so that every route has one name.
+//! Strips the prefixes `/tenants/{tenant_id}` and `/api/v1` from the path before routing, so each route is declared once.
 
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
 use carbon_core::TenantId;
 
-/// The tenant that the path named.
+/// The tenant of the path prefix, or the error message if its name is not valid; an extension of the request.
 #[derive(Clone, Debug)]
 pub(crate) struct PathTenant(pub Result<TenantId, String>);
 
@@ -22,7 +21,8 @@ pub(crate) fn rewrite(mut request: Request) -> Request {
         None => format!("/{}", rest.trim_start_matches('/')),
     };
     let mut parts = uri.clone().into_parts();
-    // A tail of a valid path is a valid path; if not, the request stays what it was and meets no route.
+    // The rest of a valid path is a valid path. If parsing fails all the same, the path stays unchanged and no route
+    // matches.
     if let Ok(path) = path.parse::<PathAndQuery>() {
         parts.path_and_query = Some(path);
         if let Ok(uri) = Uri::from_parts(parts) {
@@ -35,18 +35,18 @@ pub(crate) fn rewrite(mut request: Request) -> Request {
     request
 }
 
-/// What remains of a path, and the tenant that it named.
+/// Returns the path without prefixes, and the tenant that it names.
 fn strip(path: &str) -> (&str, Option<&str>) {
-    let path = version(path);
+    let path = without_version(path);
     let Some(rest) = path.strip_prefix("/tenants/") else { return (path, None) };
     let (tenant, rest) = match rest.find('/') {
         Some(end) => rest.split_at(end),
         None => (rest, ""),
     };
-    (version(rest), Some(tenant))
+    (without_version(rest), Some(tenant))
 }
 
-fn version(path: &str) -> &str {
+fn without_version(path: &str) -> &str {
     match path.strip_prefix("/api/v1") {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => rest,
         _ => path,
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefixes_come_off() {
+    fn prefixes_are_stripped() {
         for (path, rest, tenant) in [
             ("/search", "/search", None),
             ("/api/v1/search", "/search", None),

@@ -1,4 +1,4 @@
-//! Listening and serving.
+//! The HTTP/1 server: binds a port, serves connections, and drains them at shutdown.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
-/// How long a client may take to send the head of a request, and a connection may be idle.
-const HEADERS: Duration = Duration::from_secs(30);
+/// Maximum time for the head of a request; also the idle timeout of a connection.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long nothing is accepted after a failure to accept.
-const AFTER_FAILURE: Duration = Duration::from_millis(50);
+/// Pause after a failed accept.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// How long requests under way may take once the shutdown was asked for.
+/// Maximum time for open requests after the shutdown begins.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Why a service does not listen.
+/// Why a service cannot listen on its port.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error(
@@ -44,7 +44,7 @@ impl Classify for ServeError {
     }
 }
 
-/// Takes a port; `variable` is the setting that an error names.
+/// Binds a port. `variable` is the setting of the port, which an error names.
 pub async fn bind(host: &str, port: u16, variable: &str) -> Result<TcpListener, ServeError> {
     TcpListener::bind((host, port)).await.map_err(|source| match source.kind() {
         ErrorKind::AddrInUse => ServeError::PortInUse { host: host.to_owned(), port, variable: variable.to_owned() },
@@ -52,12 +52,12 @@ pub async fn bind(host: &str, port: u16, variable: &str) -> Result<TcpListener, 
     })
 }
 
-/// Shows that a server's loop runs: it beats at least once a second.
+/// Counts the iterations of a server's accept loop, at least one per second, so that a hang is noticed.
 #[derive(Clone, Debug, Default)]
 pub struct Heartbeat(Arc<AtomicU64>);
 
 impl Heartbeat {
-    /// Beats so far.
+    /// Returns the number of iterations so far.
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -67,35 +67,35 @@ impl Heartbeat {
     }
 }
 
-/// The longest time between two beats.
-const BEAT: Duration = Duration::from_secs(1);
+/// Maximum time between two beats.
+const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Serves until the shutdown; then answers what is under way, for at most 10 s.
+/// Serves connections until the shutdown. Then waits up to 10 s for open requests.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, heartbeat: Heartbeat) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    http.timer(TokioTimer::new()).header_read_timeout(HEADERS_TIMEOUT);
     let connections = GracefulShutdown::new();
     loop {
         heartbeat.beat();
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            () = tokio::time::sleep(BEAT) => continue,
+            () = tokio::time::sleep(BEAT_INTERVAL) => continue,
             accepted = listener.accept() => accepted,
         };
         if let Err(error) = failpoint("http::accept").await {
-            tracing::error!(%error, "connection was not accepted");
+            tracing::error!(%error, "accept failed");
             continue;
         }
         let connection = match accepted {
             Ok((connection, _)) => connection,
-            // A peer that left at once, or too many open files: neither ends the service.
+            // The peer closed the connection, or the process has too many open files. The service goes on.
             Err(error) => {
-                tracing::warn!(%error, "connection was not accepted");
-                tokio::time::sleep(AFTER_FAILURE).await;
+                tracing::warn!(%error, "accept failed; retrying");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
                 continue;
             }
         };
-        // Answers are small and whole: waiting for more to send only delays them.
+        // Each answer is one small write. Nagle's algorithm would only delay it.
         let _ = connection.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
         let serving = connections.watch(http.serve_connection(TokioIo::new(connection), service));
@@ -107,7 +107,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown, he
     }
     drop(listener);
     if tokio::time::timeout(DRAIN, connections.shutdown()).await.is_err() {
-        tracing::warn!(drain_s = DRAIN.as_secs(), "requests were still under way at the end of the drain");
+        tracing::warn!(drain_s = DRAIN.as_secs(), "drain timed out; open requests were dropped");
     }
 }
 
@@ -117,9 +117,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_port_in_use_says_what_to_set() {
-        let taken = bind("127.0.0.1", 0, "ML_QUERY_PORT").await.unwrap();
-        let port = taken.local_addr().unwrap().port();
+    async fn an_error_about_a_port_in_use_names_the_setting() {
+        let bound = bind("127.0.0.1", 0, "ML_QUERY_PORT").await.unwrap();
+        let port = bound.local_addr().unwrap().port();
         let error = bind("127.0.0.1", port, "ML_QUERY_PORT").await.unwrap_err().to_string();
         assert!(error.contains(&port.to_string()) && error.contains("ML_QUERY_PORT"), "{error}");
         assert!(matches!(bind("no host", 1, "X").await, Err(ServeError::Bind { .. })));
@@ -134,13 +134,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_under_way_is_answered_and_half_a_request_is_not_waited_for_long() {
+    async fn at_shutdown_an_open_request_is_answered_and_a_partial_request_times_out() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (listener, shutdown) = (bind("127.0.0.1", 0, "X").await.unwrap(), Shutdown::new());
         let address = listener.local_addr().unwrap();
         let stop = shutdown.clone();
         let slow = axum::routing::get(move || async move {
-            // The shutdown comes while this is under way.
+            // The shutdown begins while this handler runs.
             stop.cancel();
             stop.cancelled().await;
             "answered"

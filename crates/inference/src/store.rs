@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::InferenceError;
-use crate::catalogue::{ModelEntry, ModelFile};
+use crate::catalogue::{ModelFile, Pullable};
 use crate::pull::Sources;
 
 /// The folder of model files, `$ML_DATA_DIR/models`. Files are at `blobs/<sha256>`.
@@ -39,15 +39,15 @@ impl ModelStore {
     }
 
     /// Returns the files that are missing or have the wrong size. Does not verify hashes.
-    pub fn missing<'a>(&self, entry: &'a ModelEntry) -> Vec<&'a ModelFile> {
+    pub fn missing<'a>(&self, entry: &'a impl Pullable) -> Vec<&'a ModelFile> {
         let present = |file: &ModelFile| {
             std::fs::metadata(self.path(file)).is_ok_and(|meta| meta.is_file() && meta.len() == file.size)
         };
-        entry.files.iter().filter(|file| !present(file)).collect()
+        entry.files().iter().filter(|file| !present(file)).collect()
     }
 
     /// Fails with [`InferenceError::NotPulled`] if a file is missing.
-    pub(crate) fn require(&self, entry: &ModelEntry) -> Result<(), InferenceError> {
+    pub(crate) fn require(&self, entry: &impl Pullable) -> Result<(), InferenceError> {
         let missing = self.missing(entry);
         if missing.is_empty() {
             return Ok(());
@@ -58,7 +58,7 @@ impl ModelStore {
 
     /// Verifies the SHA-256 of every file. Fails with [`InferenceError::NotPulled`] or
     /// [`InferenceError::HashMismatch`].
-    pub async fn verify(&self, entry: &ModelEntry) -> Result<(), InferenceError> {
+    pub async fn verify(&self, entry: &impl Pullable) -> Result<(), InferenceError> {
         self.require(entry)?;
         match self.damaged(entry).await?.into_iter().next() {
             None => Ok(()),
@@ -67,10 +67,10 @@ impl ModelStore {
     }
 
     /// Returns the present files whose SHA-256 is wrong, each with the actual SHA-256.
-    pub(crate) async fn damaged(&self, entry: &ModelEntry) -> Result<Vec<(ModelFile, String)>, InferenceError> {
+    pub(crate) async fn damaged(&self, entry: &impl Pullable) -> Result<Vec<(ModelFile, String)>, InferenceError> {
         let missing = self.missing(entry);
         let present: Vec<(ModelFile, PathBuf)> = entry
-            .files
+            .files()
             .iter()
             .filter(|file| !missing.contains(file))
             .map(|file| (file.clone(), self.path(file)))
@@ -91,12 +91,12 @@ impl ModelStore {
     /// Reads a file, verifies its SHA-256, and passes the bytes to `parse`, on a blocking thread.
     pub(crate) async fn with_file<T: Send + 'static>(
         &self,
-        entry: &ModelEntry,
+        entry: &impl Pullable,
         path: &str,
         parse: impl FnOnce(Vec<u8>) -> Result<T, String> + Send + 'static,
     ) -> Result<T, InferenceError> {
-        let Some(file) = entry.files.iter().find(|file| file.path == path).cloned() else {
-            return Err(InferenceError::Broken(format!("{} has no file {path} in the catalogue", entry.model)));
+        let Some(file) = entry.files().iter().find(|file| file.path == path).cloned() else {
+            return Err(InferenceError::Broken(format!("{} has no file {path} in the catalogue", entry.name())));
         };
         let blob = self.path(&file);
         blocking(move || {

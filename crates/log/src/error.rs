@@ -1,61 +1,66 @@
+//! The errors of the log.
+
 use carbon_core::{Classify, Fault, Position, Positions, Retry, TopicName};
 
-/// What can go wrong with the log.
+/// An error of the log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    #[error("the log has no topic {0}; topics are made from topology.yaml at start")]
+    #[error("the log has no topic {0}; topics are created from topology.yaml at start")]
     UnknownTopic(TopicName),
-    #[error("topic {topic} has {partitions} partitions, there is no partition {partition}")]
+    #[error("topic {topic} has {partitions} partitions; partition {partition} does not exist")]
     NoPartition { topic: TopicName, partition: u32, partitions: u32 },
-    #[error("a record for {topic} has {bytes} bytes, at most {max} are taken")]
+    #[error("a record for {topic} has {bytes} bytes, at most {max} are allowed")]
     TooLarge { topic: TopicName, bytes: usize, max: usize },
-    #[error("topic {topic}: {what} is {found} in the log, {wanted} in the topology; {hint}")]
+    #[error("topic {topic}: {what} is {found} in the log, but {wanted} in the topology; {hint}")]
     TopicDiffers { topic: TopicName, what: &'static str, found: String, wanted: String, hint: &'static str },
-    /// A failure midway: which records were accepted.
-    #[error("the log took only a part of the records: {message}")]
+    /// The append failed for some of the records. `accepted` has an entry per record, in their order.
+    #[error("only some of the records were accepted: {message}")]
     Partial { accepted: Vec<Option<Position>>, message: String },
-    /// Another member of the group has moved its position (law 5).
-    #[error("group {group} stands at {actual}, not where this batch begins")]
+    /// Another member of the group has committed other offsets, or owns the partitions (law 5).
+    #[error("group {group} has committed {actual}, which is not where this batch starts")]
     Fenced { group: String, actual: Positions },
     #[error("{path} is in use by another process (pid {pid}); stop it, or choose another --data-dir")]
     Locked { path: String, pid: String },
-    #[error("{path} was written by {writer} in format {found}, this program reads up to format {known}; upgrade it")]
-    NewerFormat { path: String, writer: String, found: u32, known: u32 },
     #[error(
-        "{path} is missing or empty, but read-models/ beside it is not: put the log back, or delete read-models/ to begin a new one"
+        "{path} was written by {writer} in format {found}, but this program reads only up to format {known}; upgrade the program"
+    )]
+    NewerFormat { path: String, writer: String, found: u32, known: u32 },
+    /// The log file is missing beside read models. A new log would discard the read models.
+    #[error(
+        "{path} is missing or empty, but read-models/ beside it is not: restore the log, or delete read-models/ to start a new log"
     )]
     Lost { path: String },
+    /// An option is not valid.
     #[error("{0}")]
     Options(String),
-    #[error(
-        "the schema registry has no {subject} with the schema of version {version:03}; run `carbon-ml topology apply`"
-    )]
+    #[error("the schema registry does not have version {version:03} of {subject}; run `carbon-ml topology apply`")]
     SchemaMissing { subject: String, version: u32 },
-    #[error("the schema of {subject} is refused: {message}")]
+    #[error("the schema of {subject} was rejected: {message}")]
     SchemaRefused { subject: String, message: String },
     #[error("the log is shutting down")]
     Closed,
     #[error("the log is unavailable: {0}")]
     Unavailable(String),
-    /// The open file is not what the path names any more: what is written to it would be lost.
+    /// The path no longer names the open file, so records written to it would be lost.
     #[error(
-        "{path} was deleted or replaced while this process has it open, and nothing is appended: stop the process and put the file back"
+        "{path} was deleted or replaced while this process has it open; appends are rejected: stop the process and put the file back"
     )]
     Removed { path: String },
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },
-    #[error("the log's file is damaged: {0}")]
+    #[error("the log is damaged: {0}")]
     Corrupt(String),
 }
 
-/// SQLITE_CORRUPT and SQLITE_NOTADB, with their extended codes.
+/// True for `SQLITE_CORRUPT` (11) and `SQLITE_NOTADB` (26), and their extended codes.
 fn is_damage(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
     code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
 impl LogError {
-    /// The same error for another of the requests that failed together.
+    /// The same error, for another request of a group commit that failed. Variants that cannot be cloned become
+    /// [`LogError::Unavailable`].
     pub(crate) fn repeated(&self) -> Self {
         match self {
             LogError::Removed { path } => LogError::Removed { path: path.clone() },
@@ -97,7 +102,7 @@ impl Classify for LogError {
             | LogError::Partial { .. }
             | LogError::Removed { .. }
             | LogError::Io { .. }
-            // Somebody runs `topology apply`, and it is there.
+            // An operator can run `topology apply` at any time.
             | LogError::SchemaMissing { .. } => Retry::Later,
             _ => Retry::Never,
         }

@@ -1,13 +1,14 @@
-//! The log, the only source of truth (law 1): append and subscribe behind one trait.
+//! The event log, the only source of truth (law 1): the trait [`EventLog`], and its implementations on SQLite
+//! ([`EmbeddedLog`]) and Kafka ([`KafkaLog`]).
 
 mod embedded;
 mod error;
 mod event_log;
 mod kafka;
-mod place;
 mod record;
 mod stream;
 mod topics;
+mod validate;
 
 pub use embedded::{CompactionReport, DataFolder, EmbeddedLog};
 pub use error::LogError;

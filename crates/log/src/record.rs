@@ -1,30 +1,30 @@
-//! Records, to be appended and as they were read.
+//! Records: new ones to append, and those read from the log.
 
 use bytes::Bytes;
 use carbon_core::{Position, Timestamp, TopicName};
 use carbon_schemas::{CodecError, Event, Fingerprint, RawRecord, encode};
 
-/// Where a new record goes.
+/// Selects the partition of a new record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// To the partition of this key.
+    /// The topic's partitioner hashes this key.
     ByKey(Vec<u8>),
-    /// To this partition: a stage's output lies where its input lay (law 5).
+    /// This partition. A stage writes each output to the partition number of its input (law 5).
     Partition(u32),
 }
 
-/// What a new record holds. The log puts a body into its own frame.
+/// The value of a new record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// Erasure, or a retired model's embedding.
+    /// A null value: an erasure, or an embedding of a retired model.
     Null,
-    /// Avro, written by the schema of this fingerprint.
+    /// An Avro body, written with the schema of this fingerprint. Each log adds its own frame.
     Body { schema: Fingerprint, avro: Vec<u8> },
-    /// Bytes as they are: from a foreign producer, or mended by hand.
+    /// Bytes that are appended unchanged: from a foreign producer, or corrected by an operator.
     Raw(Vec<u8>),
 }
 
-/// A record to be appended.
+/// A record to append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRecord {
     pub topic: TopicName,
@@ -35,7 +35,7 @@ pub struct NewRecord {
 }
 
 impl NewRecord {
-    /// The record of an event, with its key, headers and place.
+    /// The record of an event, with the event's key, headers and placement.
     pub fn event<E: Event>(event: &E) -> Result<Self, CodecError> {
         let avro = encode(event)?;
         let key = event.key().map_err(|message| CodecError::Invalid { event: E::NAME, message })?;
@@ -48,7 +48,7 @@ impl NewRecord {
         Ok(Self { value, headers, ..Self::null::<E>(&key)? })
     }
 
-    /// A null value for a key.
+    /// A record with a null value for a key.
     pub fn null<E: Event>(key: &E::Key) -> Result<Self, CodecError> {
         let topic = TopicName::parse(E::NAME)
             .map_err(|error| CodecError::Invalid { event: E::NAME, message: error.to_string() })?;
@@ -56,21 +56,24 @@ impl NewRecord {
         Ok(Self { topic, key: Some(key.to_string().into_bytes()), placement, value: Value::Null, headers: Vec::new() })
     }
 
+    /// The same record, placed in this partition.
     pub fn in_partition(mut self, partition: u32) -> Self {
         self.placement = Placement::Partition(partition);
         self
     }
 
+    /// The same record with one more header.
     pub fn with_header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
     }
 }
 
-/// A record as it lies in the log.
+/// A record that was read from the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub position: Position,
+    /// Log-append time.
     pub timestamp: Timestamp,
     pub key: Option<Bytes>,
     pub value: Option<Bytes>,
@@ -78,6 +81,7 @@ pub struct Record {
 }
 
 impl Record {
+    /// The record as the decoder takes it.
     pub fn raw(&self) -> RawRecord<'_> {
         RawRecord {
             position: &self.position,
@@ -88,6 +92,7 @@ impl Record {
         }
     }
 
+    /// Size of key and value in bytes.
     pub fn bytes(&self) -> usize {
         self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len)
     }

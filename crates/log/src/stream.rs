@@ -1,4 +1,4 @@
-//! What a subscription delivers.
+//! The deliveries of a subscription.
 
 use carbon_core::{Positions, TopicPartition};
 use tokio::sync::{mpsc, oneshot};
@@ -6,17 +6,18 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::LogError;
 use crate::record::Record;
 
-/// One message of a subscription.
+/// One delivery of a subscription.
 #[derive(Debug)]
 pub enum Delivery {
-    /// These partitions are now this member's. `start` is answered with the next offset of each, from
-    /// the sink's own checkpoint; a partition left out starts at the group's committed offset, or at 0.
+    /// The group assigned these partitions to this member. The subscriber must answer `start` with the offset to read
+    /// next for each, from its own checkpoint. A partition without an answer starts at the group's committed offset, or
+    /// at 0.
     Assigned { partitions: Vec<TopicPartition>, start: oneshot::Sender<Positions> },
     /// Records, in log order within each partition.
     Records(Vec<Record>),
-    /// The end of a partition was seen: everything below `next` has been delivered (law 4).
+    /// The reader has reached the end of a partition: all records below `next` were delivered (law 4).
     Ended { at: TopicPartition, next: u64 },
-    /// These partitions are no longer this member's: finish, then acknowledge.
+    /// The group revokes these partitions. The subscriber finishes its work on them, and then acknowledges with `done`.
     Revoked { partitions: Vec<TopicPartition>, done: oneshot::Sender<()> },
 }
 
@@ -27,17 +28,17 @@ pub struct RecordStream {
 }
 
 impl RecordStream {
-    /// Makes a stream of these deliveries, for implementations of [`EventLog`](crate::EventLog) outside this crate.
+    /// A stream of these deliveries. Public for implementations of [`EventLog`](crate::EventLog) outside this crate.
     pub fn new(deliveries: mpsc::Receiver<Result<Delivery, LogError>>) -> Self {
         Self { deliveries }
     }
 
-    /// The next message; `None` when the log is closed. Safe to cancel.
+    /// The next delivery; `None` when the log is closed. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<Delivery, LogError>> {
         self.deliveries.recv().await
     }
 
-    /// A message that is already there.
+    /// The next delivery if one is buffered. Does not wait.
     pub fn try_next(&mut self) -> Option<Result<Delivery, LogError>> {
         self.deliveries.try_recv().ok()
     }

@@ -1,10 +1,10 @@
-//! Which differences between a topic as it is and as it is wanted would lose records.
+//! Compares an existing topic with the spec that is wanted.
 
 use carbon_core::{Cleanup, Partitioner, TopicSpec};
 
 use crate::error::LogError;
 
-/// What a topology calls them.
+/// The name of a cleanup policy in `topology.yaml`.
 pub(crate) fn cleanup_name(cleanup: Cleanup) -> &'static str {
     match cleanup {
         Cleanup::Keep => "keep",
@@ -13,6 +13,7 @@ pub(crate) fn cleanup_name(cleanup: Cleanup) -> &'static str {
     }
 }
 
+/// The name of a partitioner in `topology.yaml`.
 pub(crate) fn partitioner_name(partitioner: Partitioner) -> &'static str {
     match partitioner {
         Partitioner::Murmur2 => "murmur2",
@@ -20,22 +21,27 @@ pub(crate) fn partitioner_name(partitioner: Partitioner) -> &'static str {
     }
 }
 
-/// Refuses what cannot be taken back; a longer or shorter retention can.
-pub(crate) fn refuse_difference(known: &TopicSpec, wanted: &TopicSpec) -> Result<(), LogError> {
+/// Fails if the difference cannot be undone: partition count, partitioner or cleanup. A different retention is allowed.
+pub(crate) fn reject_difference(existing: &TopicSpec, wanted: &TopicSpec) -> Result<(), LogError> {
     let differs = |what, found: String, wanted: String, hint| {
-        Err(LogError::TopicDiffers { topic: known.name.clone(), what, found, wanted, hint })
+        Err(LogError::TopicDiffers { topic: existing.name.clone(), what, found, wanted, hint })
     };
-    if known.partitions != wanted.partitions {
+    if existing.partitions != wanted.partitions {
         let hint = "a keyed topic's partition count cannot change";
-        return differs("the number of partitions", known.partitions.to_string(), wanted.partitions.to_string(), hint);
+        return differs(
+            "the number of partitions",
+            existing.partitions.to_string(),
+            wanted.partitions.to_string(),
+            hint,
+        );
     }
-    if known.partitioner != wanted.partitioner {
-        let (found, wanted) = (partitioner_name(known.partitioner), partitioner_name(wanted.partitioner));
-        return differs("the partitioner", found.into(), wanted.into(), "keys would change their partition");
+    if existing.partitioner != wanted.partitioner {
+        let (found, wanted) = (partitioner_name(existing.partitioner), partitioner_name(wanted.partitioner));
+        return differs("the partitioner", found.into(), wanted.into(), "keys would move to other partitions");
     }
-    if known.cleanup != wanted.cleanup {
-        let (found, wanted) = (cleanup_name(known.cleanup), cleanup_name(wanted.cleanup));
-        return differs("the cleanup", found.into(), wanted.into(), "records would be lost, or stay for ever");
+    if existing.cleanup != wanted.cleanup {
+        let (found, wanted) = (cleanup_name(existing.cleanup), cleanup_name(wanted.cleanup));
+        return differs("the cleanup", found.into(), wanted.into(), "records would be deleted, or never deleted");
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Law 14: a `kill -9` costs nothing. A child process appends and says what was acknowledged; it is
-//! killed at a random moment, again and again on the same folder, and everything it said is there.
+//! A `kill -9` loses no acknowledged record (law 14). A child process appends, and prints each acknowledgement. The
+//! test kills it at a random moment, and checks that every printed record is in the log. This repeats on the same
+//! folder.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -28,7 +29,7 @@ fn at(name: &str, partition: u32) -> TopicPartition {
     TopicPartition::new(topic(name), partition)
 }
 
-/// SplitMix64.
+/// The next random number (SplitMix64).
 fn mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
@@ -37,7 +38,7 @@ fn mix(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The bytes of a record follow from its name, so that half a record is known as such.
+/// The value of a record. It is derived from the record's name, so that a truncated value is detected.
 fn payload(name: &str) -> Vec<u8> {
     let mut state = name.bytes().fold(14, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let length = match mix(&mut state) % 40 {
@@ -49,7 +50,7 @@ fn payload(name: &str) -> Vec<u8> {
     bytes
 }
 
-/// One record of a batch; its name says how many the batch has.
+/// One record of a batch. Its name contains the number of records in the batch.
 fn record(topic_name: &str, partition: u32, name: &str) -> NewRecord {
     NewRecord {
         topic: topic(topic_name),
@@ -73,12 +74,13 @@ async fn open(folder: &DataFolder) -> EmbeddedLog {
     log
 }
 
-fn say(line: &str) {
-    // One write a line; past the test harness, which would hold it back.
+/// Prints a line for the parent process.
+fn print_line(line: &str) {
+    // One write per line, directly to stdout: the test harness would buffer it.
     std::io::stdout().lock().write_all(format!("\n{line}\n").as_bytes()).unwrap();
 }
 
-/// The process that is killed. Without the variable it is no test, and returns.
+/// The process that is killed. Returns at once if the variable is not set.
 #[test]
 fn child() {
     let Ok(root) = std::env::var(FOLDER) else { return };
@@ -97,13 +99,13 @@ fn child() {
                     let place = |(n, name): (usize, &String)| record("plain", n as u32 % PARTITIONS, name);
                     let answered = log.append(names.iter().enumerate().map(place).collect()).await.unwrap();
                     for (position, name) in answered.iter().zip(&names) {
-                        say(&format!("ack {} {} {name}", position.partition, position.offset));
+                        print_line(&format!("ack {} {} {name}", position.partition, position.offset));
                     }
                 }
             })
         });
         let writers: Vec<_> = writers.collect();
-        // A stage: each input offset has two outputs.
+        // A stage with 2 outputs per input.
         let group = Group::new("crash", "stage");
         let mut next = log.committed(&group).await.unwrap().next(&at("plain", 0));
         loop {
@@ -111,7 +113,7 @@ fn child() {
             let position = |next| -> Positions { [(at("plain", 0), next)].into_iter().collect() };
             log.append_and_advance(&group, outputs.to_vec(), &position(next), &position(next + 1)).await.unwrap();
             next += 1;
-            say(&format!("stage {next}"));
+            print_line(&format!("stage {next}"));
             if writers.iter().any(tokio::task::JoinHandle::is_finished) {
                 panic!("a writer ended");
             }
@@ -119,15 +121,18 @@ fn child() {
     });
 }
 
-/// What the child was heard to say.
+/// What the child has printed.
 #[derive(Default)]
-struct Heard {
+struct ChildReport {
+    /// Names of the acknowledged records, by partition and offset.
     acknowledged: HashMap<(u32, u64), String>,
+    /// The last committed input offset of the stage.
     stage: u64,
 }
 
-impl Heard {
-    fn take(&mut self, line: &str) -> bool {
+impl ChildReport {
+    /// Parses a printed line. False if it is not a report.
+    fn parse_line(&mut self, line: &str) -> bool {
         let words: Vec<_> = line.split(' ').collect();
         match words[..] {
             ["ack", partition, offset, name] => {
@@ -145,8 +150,9 @@ impl Heard {
     }
 }
 
-/// Runs a child, kills it so long after so many acknowledgements, and hears it out.
-fn run_and_kill(root: &Path, round: u64, after: u64, and_then: Duration, heard: &mut Heard) -> u64 {
+/// Runs a child, and kills it `delay` after its report number `after`. Reads its output to the end, and returns the
+/// number of reports.
+fn run_and_kill(root: &Path, round: u64, after: u64, delay: Duration, report: &mut ChildReport) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--nocapture", "--test-threads=1"])
         .env(FOLDER, root)
@@ -161,19 +167,19 @@ fn run_and_kill(root: &Path, round: u64, after: u64, and_then: Duration, heard: 
         if killer.is_none() && count >= after {
             let child = child.clone();
             killer = Some(std::thread::spawn(move || {
-                // Nothing is waited for: the moment is any, also in the midst of a commit.
+                // The kill may happen at any moment, also during a commit.
                 #[allow(clippy::disallowed_methods)]
-                std::thread::sleep(and_then);
+                std::thread::sleep(delay);
                 child.lock().unwrap().kill().unwrap();
             }));
         }
         line.clear();
-        // Once the child has died, this reads what is left in the pipe; half a line was not said.
+        // After the child's death this reads the rest of the pipe. An incomplete line does not count.
         if lines.read_line(&mut line).unwrap() == 0 {
             break;
         }
         if line.ends_with('\n') {
-            count += u64::from(heard.take(line.trim_end()));
+            count += u64::from(report.parse_line(line.trim_end()));
         }
     }
     killer.unwrap_or_else(|| panic!("the child ended by itself")).join().unwrap();
@@ -182,11 +188,12 @@ fn run_and_kill(root: &Path, round: u64, after: u64, and_then: Duration, heard: 
     count
 }
 
-/// Every acknowledged record is there, offsets are dense, and no record or batch is there by half.
-async fn check(log: &EmbeddedLog, heard: &Heard) {
+/// Asserts that every acknowledged record is in the log, that offsets are dense, and that no record or batch is
+/// partial.
+async fn check(log: &EmbeddedLog, report: &ChildReport) {
     let mut batches: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let mut outputs = [0, 0];
-    let mut missing = heard.acknowledged.len();
+    let mut missing = report.acknowledged.len();
     for name in ["plain", "output"] {
         for partition in 0..PARTITIONS {
             let records = log.read(&at(name, partition), 0, 1_000_000).await.unwrap();
@@ -198,15 +205,15 @@ async fn check(log: &EmbeddedLog, heard: &Heard) {
                     assert_eq!(record.position.offset, next, "{name}:{partition} has a gap");
                     next += 1;
                     let id = std::str::from_utf8(record.key.as_ref().unwrap()).unwrap();
-                    assert!(record.value.as_deref() == Some(payload(id).as_slice()), "{id} is not whole");
+                    assert!(record.value.as_deref() == Some(payload(id).as_slice()), "the value of {id} is damaged");
                     assert_eq!(record.headers, [("name".to_owned(), id.as_bytes().to_vec())]);
                     let parts: Vec<_> = id.split('.').collect();
                     let batch = batches.entry(format!("{name} {}.{}", parts[0], parts[1])).or_default();
                     *batch = (batch.0 + 1, parts[3].parse().unwrap());
                     if name == "output" {
                         outputs[partition as usize] += 1;
-                    } else if let Some(said) = heard.acknowledged.get(&(partition, record.position.offset)) {
-                        assert_eq!(said, id);
+                    } else if let Some(acknowledged) = report.acknowledged.get(&(partition, record.position.offset)) {
+                        assert_eq!(acknowledged, id);
                         missing -= 1;
                     }
                 }
@@ -215,36 +222,36 @@ async fn check(log: &EmbeddedLog, heard: &Heard) {
             assert_eq!(next, end, "{name}:{partition}");
         }
     }
-    assert_eq!(missing, 0, "acknowledged and lost");
-    for (batch, (there, size)) in batches {
-        assert_eq!(there, size, "batch {batch} is there by half");
+    assert_eq!(missing, 0, "acknowledged records are lost");
+    for (batch, (found, size)) in batches {
+        assert_eq!(found, size, "batch {batch} is partial");
     }
     let stage = log.committed(&Group::new("crash", "stage")).await.unwrap().next(&at("plain", 0));
-    assert!(stage >= heard.stage, "the stage stood at {}, now at {stage}", heard.stage);
-    assert_eq!(outputs, [stage, stage], "law 5: outputs and offset are there together");
+    assert!(stage >= report.stage, "the stage has reported offset {}, but the log has {stage}", report.stage);
+    assert_eq!(outputs, [stage, stage], "law 5: outputs and offset are committed together");
 }
 
 #[test]
-fn law_14_a_kill_loses_nothing_that_was_acknowledged_and_leaves_nothing_by_half() {
+fn law_14_a_kill_loses_no_acknowledged_record_and_leaves_no_partial_append() {
     let seed = match std::env::var(SEED) {
         Ok(seed) => seed.parse().unwrap(),
         Err(_) => std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64,
     };
-    println!("{SEED}={seed} repeats these moments");
+    println!("{SEED}={seed} repeats this run");
     let root = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (mut heard, mut state, mut total) = (Heard::default(), seed, 0);
+    let (mut report, mut state, mut total) = (ChildReport::default(), seed, 0);
     for round in 0..ROUNDS {
-        // Now and then from the start, while it still opens the log or makes the topics.
+        // Every fourth round kills the child while it opens the log or creates the topics.
         let after = if round % 4 == 0 { 0 } else { mix(&mut state) % 120 };
         let then = Duration::from_micros(mix(&mut state) % 60_000);
-        total += run_and_kill(root.path(), round, after, then, &mut heard);
+        total += run_and_kill(root.path(), round, after, then, &mut report);
         let folder = DataFolder::open(root.path()).unwrap();
         runtime.block_on(async {
             let log = open(&folder).await;
-            check(&log, &heard).await;
+            check(&log, &report).await;
             log.close().await;
         });
     }
-    assert!(total > ROUNDS, "the children were hardly heard: {total} acknowledgements");
+    assert!(total > ROUNDS, "too few acknowledgements: {total}");
 }

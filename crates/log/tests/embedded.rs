@@ -1,4 +1,4 @@
-//! What only the embedded log can be asked: its file is copied, read and disturbed.
+//! Tests of the embedded log that access its file: copies, restores, and an interrupted compaction.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -15,7 +15,8 @@ fn topic() -> TopicName {
     TopicName::parse("t").unwrap()
 }
 
-fn reached(next: u64) -> Positions {
+/// Partition 0 of the topic at offset `next`.
+fn at_offset(next: u64) -> Positions {
     [(TopicPartition::new(topic(), 0), next)].into_iter().collect()
 }
 
@@ -40,13 +41,14 @@ async fn open(folder: &DataFolder) -> EmbeddedLog {
 
 const FILES: [&str; 3] = ["log.db", "log.db-wal", "log.db-shm"];
 
+/// Copies the log's files, after it has deleted those at `to`.
 fn copy(from: &Path, to: &Path) {
     for file in FILES {
         match std::fs::remove_file(to.join(file)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
             _ => {}
         }
-        // The shared memory is remade from the write-ahead log.
+        // SQLite rebuilds the shared-memory file from the WAL file.
         if file != "log.db-shm" && from.join(file).exists() {
             std::fs::copy(from.join(file), to.join(file)).unwrap();
         }
@@ -54,7 +56,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
-async fn law_04_a_checkpoint_of_an_older_opening_is_held_against_the_ends_that_the_next_found() {
+async fn law_04_a_checkpoint_of_an_older_opening_is_compared_with_the_ends_of_the_next() {
     let root = tempfile::tempdir().unwrap();
     let folder = DataFolder::open(root.path()).unwrap();
     let log = open(&folder).await;
@@ -78,7 +80,7 @@ async fn law_04_a_checkpoint_of_an_older_opening_is_held_against_the_ends_that_t
         (log.identity(), 15, None),
         (log.identity(), 16, past(16, 15)),
     ] {
-        assert_eq!(log.recognise(opening, &reached(next)).await.unwrap(), expected, "{next}");
+        assert_eq!(log.recognise(opening, &at_offset(next)).await.unwrap(), expected, "{next}");
     }
     // A topic that the log does not have is past its end.
     let other: Positions = [(TopicPartition::new(TopicName::parse("other").unwrap(), 0), 1)].into_iter().collect();
@@ -86,7 +88,7 @@ async fn law_04_a_checkpoint_of_an_older_opening_is_held_against_the_ends_that_t
 }
 
 #[tokio::test]
-async fn law_04_a_file_that_was_copied_back_is_told_from_the_one_that_went_on() {
+async fn law_04_a_restored_file_is_detected_even_if_its_offsets_overlap() {
     let (root, aside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let folder = DataFolder::open(root.path()).unwrap();
     let log = open(&folder).await;
@@ -95,24 +97,24 @@ async fn law_04_a_file_that_was_copied_back_is_told_from_the_one_that_went_on() 
     copy(folder.root(), aside.path());
 
     let log = open(&folder).await;
-    let gone = log.identity().to_owned();
+    let lost_opening = log.identity().to_owned();
     append(&log, 4).await;
-    assert_eq!(log.recognise(&gone, &reached(7)).await.unwrap(), None);
+    assert_eq!(log.recognise(&lost_opening, &at_offset(7)).await.unwrap(), None);
     log.close().await;
     copy(aside.path(), folder.root());
 
     let log = open(&folder).await;
-    assert_eq!(log.ends(&topic()).await.unwrap(), reached(3));
-    // As many records again: offsets alone would not tell.
+    assert_eq!(log.ends(&topic()).await.unwrap(), at_offset(3));
+    // The same number of records: the offsets alone do not reveal the restore.
     append(&log, 4).await;
     for next in [0, 3, 7] {
-        let found = log.recognise(&gone, &reached(next)).await.unwrap();
-        assert_eq!(found, Some(Foreign::UnknownOpening { checkpoint: gone.clone() }), "{next}");
+        let found = log.recognise(&lost_opening, &at_offset(next)).await.unwrap();
+        assert_eq!(found, Some(Foreign::UnknownOpening { checkpoint: lost_opening.clone() }), "{next}");
     }
 }
 
 #[tokio::test]
-async fn law_04_a_copy_of_a_live_file_is_told_by_its_ends() {
+async fn law_04_a_restored_copy_of_an_open_file_is_detected_by_its_ends() {
     let (root, aside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let folder = DataFolder::open(root.path()).unwrap();
     let log = open(&folder).await;
@@ -125,50 +127,51 @@ async fn law_04_a_copy_of_a_live_file_is_told_by_its_ends() {
 
     let log = open(&folder).await;
     append(&log, 20).await;
-    assert_eq!(log.recognise(&opening, &reached(3)).await.unwrap(), None);
+    assert_eq!(log.recognise(&opening, &at_offset(3)).await.unwrap(), None);
     let expected = Foreign::PastEnd { at: TopicPartition::new(topic(), 0), next: 7, end: 3 };
-    assert_eq!(log.recognise(&opening, &reached(7)).await.unwrap(), Some(expected));
+    assert_eq!(log.recognise(&opening, &at_offset(7)).await.unwrap(), Some(expected));
 }
 
-struct Later(AtomicI64);
+/// A clock that advances by 1 ms with each reading.
+struct TickingClock(AtomicI64);
 
-impl Clock for Later {
+impl Clock for TickingClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.fetch_add(1, Ordering::SeqCst))
     }
 }
 
-/// A null value that goes before the values that it erased would bring them back, if the process died
-/// in between. A trigger stands in for the death.
+/// If compaction deleted a null value before the values that it erases, a crash in between would bring them back. A
+/// trigger simulates the crash.
 #[tokio::test]
-async fn law_06_a_compaction_that_breaks_off_removes_nothing() {
+async fn law_06_an_interrupted_compaction_deletes_nothing() {
     const KEYS: u64 = 800;
     let root = tempfile::tempdir().unwrap();
     let folder = DataFolder::open(root.path()).unwrap();
     drop(open(&folder).await);
-    let log = EmbeddedLog::open_with_clock(&folder, Arc::new(Later(AtomicI64::new(1_000_000)))).await.unwrap();
+    let log = EmbeddedLog::open_with_clock(&folder, Arc::new(TickingClock(AtomicI64::new(1_000_000)))).await.unwrap();
     for value in [Some("text"), None] {
         log.append((0..KEYS).map(|n| record(&n.to_string(), value)).collect()).await.unwrap();
     }
     let options = SqliteConnectOptions::new().filename(folder.log_file());
     let mut file = SqliteConnection::connect_with(&options).await.unwrap();
-    let trigger = "CREATE TRIGGER death BEFORE DELETE ON record WHEN OLD.value = CAST('text' AS BLOB) \
-                   BEGIN SELECT RAISE(ABORT, 'death'); END";
+    let trigger = "CREATE TRIGGER crash BEFORE DELETE ON record WHEN OLD.value = CAST('text' AS BLOB) \
+                   BEGIN SELECT RAISE(ABORT, 'crash'); END";
     sqlx::raw_sql(trigger).execute(&mut file).await.unwrap();
-    assert!(log.compact().await.unwrap_err().to_string().contains("death"));
+    assert!(log.compact().await.unwrap_err().to_string().contains("crash"));
     let at = TopicPartition::new(topic(), 0);
     let left = log.read(&at, 0, 10_000).await.unwrap();
     let nulls = left.iter().filter(|record| record.value.is_none()).count() as u64;
     assert_eq!((left.len() as u64 - nulls, nulls), (KEYS, KEYS), "values and nulls");
-    sqlx::raw_sql("DROP TRIGGER death").execute(&mut file).await.unwrap();
+    sqlx::raw_sql("DROP TRIGGER crash").execute(&mut file).await.unwrap();
     let report = log.compact().await.unwrap();
     assert_eq!(report, CompactionReport { superseded: KEYS, nulls: KEYS, expired: 0 });
     assert_eq!(log.read(&at, 0, 10_000).await.unwrap(), []);
-    assert_eq!(log.ends(&topic()).await.unwrap(), reached(2 * KEYS));
+    assert_eq!(log.ends(&topic()).await.unwrap(), at_offset(2 * KEYS));
 }
 
 #[tokio::test]
-async fn the_size_is_that_of_the_file_and_its_write_ahead_log() {
+async fn the_size_includes_the_wal() {
     let root = tempfile::tempdir().unwrap();
     let folder = DataFolder::open(root.path()).unwrap();
     let log = open(&folder).await;

@@ -1,8 +1,8 @@
-//! What only a real broker and a real registry show. Each test has topics and groups of its own.
+//! Tests of the Kafka log that need a real broker and a real registry. Each test has its own topics and groups.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-/// Of the suite: how a test opens the log, and how it reads. Not all of it is used here.
+/// Shared with the conformance suite: opening a log, and reading from it. Not all of it is used here.
 #[path = "conformance/kafka.rs"]
 #[allow(dead_code)]
 mod factory;
@@ -11,14 +11,14 @@ mod factory;
 mod support;
 
 mod kafka {
+    pub mod clients;
     pub mod compaction;
+    pub mod fencing;
     pub mod foreign;
     pub mod markers;
     pub mod members;
-    pub mod raw;
     pub mod registry;
     pub mod stub;
-    pub mod takeover;
     pub mod time;
     pub mod topics;
     pub mod wire;

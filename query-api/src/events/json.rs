@@ -1,4 +1,4 @@
-//! Events as JSON, with bytes as base64.
+//! Serialises events as JSON, with bytes as base64.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-/// JSON has no bytes, and an array of numbers is ten times as long.
+/// Writes byte arrays as base64 strings. The default, an array of numbers, is about 3 times as long.
 struct Base64;
 
 impl Formatter for Base64 {
@@ -21,6 +21,6 @@ impl Formatter for Base64 {
 pub(super) fn to_json(value: &impl Serialize) -> Result<String, serde_json::Error> {
     let mut bytes = Vec::with_capacity(512);
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Base64))?;
-    // The serializer writes UTF-8 alone.
+    // The serializer writes only UTF-8, so nothing is replaced.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -1,4 +1,4 @@
-//! Where a stream of events begins.
+//! The start positions of an event stream: the parameter `from` and the header `Last-Event-ID`.
 
 use axum::http::HeaderMap;
 use carbon_core::{Position, Positions, Timestamp, TopicPartition, TopicSpec, parse_rfc3339};
@@ -7,22 +7,22 @@ use carbon_log::{EventLog, LogError};
 
 /// The parameter `from`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum From {
+pub(super) enum StreamStart {
     Earliest,
     Latest,
-    /// These partitions alone, from these offsets on.
+    /// Only these partitions, from these offsets on.
     At(Positions),
     Time(Timestamp),
 }
 
-impl From {
+impl StreamStart {
     pub fn parse(text: &str, topic: &TopicSpec) -> Result<Self, Problem> {
         match text {
             "earliest" => return Ok(Self::Earliest),
             "latest" => return Ok(Self::Latest),
             _ => {}
         }
-        // In a query string a plus sign stands for a blank.
+        // The query string decodes the plus sign of a UTC offset as a space.
         if let Some(time) = parse_rfc3339(&text.replace(' ', "+")) {
             return Ok(Self::Time(time));
         }
@@ -33,12 +33,13 @@ impl From {
             })?;
             positions.set(position.topic_partition(), position.offset);
         }
-        of_topic(&positions, topic, "from")?;
+        check_topic(&positions, topic, "from")?;
         Ok(Self::At(positions))
     }
 
-    /// The next offset of every partition that is read. An id of before goes over it; a partition that the id
-    /// leaves out had given nothing yet, from its beginning on.
+    /// Returns the next offset of every partition that the stream reads. `ends` are the end offsets. The positions of
+    /// `Last-Event-ID` (`resumed`) take precedence over `from`. A partition that they leave out has sent no event yet: it is
+    /// read from the offset that `from` names for it, or else from offset 0.
     pub async fn positions(
         &self,
         log: &dyn EventLog,
@@ -66,20 +67,21 @@ impl From {
     }
 }
 
-/// The header `Last-Event-ID`: everything up to these positions was seen.
+/// Parses the header `Last-Event-ID`: the positions up to which the client has seen all events.
 pub(super) fn last_event_id(headers: &HeaderMap, topic: &TopicSpec) -> Result<Option<Positions>, Problem> {
     let Some(value) = headers.get("last-event-id") else { return Ok(None) };
     let text = value.to_str().map_err(|_| Problem::invalid("last-event-id is not text"))?;
-    // A client that has seen no id yet may send an empty one.
+    // A client that has not received an id yet may send an empty one.
     if text.is_empty() {
         return Ok(None);
     }
     let seen = Positions::parse_done(text).map_err(|error| Problem::invalid(format!("last-event-id: {error}")))?;
-    of_topic(&seen, topic, "last-event-id")?;
+    check_topic(&seen, topic, "last-event-id")?;
     Ok(Some(seen))
 }
 
-fn of_topic(positions: &Positions, topic: &TopicSpec, what: &str) -> Result<(), Problem> {
+/// Rejects positions of another topic or of a partition that does not exist. `what` names the parameter.
+fn check_topic(positions: &Positions, topic: &TopicSpec, what: &str) -> Result<(), Problem> {
     let elsewhere = positions.iter().find(|(at, _)| at.topic != topic.name || at.partition >= topic.partitions);
     match elsewhere {
         None => Ok(()),
@@ -108,21 +110,21 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_read() {
-        let parse = |text: &str| From::parse(text, &topic()).unwrap();
-        assert_eq!((parse("earliest"), parse("latest")), (From::Earliest, From::Latest));
-        assert_eq!(parse("2000-02-29T12:00:00Z"), From::Time(Timestamp(951_825_600_000)));
-        assert_eq!(parse("2000-02-29T13:00:00 01:00"), From::Time(Timestamp(951_825_600_000)));
-        let From::At(at) = parse("t:1:7") else { panic!("not a position") };
+    fn every_form_of_from_is_parsed() {
+        let parse = |text: &str| StreamStart::parse(text, &topic()).unwrap();
+        assert_eq!((parse("earliest"), parse("latest")), (StreamStart::Earliest, StreamStart::Latest));
+        assert_eq!(parse("2000-02-29T12:00:00Z"), StreamStart::Time(Timestamp(951_825_600_000)));
+        assert_eq!(parse("2000-02-29T13:00:00 01:00"), StreamStart::Time(Timestamp(951_825_600_000)));
+        let StreamStart::At(at) = parse("t:1:7") else { panic!("not a position") };
         assert_eq!((at.len(), at.next(&TopicPartition::new(topic().name, 1))), (1, 7));
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused() {
+    fn malformed_positions_are_rejected() {
         for bad in
             ["", "now", "t", "t:0", "t:2:0", "u:0:0", "t:0:-1", "t:0:0,", "2000-02-29", "t:0:99999999999999999999"]
         {
-            assert!(From::parse(bad, &topic()).is_err(), "{bad}");
+            assert!(StreamStart::parse(bad, &topic()).is_err(), "{bad}");
         }
         let id = |text: &str| {
             let headers = [("last-event-id".parse().unwrap(), text.parse().unwrap())].into_iter().collect();

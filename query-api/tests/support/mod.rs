@@ -1,4 +1,5 @@
-//! A service on an embedded log and index, with the hashing encoder; what processors would do is done by hand.
+//! A query-api for tests, on an embedded log and index with the hashing encoder. No processors run: tests fold the log
+//! explicitly.
 #![allow(clippy::unwrap_used, dead_code)]
 
 use std::sync::{Arc, OnceLock};
@@ -9,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request};
 use carbon_core::{GenerationId, ModelRef, Position, Positions, TenantId, Timestamp, TopicName, TopicPartition};
 use carbon_inference::{Catalogue, Embedding, Encoder, EncoderOptions, InferenceError, Lane, ModelStore, load_encoder};
 use carbon_log::{DataFolder, EmbeddedLog, EventLog, Group, NewRecord};
-use carbon_query_api::{Parts, SearchIndex, router};
+use carbon_query_api::{Dependencies, SearchIndex, router};
 use carbon_read_models::Projection as _;
 use carbon_read_models::catalog::Catalog;
 use carbon_runtime::consume::{ProcessorView, Progress};
@@ -26,12 +27,13 @@ use uuid::Uuid;
 
 pub struct Service {
     pub router: axum::Router,
-    pub parts: Arc<Parts>,
+    pub dependencies: Arc<Dependencies>,
     pub log: Arc<dyn EventLog>,
     pub index: Arc<EmbeddedIndex>,
     pub generation: GenerationId,
     pub catalog: Namespace,
-    pub folded: watch::Sender<Progress>,
+    /// The progress that the folds of all read models report.
+    pub progress: watch::Sender<Progress>,
     encoder: Arc<dyn Encoder>,
     _folder: DataFolder,
     _dir: tempfile::TempDir,
@@ -49,7 +51,7 @@ impl Answer {
     }
 }
 
-pub async fn hashing() -> Arc<dyn Encoder> {
+pub async fn hashing_encoder() -> Arc<dyn Encoder> {
     let entry = Catalogue::builtin().find("feature-hashing").unwrap();
     let options = EncoderOptions { threads: 1, ..EncoderOptions::default() };
     load_encoder(entry, &ModelStore::new("unused"), options).await.unwrap().lane(Lane::Interactive)
@@ -71,21 +73,21 @@ pub fn entity(tenant: &str, id: &str, text: &str) -> EntityChanged {
 
 impl Service {
     pub async fn new() -> Self {
-        let encoder = hashing().await;
-        let service = Self::unset(encoder.clone()).await;
-        service.set(encoder);
+        let encoder = hashing_encoder().await;
+        let service = Self::without_read_models(encoder.clone()).await;
+        service.serve_index_and_catalog(encoder);
         service
     }
 
-    /// With an encoder for queries of its own.
-    pub async fn with(queries: Arc<dyn Encoder>) -> Self {
-        let service = Self::unset(hashing().await).await;
-        service.set(queries);
+    /// A service that encodes queries with another encoder than entities.
+    pub async fn with_query_encoder(query_encoder: Arc<dyn Encoder>) -> Self {
+        let service = Self::without_read_models(hashing_encoder().await).await;
+        service.serve_index_and_catalog(query_encoder);
         service
     }
 
-    /// Before the index and the catalog are there.
-    pub async fn unset(encoder: Arc<dyn Encoder>) -> Self {
+    /// A service that does not serve the index and the catalog yet.
+    pub async fn without_read_models(encoder: Arc<dyn Encoder>) -> Self {
         static METRICS: OnceLock<Metrics> = OnceLock::new();
         let dir = tempfile::tempdir().unwrap();
         let folder = DataFolder::open(&dir.path().join("data")).unwrap();
@@ -103,7 +105,7 @@ impl Service {
         let mut read_models = ReadModels::default();
         read_models.add("catalog");
         read_models.add("registry");
-        let parts = Arc::new(Parts {
+        let dependencies = Arc::new(Dependencies {
             log: log.clone(),
             topology,
             search: Some(Arc::new(Serving::new("search"))),
@@ -113,26 +115,26 @@ impl Service {
             config: Arc::new(config),
             shutdown: Shutdown::new(),
         });
-        let router = router(parts.clone());
-        let (folded, _) = watch::channel(Progress::default());
-        Self { router, parts, log, index, generation, catalog, folded, encoder, _folder: folder, _dir: dir }
+        let router = router(dependencies.clone());
+        let (progress, _) = watch::channel(Progress::default());
+        Self { router, dependencies, log, index, generation, catalog, progress, encoder, _folder: folder, _dir: dir }
     }
 
-    fn set(&self, queries: Arc<dyn Encoder>) {
+    fn serve_index_and_catalog(&self, query_encoder: Arc<dyn Encoder>) {
         let index: Arc<dyn HybridIndex> = self.index.clone();
         let (generation, model) = (self.generation.clone(), self.encoder.model().clone());
-        let indexer = view("indexer", "ml.embedding.generated.v1", &self.folded);
+        let indexer = view("indexer", "ml.embedding.generated.v1", &self.progress);
         let embedder = Group::new("embedder", &model);
-        let search = SearchIndex::new(index, (generation, model), queries, indexer, embedder);
-        self.parts.search.as_ref().unwrap().set(Arc::new(search));
+        let search = SearchIndex::new(index, (generation, model), query_encoder, indexer, embedder);
+        self.dependencies.search.as_ref().unwrap().set(Arc::new(search));
         self.serve("catalog", &self.catalog, EntityChanged::NAME);
     }
 
-    /// Serves a relational read model whose fold is where the test says.
+    /// Serves a relational read model whose fold reports `self.progress`.
     pub fn serve(&self, read_model: &str, namespace: &Namespace, topic: &str) {
         let generation = GenerationId::derive(read_model, 1, None, 1).unwrap();
-        let rows = Rows::new(generation, namespace.clone(), view(read_model, topic, &self.folded));
-        self.parts.read_models.get(read_model).unwrap().set(Arc::new(rows));
+        let rows = Rows::new(generation, namespace.clone(), view(read_model, topic, &self.progress));
+        self.dependencies.read_models.get(read_model).unwrap().set(Arc::new(rows));
     }
 
     pub async fn append(&self, events: &[EntityChanged]) -> Positions {
@@ -142,9 +144,9 @@ impl Service {
         done
     }
 
-    /// Folds what the log holds into catalog and index, as the processors do.
+    /// Folds all records of the log into catalog and index, like the processors do.
     pub async fn fold(&self) {
-        let topic = &self.parts.topology.topics[EntityChanged::NAME].spec;
+        let topic = &self.dependencies.topology.topics[EntityChanged::NAME].spec;
         let mut decoder = Decoder::<EntityChanged>::new(topic.partitions, topic.partitioner);
         let (mut batch, mut ops, mut positions) = (Vec::new(), Vec::new(), Positions::new());
         for partition in 0..topic.partitions {
@@ -180,7 +182,7 @@ impl Service {
                         }
                     });
                 }
-                // The embedder answers a quarantined entity with a deletion.
+                // The embedder emits a deletion for a quarantined entity.
                 if let Decoded::Quarantined { key, .. } = &body {
                     ops.push(IndexOp::delete(key.clone(), record.position.clone()));
                 }
@@ -198,9 +200,10 @@ impl Service {
         self.index.apply(&self.generation, self.log.identity(), ops, &from, &upto).await.unwrap();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         assert!(self.index.reached(&self.generation, &positions, deadline).await.unwrap());
-        self.folded.send_modify(|progress| progress.positions = positions);
+        self.progress.send_modify(|progress| progress.positions = positions);
     }
 
+    /// Appends and folds events.
     pub async fn put(&self, events: &[EntityChanged]) -> Positions {
         let done = self.append(events).await;
         self.fold().await;
@@ -228,9 +231,9 @@ impl Service {
     }
 }
 
-fn view(name: &str, topic: &str, folded: &watch::Sender<Progress>) -> ProcessorView {
+fn view(name: &str, topic: &str, progress: &watch::Sender<Progress>) -> ProcessorView {
     let topics = vec![TopicName::parse(topic).unwrap()];
-    ProcessorView::new(name.into(), Group::new(name, "test"), topics, folded.subscribe())
+    ProcessorView::new(name.into(), Group::new(name, "test"), topics, progress.subscribe())
 }
 
 pub fn json_request(uri: &str, body: String, headers: &[(&str, &str)]) -> Request<Body> {
@@ -245,6 +248,7 @@ pub fn request(mut builder: axum::http::request::Builder, headers: &[(&str, &str
     builder.body(body).unwrap()
 }
 
+/// Asserts that an answer is a problem with this status and the request's id.
 pub fn assert_problem(name: &str, answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{name}: {}", answer.body);
     assert_eq!(answer.headers["content-type"], "application/problem+json", "{name}");
@@ -253,26 +257,28 @@ pub fn assert_problem(name: &str, answer: &Answer, status: u16) {
     assert_eq!(problem["request_id"].as_str(), answer.headers["x-request-id"].to_str().ok(), "{name}");
 }
 
-/// What an encoder can come to.
+/// How a [`FaultyEncoder`] behaves.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Fate {
-    Never,
+pub enum EncoderFault {
+    /// It never returns.
+    Hangs,
     Overloaded,
     NotEmbeddable,
+    /// It returns vectors of another model.
     OtherModel,
 }
 
-pub struct Fated(pub Fate, pub ModelRef);
+pub struct FaultyEncoder(EncoderFault, ModelRef);
 
-impl Fated {
-    pub fn encoder(fate: Fate) -> Arc<dyn Encoder> {
-        let name = if fate == Fate::OtherModel { "other" } else { "feature-hashing" };
-        Arc::new(Self(fate, ModelRef::new(name, "1", carbon_core::Precision::F32).unwrap()))
+impl FaultyEncoder {
+    pub fn encoder(fault: EncoderFault) -> Arc<dyn Encoder> {
+        let name = if fault == EncoderFault::OtherModel { "other" } else { "feature-hashing" };
+        Arc::new(Self(fault, ModelRef::new(name, "1", carbon_core::Precision::F32).unwrap()))
     }
 }
 
 #[async_trait::async_trait]
-impl Encoder for Fated {
+impl Encoder for FaultyEncoder {
     fn model(&self) -> &ModelRef {
         &self.1
     }
@@ -283,10 +289,10 @@ impl Encoder for Fated {
 
     async fn encode(&self, texts: &[String]) -> Result<Vec<Embedding>, InferenceError> {
         match self.0 {
-            Fate::Never => std::future::pending().await,
-            Fate::Overloaded => Err(InferenceError::Overloaded { retry_after: Duration::from_secs(3) }),
-            Fate::NotEmbeddable => Err(InferenceError::NotEmbeddable { index: 0, reason: "it is empty" }),
-            Fate::OtherModel => {
+            EncoderFault::Hangs => std::future::pending().await,
+            EncoderFault::Overloaded => Err(InferenceError::Overloaded { retry_after: Duration::from_secs(3) }),
+            EncoderFault::NotEmbeddable => Err(InferenceError::NotEmbeddable { index: 0, reason: "it is empty" }),
+            EncoderFault::OtherModel => {
                 let one = Embedding { vector: vec![0.05; 384], tokens: 1, truncated: false };
                 Ok(vec![one; texts.len()])
             }

@@ -1,4 +1,4 @@
-//! What a write is answered with.
+//! The answer to a write of entities: what was accepted, rejected, and where it lies in the log.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -8,7 +8,7 @@ use carbon_log::{EventLog, LogError, NewRecord};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// A line of a stream that was not taken.
+/// A line of a stream that was rejected.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Rejected {
     /// Counted from 1.
@@ -24,7 +24,7 @@ pub(crate) struct Appended {
     pub rejected_count: u64,
     /// The last position of each partition, as `topic:partition:offset`.
     pub positions: Vec<String>,
-    /// Why a stream was ended before its end.
+    /// Why the service stopped reading the stream before its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped: Option<&'static str>,
     #[serde(skip)]
@@ -49,7 +49,7 @@ impl IntoResponse for Appended {
     }
 }
 
-/// Appends at once; a failure midway names the items that were accepted.
+/// Appends the records in one call. If the log accepts only some of them, the error names their items.
 pub(super) async fn append(log: &dyn EventLog, records: Vec<NewRecord>) -> Result<Appended, Problem> {
     let mut appended = Appended::default();
     match log.append(records).await {
@@ -58,17 +58,17 @@ pub(super) async fn append(log: &dyn EventLog, records: Vec<NewRecord>) -> Resul
             Ok(appended)
         }
         Err(error) => {
-            let taken = taken(&error);
-            let items = ranges(taken.iter().map(|(index, _)| *index as u64));
-            let positions: Vec<_> = taken.into_iter().map(|(_, position)| position).collect();
+            let accepted = accepted_records(&error);
+            let items = ranges(accepted.iter().map(|(index, _)| *index as u64));
+            let positions: Vec<_> = accepted.into_iter().map(|(_, position)| position).collect();
             appended.add(&positions);
             Err(failure(&error, &appended).with("accepted_items", items))
         }
     }
 }
 
-/// The records that a failed append took all the same, by index.
-pub(super) fn taken(error: &LogError) -> Vec<(usize, Position)> {
+/// Returns the records that the log accepted before the append failed, with their indexes.
+pub(super) fn accepted_records(error: &LogError) -> Vec<(usize, Position)> {
     let LogError::Partial { accepted, .. } = error else { return Vec::new() };
     accepted.iter().enumerate().filter_map(|(index, position)| Some((index, position.clone()?))).collect()
 }
@@ -80,7 +80,7 @@ pub(super) fn failure(error: &LogError, appended: &Appended) -> Problem {
         .with_header(LogPosition::NAME, &appended.done.to_done_string())
 }
 
-/// Rising numbers as `first-last`.
+/// Formats ascending numbers as ranges `first-last`.
 pub(super) fn ranges(numbers: impl Iterator<Item = u64>) -> Vec<String> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     for number in numbers {
@@ -89,8 +89,8 @@ pub(super) fn ranges(numbers: impl Iterator<Item = u64>) -> Vec<String> {
             _ => runs.push((number, number)),
         }
     }
-    let shown = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
-    runs.into_iter().map(shown).collect()
+    let range = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    runs.into_iter().map(range).collect()
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_of_numbers_are_written_short() {
+    fn consecutive_numbers_become_ranges() {
         assert_eq!(ranges([0, 1, 2, 5, 7, 8].into_iter()), ["0-2", "5", "7-8"]);
         assert!(ranges(std::iter::empty()).is_empty());
     }

@@ -1,4 +1,4 @@
-//! NDJSON: taken line by line, a chunk at a time, the next one when the last is durable.
+//! NDJSON bodies: validates line by line and appends in chunks. Reads the next chunk when the previous one is durable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,80 +11,97 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 
-use super::answer::{Appended, Rejected, failure, ranges, taken};
-use super::input::Writer;
+use super::answer::{Appended, Rejected, accepted_records, failure, ranges};
+use super::encode::EntityEncoder;
 
-/// A reason may repeat what the line held.
-const REASON_CHARS: usize = 300;
+/// Maximum length of a reason in the answer, in characters. A reason can quote the line.
+const MAX_REASON_CHARS: usize = 300;
+
+/// Maximum number of lines of a chunk.
 const CHUNK_LINES: usize = 500;
+
+/// A chunk of this many bytes is appended.
 const CHUNK_BYTES: usize = 1024 * 1024;
-const LINE_BYTES: usize = 2 * 1024 * 1024;
-const REJECTED_SHOWN: usize = 1000;
-/// How long a stream may be silent.
+
+/// Maximum length of a line, in bytes.
+const MAX_LINE_BYTES: usize = 2 * 1024 * 1024;
+
+/// Maximum number of rejected lines in the answer.
+const MAX_REJECTED: usize = 1000;
+
+/// Maximum time without data before the stream ends.
 const IDLE: Duration = Duration::from_secs(30);
-/// How long lines of a slow stream wait for more before they are appended.
+
+/// Maximum time that the lines of a slow stream wait for a full chunk.
 const LINGER: Duration = Duration::from_millis(100);
 
+/// Reads one stream and appends its entities.
 pub(super) struct Ingest {
     log: Arc<dyn EventLog>,
-    writer: Writer,
+    encoder: EntityEncoder,
     shutdown: Shutdown,
     lines: Lines,
     chunk: Chunk,
     answer: Appended,
 }
 
+/// The records that are appended in the next call.
 #[derive(Default)]
 struct Chunk {
     records: Vec<NewRecord>,
+    /// The line number of each record.
     lines: Vec<u64>,
     bytes: usize,
 }
 
-/// What the wait for more data came to.
-enum Came {
+/// The result of a wait for more data.
+enum Input {
     Data(Bytes),
     End,
-    Broken(String),
+    /// The connection failed.
+    Failed(String),
+    /// No data came for [`LINGER`].
     Lingered,
+    /// The service stops reading, for this reason.
     Stopped(&'static str),
 }
 
 impl Ingest {
-    pub fn new(log: Arc<dyn EventLog>, writer: Writer, shutdown: Shutdown) -> Self {
+    pub fn new(log: Arc<dyn EventLog>, encoder: EntityEncoder, shutdown: Shutdown) -> Self {
         let (lines, chunk, answer) = (Lines::default(), Chunk::default(), Appended::default());
-        Self { log, writer, shutdown, lines, chunk, answer }
+        Self { log, encoder, shutdown, lines, chunk, answer }
     }
 
+    /// Reads the stream to its end and returns the answer.
     pub async fn run(mut self, mut data: BoxStream<'static, Result<Bytes, String>>) -> Result<Appended, Problem> {
-        let mut heard = Instant::now();
+        let mut last_data = Instant::now();
         loop {
-            match self.wait(&mut data, heard).await {
-                Came::Data(bytes) => {
-                    heard = Instant::now();
+            match self.wait(&mut data, last_data).await {
+                Input::Data(bytes) => {
+                    last_data = Instant::now();
                     self.lines.push(&bytes);
                     while let Some((number, line)) = self.lines.next() {
-                        self.take(number, &line);
+                        self.add_line(number, &line);
                         if self.chunk.is_full() {
                             self.flush().await?;
-                            // Time spent here is not the caller's silence.
-                            heard = Instant::now();
+                            // The time of the append does not count as idle time of the caller.
+                            last_data = Instant::now();
                         }
                     }
                 }
-                Came::Lingered => self.flush().await?,
-                Came::End => {
+                Input::Lingered => self.flush().await?,
+                Input::End => {
                     if let Some((number, line)) = self.lines.rest() {
-                        self.take(number, &line);
+                        self.add_line(number, &line);
                     }
                     break;
                 }
-                Came::Broken(reason) => {
-                    self.cut_off(&format!("the line is cut off: {reason}"));
+                Input::Failed(reason) => {
+                    self.reject_partial_line(&format!("the line is cut off: {reason}"));
                     break;
                 }
-                Came::Stopped(why) => {
-                    self.cut_off(&format!("the line is cut off: {why}"));
+                Input::Stopped(why) => {
+                    self.reject_partial_line(&format!("the line is cut off: {why}"));
                     self.answer.stopped = Some(why);
                     break;
                 }
@@ -94,36 +111,37 @@ impl Ingest {
         Ok(self.answer)
     }
 
-    async fn wait(&self, data: &mut BoxStream<'static, Result<Bytes, String>>, heard: Instant) -> Came {
+    async fn wait(&self, data: &mut BoxStream<'static, Result<Bytes, String>>, last_data: Instant) -> Input {
         let lingers = !self.chunk.records.is_empty();
-        let until = heard + if lingers { LINGER } else { IDLE };
+        let until = last_data + if lingers { LINGER } else { IDLE };
         tokio::select! {
             biased;
-            () = self.shutdown.cancelled() => Came::Stopped("the service is shutting down"),
+            () = self.shutdown.cancelled() => Input::Stopped("the service is shutting down"),
             more = tokio::time::timeout_at(until, data.next()) => match more {
-                Ok(Some(Ok(bytes))) => Came::Data(bytes),
-                Ok(Some(Err(reason))) => Came::Broken(reason),
-                Ok(None) => Came::End,
-                Err(_) if lingers => Came::Lingered,
-                Err(_) => Came::Stopped("no data for 30 s"),
+                Ok(Some(Ok(bytes))) => Input::Data(bytes),
+                Ok(Some(Err(reason))) => Input::Failed(reason),
+                Ok(None) => Input::End,
+                Err(_) if lingers => Input::Lingered,
+                Err(_) => Input::Stopped("no data for 30 s"),
             },
         }
     }
 
-    fn take(&mut self, number: u64, line: &Line) {
+    /// Adds the record of a line to the chunk, or rejects the line. Ignores blank lines.
+    fn add_line(&mut self, number: u64, line: &Line) {
         let line = match line {
             Line::Whole(line) if line.trim_ascii().is_empty() => return,
             Line::Whole(line) => line,
-            Line::TooLong => return self.reject(number, format!("the line has more than {LINE_BYTES} bytes")),
+            Line::TooLong => return self.reject(number, format!("the line has more than {MAX_LINE_BYTES} bytes")),
         };
-        match self.writer.record(line) {
+        match self.encoder.record(line) {
             Ok(record) => self.chunk.push(number, line.len(), record),
             Err(reason) => self.reject(number, reason),
         }
     }
 
-    /// The rest of a stream that did not end by itself was never meant to be a line.
-    fn cut_off(&mut self, reason: &str) {
+    /// Rejects the text after the last line feed of a stream that was interrupted, even if it is valid JSON.
+    fn reject_partial_line(&mut self, reason: &str) {
         if let Some((number, line)) = self.lines.rest()
             && !matches!(line, Line::Whole(line) if line.trim_ascii().is_empty())
         {
@@ -133,12 +151,13 @@ impl Ingest {
 
     fn reject(&mut self, line: u64, reason: String) {
         self.answer.rejected_count += 1;
-        if self.answer.rejected.len() < REJECTED_SHOWN {
-            let reason = carbon_http::shorten(reason, REASON_CHARS).into_owned();
+        if self.answer.rejected.len() < MAX_REJECTED {
+            let reason = carbon_http::shorten(reason, MAX_REASON_CHARS).into_owned();
             self.answer.rejected.push(Rejected { line, reason });
         }
     }
 
+    /// Appends the chunk.
     async fn flush(&mut self) -> Result<(), Problem> {
         let Chunk { records, lines, .. } = std::mem::take(&mut self.chunk);
         if records.is_empty() {
@@ -150,16 +169,17 @@ impl Ingest {
                 Ok(())
             }
             Err(error) => {
-                let taken = taken(&error);
-                let kept: Vec<u64> = taken.iter().filter_map(|(index, _)| lines.get(*index).copied()).collect();
-                let first_lost = lines.iter().find(|line| !kept.contains(line)).copied();
-                let positions: Vec<_> = taken.into_iter().map(|(_, position)| position).collect();
+                let accepted = accepted_records(&error);
+                let accepted_lines: Vec<u64> =
+                    accepted.iter().filter_map(|(index, _)| lines.get(*index).copied()).collect();
+                let first_not_accepted = lines.iter().find(|line| !accepted_lines.contains(line)).copied();
+                let positions: Vec<_> = accepted.into_iter().map(|(_, position)| position).collect();
                 self.answer.add(&positions);
-                // Every good line before this chunk is accepted.
+                // All valid lines of earlier chunks are accepted.
                 Err(failure(&error, &self.answer)
                     .with("accepted_before_line", lines.first().copied())
-                    .with("accepted_lines", ranges(kept.into_iter()))
-                    .with("first_line_not_accepted", first_lost)
+                    .with("accepted_lines", ranges(accepted_lines.into_iter()))
+                    .with("first_line_not_accepted", first_not_accepted)
                     .with("rejected_count", self.answer.rejected_count))
             }
         }
@@ -183,14 +203,15 @@ enum Line {
     TooLong,
 }
 
-/// Cuts a stream at its line feeds, holding no more than one line.
+/// Splits a stream at its line feeds. Buffers at most one incomplete line.
 #[derive(Default)]
 struct Lines {
     buffer: BytesMut,
-    /// The buffer has no line feed before this.
+    /// The first `scanned` bytes of the buffer contain no line feed.
     scanned: usize,
-    /// The present line is too long, and what is read of it is dropped.
+    /// True if the current line is too long; its bytes are dropped.
     skipping: bool,
+    /// The number of lines so far.
     number: u64,
 }
 
@@ -199,6 +220,7 @@ impl Lines {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Returns the next complete line with its number, counted from 1.
     fn next(&mut self) -> Option<(u64, Line)> {
         match self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
             Some(found) => {
@@ -206,12 +228,12 @@ impl Lines {
                 line.truncate(line.len() - 1);
                 self.scanned = 0;
                 self.number += 1;
-                let too_long = std::mem::take(&mut self.skipping) || line.len() > LINE_BYTES;
+                let too_long = std::mem::take(&mut self.skipping) || line.len() > MAX_LINE_BYTES;
                 Some((self.number, if too_long { Line::TooLong } else { Line::Whole(line.freeze()) }))
             }
             None => {
                 self.scanned = self.buffer.len();
-                if self.buffer.len() > LINE_BYTES {
+                if self.buffer.len() > MAX_LINE_BYTES {
                     self.buffer.clear();
                     self.scanned = 0;
                     self.skipping = true;
@@ -221,7 +243,7 @@ impl Lines {
         }
     }
 
-    /// What stands behind the last line feed.
+    /// Returns the text after the last line feed, unless it is empty.
     fn rest(&mut self) -> Option<(u64, Line)> {
         let line = std::mem::take(&mut self.buffer).freeze();
         self.number += 1;
@@ -238,41 +260,42 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn cut(parts: &[&[u8]]) -> Vec<Option<String>> {
+    /// Splits a stream that arrives in `parts`; `None` stands for a line that is too long.
+    fn split(parts: &[&[u8]]) -> Vec<Option<String>> {
         let mut lines = Lines::default();
-        let mut cut = Vec::new();
+        let mut found = Vec::new();
         for part in parts {
             lines.push(part);
             while let Some((_, line)) = lines.next() {
-                cut.push(line);
+                found.push(line);
             }
         }
-        cut.extend(lines.rest().map(|(_, line)| line));
+        found.extend(lines.rest().map(|(_, line)| line));
         let text = |line: Line| match line {
             Line::Whole(line) => Some(String::from_utf8(line.to_vec()).unwrap()),
             Line::TooLong => None,
         };
-        cut.into_iter().map(text).collect()
+        found.into_iter().map(text).collect()
     }
 
     #[test]
-    fn lines_are_cut_wherever_the_parts_end() {
+    fn lines_are_split_independently_of_the_chunks_of_the_body() {
         let whole = [Some("a".to_owned()), Some(String::new()), Some("bc".to_owned())];
-        assert_eq!(cut(&[b"a\n\nbc"]), whole);
-        assert_eq!(cut(&[b"a", b"\n", b"\nb", b"c"]), whole);
-        assert_eq!(cut(&[b"a\n\nbc\n"]), whole);
-        assert_eq!(cut(&[]), Vec::<Option<String>>::new());
+        assert_eq!(split(&[b"a\n\nbc"]), whole);
+        assert_eq!(split(&[b"a", b"\n", b"\nb", b"c"]), whole);
+        assert_eq!(split(&[b"a\n\nbc\n"]), whole);
+        assert_eq!(split(&[]), Vec::<Option<String>>::new());
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_not_held() {
-        let long = vec![b'x'; LINE_BYTES + 1];
+    fn a_line_that_is_too_long_is_not_buffered() {
+        let long = vec![b'x'; MAX_LINE_BYTES + 1];
         let mut lines = Lines::default();
         lines.push(&long);
         assert!(lines.next().is_none());
         assert_eq!(lines.buffer.len(), 0);
-        assert_eq!(cut(&[&long, b"tail\nb\n", &long]), [None, Some("b".to_owned()), None]);
-        let longest = vec![b'x'; LINE_BYTES];
-        assert!(cut(&[&longest, b"\n"])[0].is_some());
+        assert_eq!(split(&[&long, b"tail\nb\n", &long]), [None, Some("b".to_owned()), None]);
+        let longest = vec![b'x'; MAX_LINE_BYTES];
+        assert!(split(&[&longest, b"\n"])[0].is_some());
     }
 }

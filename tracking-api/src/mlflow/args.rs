@@ -1,4 +1,4 @@
-//! The arguments of a call: a JSON object, or the pairs of a query string. What MLflow drops silently is refused.
+//! The arguments of a call: a JSON object, or the pairs of a query string. Values that MLflow silently drops are rejected.
 
 use std::borrow::Cow;
 
@@ -6,26 +6,27 @@ use serde_json::{Map, Value};
 
 use super::error::MlflowError;
 
-/// One object of arguments, and what its fields are called in messages: `metrics[0].`.
+/// One object of arguments.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Args<'a> {
     fields: Cow<'a, Map<String, Value>>,
+    /// The path of the object in error messages, such as `metrics[0].`.
     prefix: String,
-    /// Of a query string: every value is text, and may be given several times.
+    /// True for a query string: each field is an array of the texts of a parameter, which may be repeated.
     is_query: bool,
 }
 
 type Result<T> = std::result::Result<T, MlflowError>;
 
 impl Args<'_> {
-    /// Reads a body. What is no object counts as an empty one, as with MLflow: the answer then names the first parameter
-    /// that is missing.
+    /// Parses a body. A body that is not a JSON object counts as an empty object, as in MLflow; the error then names the
+    /// first missing parameter.
     pub fn from_body(body: &[u8]) -> Self {
         let parsed =
             serde_json::from_slice(body).ok().or_else(|| serde_json::from_slice(&with_quoted_numbers(body)).ok());
         let fields = match parsed {
             Some(Value::Object(fields)) => fields,
-            // Some clients encode twice.
+            // Some clients encode the body twice.
             Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or_default(),
             _ => Map::new(),
         };
@@ -43,33 +44,39 @@ impl Args<'_> {
         Self { fields: Cow::Owned(fields), prefix: String::new(), is_query: true }
     }
 
-    fn name(&self, name: &str) -> String {
+    /// Returns the name of a field in error messages, such as `metrics[0].key`.
+    pub fn full_name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// A value that is there, and is not null.
+    /// Returns the value of a field; `None` if it is missing or null.
     fn get(&self, name: &str) -> Option<&Value> {
         let value = self.fields.get(name).filter(|value| !value.is_null())?;
         match (self.is_query, value) {
-            // The last of a repeated parameter, where one is asked for.
+            // The last value of a repeated parameter counts.
             (true, Value::Array(values)) => values.last(),
             _ => Some(value),
         }
     }
 
-    fn wrong(&self, name: &str, value: &Value) -> MlflowError {
-        MlflowError::wrong_type(&self.name(name), &value.to_string(), python_type(value))
+    fn wrong_type(&self, name: &str, value: &Value) -> MlflowError {
+        MlflowError::wrong_type(&self.full_name(name), &value.to_string(), python_type(value))
     }
 
     pub fn text(&self, name: &str) -> Result<Option<&str>> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Err(self.wrong(name, other)),
+            Some(other) => Err(self.wrong_type(name, other)),
         }
     }
 
-    /// Of several names of one parameter the first that is given.
+    /// Returns a text that is given and not empty.
+    pub fn non_empty(&self, name: &str) -> Result<Option<String>> {
+        Ok(self.text(name)?.filter(|text| !text.is_empty()).map(str::to_owned))
+    }
+
+    /// Returns the text of the first of `names` that is given and not empty.
     pub fn any_text(&self, names: &[&str]) -> Result<Option<&str>> {
         for name in names {
             if let Some(text) = self.text(name)?.filter(|text| !text.is_empty()) {
@@ -79,15 +86,16 @@ impl Args<'_> {
         Ok(None)
     }
 
+    /// Returns a text that is given and not empty; otherwise an error.
     pub fn required(&self, name: &str) -> Result<&str> {
-        self.text(name)?.filter(|text| !text.is_empty()).ok_or_else(|| MlflowError::missing(&self.name(name)))
+        self.text(name)?.filter(|text| !text.is_empty()).ok_or_else(|| MlflowError::missing(&self.full_name(name)))
     }
 
     pub fn run_id(&self) -> Result<&str> {
-        self.any_text(&["run_id", "run_uuid"])?.ok_or_else(|| MlflowError::missing(&self.name("run_id")))
+        self.any_text(&["run_id", "run_uuid"])?.ok_or_else(|| MlflowError::missing(&self.full_name("run_id")))
     }
 
-    /// A whole number, or its digits.
+    /// Returns an integer, which may be given as text.
     pub fn integer(&self, name: &str) -> Result<Option<i64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let whole = |number: f64| (number.fract() == 0.0 && number.abs() < 9e18).then_some(number as i64);
@@ -96,27 +104,28 @@ impl Args<'_> {
             Value::String(text) => text.trim().parse().ok(),
             _ => None,
         };
-        integer.map(Some).ok_or_else(|| self.wrong(name, value))
+        integer.map(Some).ok_or_else(|| self.wrong_type(name, value))
     }
 
-    /// A number, its digits, or a name of what JSON cannot say. Infinities become the greatest numbers.
+    /// Returns a number, which may be given as text, `NaN` and `Infinity` included. Infinity becomes `f64::MAX`, with its
+    /// sign.
     pub fn number(&self, name: &str) -> Result<Option<f64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = match value {
             Value::Number(number) => number.as_f64(),
-            Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
+            Value::Bool(value) => Some(f64::from(u8::from(*value))),
             Value::String(text) => text.trim().parse::<f64>().ok(),
             _ => None,
         };
-        let number = number.ok_or_else(|| self.wrong(name, value))?;
+        let number = number.ok_or_else(|| self.wrong_type(name, value))?;
         Ok(Some(if number.is_infinite() { f64::MAX.copysign(number) } else { number }))
     }
 
-    pub fn truth(&self, name: &str) -> Result<Option<bool>> {
+    pub fn boolean(&self, name: &str) -> Result<Option<bool>> {
         match self.get(name) {
             None => Ok(None),
-            Some(Value::Bool(truth)) => Ok(Some(*truth)),
-            Some(other) => Err(self.wrong(name, other)),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(other) => Err(self.wrong_type(name, other)),
         }
     }
 
@@ -124,25 +133,26 @@ impl Args<'_> {
         match self.fields.get(name) {
             None | Some(Value::Null) => Ok(&[]),
             Some(Value::Array(values)) => Ok(values),
-            Some(other) => Err(self.wrong(name, other)),
+            Some(other) => Err(self.wrong_type(name, other)),
         }
     }
 
+    /// Returns a list of texts; empty if it is missing.
     pub fn texts(&self, name: &str) -> Result<Vec<String>> {
         let text = |value: &Value| match value {
             Value::String(text) => Ok(text.clone()),
-            // Ids are often written as numbers.
+            // Clients often write ids as numbers.
             Value::Number(number) => Ok(number.to_string()),
-            other => Err(self.wrong(name, other)),
+            other => Err(self.wrong_type(name, other)),
         };
         self.list(name)?.iter().map(text).collect()
     }
 
-    /// A list of objects.
+    /// Returns a list of objects; empty if it is missing.
     pub fn objects(&self, name: &str) -> Result<Vec<Args<'_>>> {
         let mut objects = Vec::new();
         for (at, value) in self.list(name)?.iter().enumerate() {
-            let Value::Object(fields) = value else { return Err(self.wrong(name, value)) };
+            let Value::Object(fields) = value else { return Err(self.wrong_type(name, value)) };
             let prefix = format!("{}{name}[{at}].", self.prefix);
             objects.push(Args { fields: Cow::Borrowed(fields), prefix, is_query: false });
         }
@@ -154,22 +164,17 @@ impl Args<'_> {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Object(fields)) => Ok(Some(Args {
                 fields: Cow::Borrowed(fields),
-                prefix: self.name(&format!("{name}.")),
+                prefix: self.full_name(&format!("{name}.")),
                 is_query: false,
             })),
-            Some(other) => Err(self.wrong(name, other)),
+            Some(other) => Err(self.wrong_type(name, other)),
         }
     }
 
-    /// The same, of nobody else's.
+    /// Returns the same arguments without a borrow.
     pub fn into_owned(self) -> Args<'static> {
         let Self { fields, prefix, is_query } = self;
         Args { fields: Cow::Owned(fields.into_owned()), prefix, is_query }
-    }
-
-    /// How messages call a field.
-    pub fn called(&self, name: &str) -> String {
-        self.name(name)
     }
 }
 
@@ -185,7 +190,8 @@ fn python_type(value: &Value) -> &'static str {
     }
 }
 
-/// Python writes `NaN` and `Infinity` bare, which is no JSON: they are put into quotes.
+/// Puts quotes around `NaN`, `Infinity` and `-Infinity`, which Python writes without quotes although JSON has no such
+/// numbers.
 fn with_quoted_numbers(body: &[u8]) -> Vec<u8> {
     const NAMES: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
     let mut quoted = Vec::with_capacity(body.len() + 16);
@@ -224,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_python_writes_is_read() {
+    fn bodies_of_python_clients_are_parsed() {
         let args = Args::from_body(br#"{"a": NaN, "b": [-Infinity], "c": "NaN \" Infinity", "d": Infinity}"#);
         assert!(args.number("a").unwrap().unwrap().is_nan());
         assert_eq!(args.text("c").unwrap(), Some("NaN \" Infinity"));
@@ -236,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_come_as_digits_too_and_nothing_is_dropped() {
+    fn numbers_may_be_text_and_wrong_values_are_rejected() {
         let args = Args::from_body(br#"{"i": "12", "f": 1.5, "w": 2.0, "t": true, "l": [1], "big": 1e300, "n": null}"#);
         assert_eq!((args.integer("i").unwrap(), args.integer("w").unwrap()), (Some(12), Some(2)));
         assert_eq!((args.integer("n").unwrap(), args.number("t").unwrap()), (None, Some(1.0)));
@@ -247,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_may_repeat_itself() {
+    fn a_query_may_repeat_a_parameter() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let args = Args::from_pairs(vec![pair("k", "a"), pair("k", "b"), pair("n", "7")]);
         assert_eq!((args.texts("k").unwrap(), args.text("k").unwrap()), (vec!["a".into(), "b".into()], Some("b")));

@@ -1,5 +1,5 @@
-//! Files of runs and models: `mlflow-artifacts/*` and what lists and downloads them. The bytes lie in the artifact store,
-//! by their hash; that a path has them is an event.
+//! Artifact files of runs and models: upload, download, delete and list. The artifact store keeps the bytes by their hash;
+//! an event assigns them to a path.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,18 +16,19 @@ use carbon_schemas::events::{ArtifactChanged, ArtifactKind};
 use futures::StreamExt as _;
 use serde_json::{Map, Value, json};
 
-use super::call::{Answer, Answered, Call, nothing};
+use super::call::{Answer, Answered, Call, empty_answer, list_answer};
 use super::error::MlflowError;
 use super::shapes;
-use crate::Parts;
+use crate::state::Dependencies;
 
-/// The largest file.
+/// Maximum size of a file, in bytes.
 const FILE_LIMIT: u64 = 64 * 1024 * 1024 * 1024;
 
-/// How long an upload may stand still.
+/// Maximum time between two chunks of an upload.
 const IDLE: Duration = Duration::from_secs(60);
 
-pub(super) fn stored(error: ArtifactError) -> MlflowError {
+/// Maps an error of the artifact store.
+pub(super) fn store_error(error: ArtifactError) -> MlflowError {
     match error {
         ArtifactError::Path { .. } => invalid_path(),
         ArtifactError::TooLarge { .. } => MlflowError::too_large(error.to_string()),
@@ -39,11 +40,11 @@ pub(super) fn invalid_path() -> MlflowError {
     MlflowError::invalid("Invalid path")
 }
 
-pub(super) fn no_such(path: &str) -> MlflowError {
+pub(super) fn no_such_artifact(path: &str) -> MlflowError {
     MlflowError::does_not_exist(format!("No such artifact: '{path}'"))
 }
 
-/// A path of the URL, decoded once.
+/// The artifact path of the URL, percent-decoded once.
 pub(super) struct FilePath(ArtifactPath);
 
 impl<S: Send + Sync> FromRequestParts<S> for FilePath {
@@ -69,7 +70,7 @@ impl Call {
         }
     }
 
-    /// The folder that an argument names; `None` for the root.
+    /// Returns the folder that an argument names; `None` for the root.
     fn folder(&self, name: &str) -> Result<Option<ArtifactPath>, MlflowError> {
         match self.args.text(name)?.map(|path| path.trim_end_matches('/')) {
             None | Some("" | ".") => Ok(None),
@@ -78,51 +79,56 @@ impl Call {
     }
 }
 
-/// PUT `mlflow-artifacts/artifacts/{path}`: the blob is durable before its event.
-pub(super) async fn upload(State(parts): State<Arc<Parts>>, path: FilePath, request: Request) -> Answered {
+/// PUT `mlflow-artifacts/artifacts/{path}`. The bytes are durable before the event is appended.
+pub(super) async fn upload(
+    State(dependencies): State<Arc<Dependencies>>,
+    path: FilePath,
+    request: Request,
+) -> Answered {
     let (mut head, body) = request.into_parts();
-    let call = Call::of(&parts, &mut head).await?;
+    let call = Call::of(&dependencies, &mut head).await?;
     call.registry()?;
     let bytes = futures::stream::unfold(body.into_data_stream(), |mut data| async move {
         match tokio::time::timeout(IDLE, data.next()).await {
             Ok(Some(part)) => Some((part.map_err(std::io::Error::other), data)),
             Ok(None) => None,
-            Err(_) => Some((Err(std::io::Error::other("the upload stood still")), data)),
+            Err(_) => Some((Err(std::io::Error::other("no data of the upload arrived for 60 s")), data)),
         }
     });
-    let blob = parts.artifacts.put(Box::pin(bytes), FILE_LIMIT).await.map_err(stored)?;
+    let blob = dependencies.artifacts.put(Box::pin(bytes), FILE_LIMIT).await.map_err(store_error)?;
     let event = ArtifactChanged {
         size: Some(i64::try_from(blob.size).unwrap_or(i64::MAX)),
         sha256: Some(blob.sha256.to_string()),
         ..call.artifact_event(path.0.as_str(), ArtifactKind::Stored)
     };
     call.write(&event).await?;
-    nothing()
+    empty_answer()
 }
 
 /// GET `mlflow-artifacts/artifacts/{path}`.
 pub(super) async fn download(
-    State(parts): State<Arc<Parts>>,
+    State(dependencies): State<Arc<Dependencies>>,
     path: FilePath,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, MlflowError> {
     let (mut head, _) = request.into_parts();
-    let call = Call::of(&parts, &mut head).await?;
+    let call = Call::of(&dependencies, &mut head).await?;
     send_path(&call, path.0.as_str(), &headers).await
 }
 
 async fn send_path(call: &Call, path: &str, headers: &HeaderMap) -> Result<Response, MlflowError> {
-    let file = artifact(call.rows()?, &call.scope, path).await?.ok_or_else(|| no_such(path))?;
+    let file = artifact(call.rows()?, &call.scope, path).await?.ok_or_else(|| no_such_artifact(path))?;
     send(call, file, headers).await
 }
 
+/// Returns the bytes of a file, or the range of them that the header `Range` names.
 pub(super) async fn send(call: &Call, file: ArtifactFile, headers: &HeaderMap) -> Result<Response, MlflowError> {
-    let sha256 = Sha256Hex::parse(&file.sha256).map_err(stored)?;
+    let sha256 = Sha256Hex::parse(&file.sha256).map_err(store_error)?;
     let name = file.path.rsplit('/').next().unwrap_or_default();
     let mut response = Response::builder()
         .header(header::CONTENT_TYPE, media_type(name))
-        .header(header::CONTENT_DISPOSITION, format!("attachment; filename*=UTF-8''{}", encoded(name)))
+        .header(header::CONTENT_DISPOSITION, format!("attachment; filename*=UTF-8''{}", percent_encoded(name)))
         .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::ETAG, format!("\"{sha256}\""));
@@ -138,18 +144,18 @@ pub(super) async fn send(call: &Call, file: ArtifactFile, headers: &HeaderMap) -
                 .status(StatusCode::PARTIAL_CONTENT)
                 .header(header::CONTENT_RANGE, ByteRange::content_range(&range, file.size))
                 .header(header::CONTENT_LENGTH, range.end - range.start);
-            call.parts.artifacts.get_range(&sha256, range).await.map_err(stored)?
+            call.dependencies.artifacts.get_range(&sha256, range).await.map_err(store_error)?
         }
         Ok(_) => {
             response = response.header(header::CONTENT_LENGTH, file.size);
-            call.parts.artifacts.get_verified(&sha256).await.map_err(stored)?.1
+            call.dependencies.artifacts.get_verified(&sha256).await.map_err(store_error)?.1
         }
     };
     response.body(Body::from_stream(body)).map_err(|error| MlflowError::internal(error.to_string()))
 }
 
-/// For a header: everything but letters, digits and `-._` in percent encoding.
-fn encoded(name: &str) -> String {
+/// Returns `name` with all characters but ASCII letters, digits and `-._` percent-encoded.
+fn percent_encoded(name: &str) -> String {
     let mut encoded = String::with_capacity(name.len());
     for byte in name.bytes() {
         match byte {
@@ -160,7 +166,7 @@ fn encoded(name: &str) -> String {
     encoded
 }
 
-/// The web UI shows text and pictures; everything else is bytes.
+/// Returns the media type by the extension. The web UI shows text and images.
 fn media_type(name: &str) -> &'static str {
     const TEXT: [&str; 16] = [
         "txt", "log", "err", "cfg", "conf", "cnf", "ini", "yaml", "yml", "json", "md", "py", "js", "csv", "tsv", "xml",
@@ -178,62 +184,61 @@ fn media_type(name: &str) -> &'static str {
     }
 }
 
-/// DELETE `mlflow-artifacts/artifacts/{path}`: a file, or a folder with all that is in it.
-pub(super) async fn delete(State(parts): State<Arc<Parts>>, path: FilePath, request: Request) -> Answered {
+/// DELETE `mlflow-artifacts/artifacts/{path}`: deletes a file, or a folder with all its files.
+pub(super) async fn delete(
+    State(dependencies): State<Arc<Dependencies>>,
+    path: FilePath,
+    request: Request,
+) -> Answered {
     let (mut head, _) = request.into_parts();
-    let call = Call::of(&parts, &mut head).await?;
+    let call = Call::of(&dependencies, &mut head).await?;
     let path = path.0.as_str();
     let rows = call.rows()?;
     let mut files = artifacts_below(rows, &call.scope, Some(path)).await?;
     files.extend(artifact(rows, &call.scope, path).await?);
-    let own = ArtifactChanged::owner_of(path);
-    // One event says all of one owner; of a folder that holds several owners' files, each file its own.
+    let owner = ArtifactChanged::owner_of(path);
+    // One event deletes all files of the path's owner. Files of other owners in the folder need one event each.
     let mut paths: BTreeSet<&str> =
-        files.iter().filter(|file| file.owner != own).map(|file| file.path.as_str()).collect();
-    if files.iter().any(|file| file.owner == own) {
+        files.iter().filter(|file| file.owner != owner).map(|file| file.path.as_str()).collect();
+    if files.iter().any(|file| file.owner == owner) {
         paths.insert(path);
     }
     for path in paths {
         call.write(&call.artifact_event(path, ArtifactKind::Deleted)).await?;
     }
-    nothing()
+    empty_answer()
 }
 
-/// What a folder holds, its files named by `shown`.
-fn listing(files: &[ArtifactFile], folder: Option<&ArtifactPath>, shown: impl Fn(&str) -> String) -> Vec<Value> {
+/// Returns the entries of a folder. `display_path` returns the path of an entry in the answer.
+fn listing(files: &[ArtifactFile], folder: Option<&ArtifactPath>, display_path: impl Fn(&str) -> String) -> Vec<Value> {
     let files: Vec<(&str, u64)> = files.iter().map(|file| (file.path.as_str(), file.size)).collect();
     let entry = |entry: carbon_artifacts::Listed<'_>| match entry.size {
-        Some(size) => json!({"path": shown(entry.path), "is_dir": false, "file_size": size}),
-        None => json!({"path": shown(entry.path), "is_dir": true}),
+        Some(size) => json!({"path": display_path(entry.path), "is_dir": false, "file_size": size}),
+        None => json!({"path": display_path(entry.path), "is_dir": true}),
     };
     list(&files, folder).into_iter().map(entry).collect()
 }
 
-/// GET `mlflow-artifacts/artifacts?path=`: names without their folder.
+/// GET `mlflow-artifacts/artifacts?path=`: file names without their folder.
 pub(super) async fn list_root(call: Call) -> Answered {
     let folder = call.folder("path")?;
     let files = artifacts_below(call.rows()?, &call.scope, folder.as_ref().map(ArtifactPath::as_str)).await?;
     let basename = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let entries = listing(&files, folder.as_ref(), basename);
-    let mut answer = Map::new();
-    if !entries.is_empty() {
-        shapes::put(&mut answer, "files", entries);
-    }
-    Ok(Answer(answer.into()))
+    list_answer("files", listing(&files, folder.as_ref(), basename))
 }
 
-/// The root of a run's files, where they lie here.
+/// Returns the root folder of an artifact URI; `None` if the files are not in the artifact store.
 pub(super) fn root(uri: &str) -> Option<ArtifactPath> {
     ArtifactPath::parse(uri.strip_prefix("mlflow-artifacts:")?.trim_matches('/')).ok()
 }
 
-/// GET `artifacts/list`: paths from the run's root.
+/// GET `artifacts/list`: paths relative to the run's root.
 pub(super) async fn list_of_run(call: Call) -> Answered {
     let uri = call.run().await?.artifact_uri;
     list_of(&call, &uri, "path").await
 }
 
-/// GET `logged-models/{id}/artifacts/directories`: paths from the model's root.
+/// GET `logged-models/{id}/artifacts/directories`: paths relative to the model's root.
 pub(super) async fn list_of_model(Path(id): Path<String>, call: Call) -> Answered {
     let uri = call.logged_model(&id).await?.artifact_uri;
     list_of(&call, &uri, "artifact_directory_path").await
@@ -245,23 +250,21 @@ async fn list_of(call: &Call, uri: &str, folder: &str) -> Answered {
     shapes::put(&mut answer, "root_uri", uri);
     if let Some(root) = root(uri) {
         let folder = match &below {
-            Some(below) => root.join(below.as_str()).map_err(stored)?,
+            Some(below) => root.join(below.as_str()).map_err(store_error)?,
             None => root.clone(),
         };
         let files = artifacts_below(call.rows()?, &call.scope, Some(folder.as_str())).await?;
         let prefix = format!("{root}/");
         let entries = listing(&files, Some(&folder), |path| path.strip_prefix(&prefix).unwrap_or(path).to_owned());
-        if !entries.is_empty() {
-            shapes::put(&mut answer, "files", entries);
-        }
+        shapes::put_list(&mut answer, "files", entries);
     }
     Ok(Answer(answer.into()))
 }
 
-/// GET `/get-artifact?run_uuid=&path=`: what the web UI shows of a run's files.
+/// GET `/get-artifact?run_uuid=&path=`: the download of a run's file in the web UI.
 pub(super) async fn get_of_run(headers: HeaderMap, call: Call) -> Result<Response, MlflowError> {
     let run = call.run().await?;
     let path = ArtifactPath::parse(call.args.required("path")?).map_err(|_| invalid_path())?;
-    let root = root(&run.artifact_uri).ok_or_else(|| no_such(path.as_str()))?;
-    send_path(&call, root.join(path.as_str()).map_err(stored)?.as_str(), &headers).await
+    let root = root(&run.artifact_uri).ok_or_else(|| no_such_artifact(path.as_str()))?;
+    send_path(&call, root.join(path.as_str()).map_err(store_error)?.as_str(), &headers).await
 }

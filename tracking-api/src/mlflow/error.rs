@@ -1,5 +1,5 @@
-//! Errors in MLflow's own form: `{error_code, message}`. Clients match on both, and try 5xx again for over a minute, so a
-//! caller's mistake is never one.
+//! Errors in MLflow's format: `{error_code, message}`. Clients match on both. They retry a 5xx for more than a minute, so an
+//! invalid request never gets a 5xx.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -18,7 +18,7 @@ pub(crate) struct MlflowError {
     message: String,
 }
 
-/// The end of MLflow's messages about a parameter.
+/// The last sentence of MLflow's messages about parameters.
 const SEE: &str = "See the API docs for more information about request parameters.";
 
 impl MlflowError {
@@ -30,11 +30,11 @@ impl MlflowError {
         Self::invalid(format!("Missing value for required parameter '{parameter}'. {SEE}"))
     }
 
-    /// `shown` is the value as JSON, `kind` its type as Python names it.
-    pub fn wrong_type(parameter: &str, shown: &str, kind: &str) -> Self {
-        let shown: String = shown.chars().take(500).collect();
+    /// `value` is the JSON of the value, `kind` the name of its Python type.
+    pub fn wrong_type(parameter: &str, value: &str, kind: &str) -> Self {
+        let value: String = value.chars().take(500).collect();
         Self::invalid(format!(
-            "Invalid value {shown} for parameter '{parameter}' supplied: Hint: Value was of type '{kind}'. {SEE}"
+            "Invalid value {value} for parameter '{parameter}' supplied: Hint: Value was of type '{kind}'. {SEE}"
         ))
     }
 
@@ -74,12 +74,12 @@ impl MlflowError {
         &self.message
     }
 
-    /// Whether it is the caller's mistake.
-    pub fn is_callers(&self) -> bool {
+    /// True for a 4xx: the request is wrong, and a retry fails again.
+    pub fn is_client_error(&self) -> bool {
         self.status.is_client_error()
     }
 
-    /// The one mapping from the platform's errors.
+    /// Maps an error of the platform, by its fault and retry.
     pub fn of(error: &impl Classify) -> Self {
         match (error.fault(), error.retry()) {
             (Fault::User, _) => Self::invalid(error.to_string()),
@@ -88,7 +88,7 @@ impl MlflowError {
         }
     }
 
-    /// The fold's verdict on a write.
+    /// Maps the fold's conflict about a write.
     pub fn conflict(conflict: Conflict) -> Self {
         match conflict.code {
             ConflictCode::AlreadyExists | ConflictCode::IdTaken => Self::already_exists(conflict.message),
@@ -124,7 +124,7 @@ impl From<Problem> for MlflowError {
     }
 }
 
-/// For the routes that are the platform's own.
+/// For the platform's own routes, which answer problems.
 impl From<MlflowError> for Problem {
     fn from(error: MlflowError) -> Self {
         match error.status {

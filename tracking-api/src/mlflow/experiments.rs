@@ -1,4 +1,4 @@
-//! `experiments/*`.
+//! `experiments/*`: create, get, search, update, tag, delete and restore experiments.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use carbon_read_models::registry::queries::{
 };
 use carbon_read_models::registry::{ConflictCode, deletion_count};
 use carbon_schemas::events::{ExperimentChanged, ExperimentKind, KeyValue};
-use serde_json::{Map, json};
+use serde_json::json;
 use tokio::sync::OwnedMutexGuard;
 
 use super::args::Args;
-use super::call::{Answer, Answered, Call, nothing};
+use super::call::{Answer, Answered, Call, empty_answer};
 use super::check;
 use super::error::MlflowError;
 use super::page::{Paging, order_by};
@@ -28,31 +28,33 @@ impl Call {
         ExperimentChanged::of(self.event_id(), self.now(), self.scope.tenant(), id, kind)
     }
 
-    /// The experiment that the arguments name, deleted ones too.
+    /// Returns the experiment that the arguments name, even if it is deleted.
     pub(super) async fn experiment(&self) -> Result<Experiment, MlflowError> {
         let text = self.args.required("experiment_id")?;
         let id = check::experiment_id(text)?;
         experiment(self.rows()?, &self.scope, id).await?.ok_or_else(|| missing(text))
     }
 
-    /// The id of the experiment that a write refers to, which has a row from then on if it is the default one.
+    /// Returns the id of the experiment that a write refers to. Creates the row of the default experiment if it is missing.
     async fn written_experiment(&self) -> Result<i64, MlflowError> {
         let id = check::experiment_id(self.args.required("experiment_id")?)?;
         ensure_default(self, id).await?;
         Ok(id)
     }
 
-    /// Waits for the tenant's other claims of this process.
+    /// Waits until no other request of this process claims a unique name or number of the tenant, so that only processes
+    /// race for them. The claim ends when the guard is dropped.
     pub(super) async fn claim(&self) -> OwnedMutexGuard<()> {
-        self.parts.claims.enter(self.scope.tenant()).await
+        self.dependencies.claims.lock(self.scope.tenant()).await
     }
 
-    /// Where the artifacts of an experiment that takes runs and models lie; `text` is its id as the caller wrote it.
+    /// Returns the artifact location of an active experiment; an error if the experiment is deleted. `text` is the id as
+    /// the caller wrote it.
     pub(super) async fn artifact_location(&self, id: i64, text: &str) -> Result<Arc<str>, MlflowError> {
         let registry = self.registry()?;
-        let (era, tenant) = (deletion_count(&registry.rows.namespace), self.scope.tenant());
-        if let Some(known) = registry.active.artifact_location(era, tenant, id) {
-            return Ok(known);
+        let (epoch, tenant) = (deletion_count(&registry.rows.namespace), self.scope.tenant());
+        if let Some(cached) = registry.active.artifact_location(epoch, tenant, id) {
+            return Ok(cached);
         }
         ensure_default(self, id).await?;
         let found = experiment(self.rows()?, &self.scope, id).await?.ok_or_else(|| missing(text))?;
@@ -62,13 +64,13 @@ impl Call {
             )));
         }
         let location = found.artifact_location.into();
-        registry.active.add_experiment(era, tenant, id, &location);
+        registry.active.add_experiment(epoch, tenant, id, &location);
         Ok(location)
     }
 }
 
-/// Makes the row of the default experiment, where a write refers to it for the first time. Of several who do so at once
-/// one wins, and all are content.
+/// Creates the row of the default experiment when a write refers to it for the first time. If several requests do so
+/// concurrently, one of them wins and all succeed.
 async fn ensure_default(call: &Call, id: i64) -> Result<(), MlflowError> {
     if id != DEFAULT_EXPERIMENT || stored_experiment(call.rows()?, &call.scope, id).await?.is_some() {
         return Ok(());
@@ -81,12 +83,12 @@ async fn ensure_default(call: &Call, id: i64) -> Result<(), MlflowError> {
     };
     match call.append(&event).await {
         Ok(_) => Ok(()),
-        Err(error) if error.is_callers() => Err(error),
-        // What its error says of a durable write is not of the write that was asked for.
+        Err(error) if error.is_client_error() => Err(error),
+        // The error may say that the write is durable, which is not true of the write that the caller requested.
         Err(error) => {
-            tracing::warn!(error = error.message(), "the default experiment was not made");
+            tracing::warn!(error = error.message(), "creation of the default experiment failed");
             Err(MlflowError::unavailable(
-                "nothing of this request was written: the registry has not folded the tenant's default experiment yet; try again",
+                "nothing of this request was written: the registry has not folded the tenant's default experiment yet; retry",
             ))
         }
     }
@@ -96,25 +98,26 @@ fn artifact_location(id: i64) -> String {
     format!("mlflow-artifacts:/{id}")
 }
 
-/// The tags of a run.
+/// Parses the tags of a run or logged model. Values that are too long are cut.
 pub(super) fn tags(args: &Args) -> Result<Vec<KeyValue>, MlflowError> {
-    tags_with(args, |tag| Ok(check::cut(tag.text("value")?.unwrap_or_default(), check::TAG_VALUE)))
+    tags_with(args, |tag| Ok(check::cut(tag.text("value")?.unwrap_or_default(), check::TAG_VALUE_CHARS)))
 }
 
 fn tags_with(args: &Args, value: impl Fn(&Args) -> Result<String, MlflowError>) -> Result<Vec<KeyValue>, MlflowError> {
     let mut tags = Vec::new();
     for tag in args.objects("tags")? {
-        let (key, called) = (tag.required("key")?, tag.called("key"));
-        check::key(key, &called, &called)?;
+        let (key, parameter) = (tag.required("key")?, tag.full_name("key"));
+        check::key(key, &parameter, &parameter)?;
         tags.push(KeyValue::new(key, value(&tag)?));
     }
     Ok(tags)
 }
 
-/// The value of an experiment's tag: the web UI keeps descriptions there, so what is too long is refused, not cut.
+/// Returns the value of an experiment's tag. A value that is too long is an error and is not cut, because the web UI stores
+/// the experiment's description in a tag.
 fn tag_value(args: &Args) -> Result<String, MlflowError> {
     let value = args.text("value")?.unwrap_or_default();
-    check::too_long(value, "value", check::EXPERIMENT_TAG_VALUE)?;
+    check::max_chars(value, "value", check::EXPERIMENT_TAG_VALUE_CHARS)?;
     Ok(value.to_owned())
 }
 
@@ -123,7 +126,6 @@ pub(super) async fn create(call: Call) -> Answered {
     check::experiment_name(name)?;
     let location = call.args.text("artifact_location")?.filter(|text| !text.is_empty());
     let tags = tags_with(&call.args, tag_value)?;
-    // Claims queue within a process, so that races are between replicas alone.
     let _claim = call.claim().await;
     if experiment_by_name(call.rows()?, &call.scope, name).await?.is_some() {
         return Err(MlflowError::already_exists(format!("Experiment(name={name}) already exists.")));
@@ -138,7 +140,7 @@ pub(super) async fn create(call: Call) -> Answered {
         };
         match call.append(&event).await? {
             None => return Ok(Answer(json!({"experiment_id": id.to_string()}))),
-            // Another replica has drawn the same number.
+            // Another process has claimed the same id. Try the next one.
             Some(conflict) if conflict.code == ConflictCode::IdTaken => {}
             Some(conflict) => return Err(MlflowError::conflict(conflict)),
         }
@@ -157,18 +159,18 @@ pub(super) async fn get_by_name(call: Call) -> Answered {
     }
 }
 
-async fn change(call: &Call, kind: ExperimentKind) -> Answered {
+async fn set_lifecycle(call: &Call, kind: ExperimentKind) -> Answered {
     let id = call.written_experiment().await?;
     call.write(&call.experiment_event(id, kind)).await?;
-    nothing()
+    empty_answer()
 }
 
 pub(super) async fn delete(call: Call) -> Answered {
-    change(&call, ExperimentKind::Deleted).await
+    set_lifecycle(&call, ExperimentKind::Deleted).await
 }
 
 pub(super) async fn restore(call: Call) -> Answered {
-    change(&call, ExperimentKind::Restored).await
+    set_lifecycle(&call, ExperimentKind::Restored).await
 }
 
 pub(super) async fn update(call: Call) -> Answered {
@@ -178,12 +180,12 @@ pub(super) async fn update(call: Call) -> Answered {
     let _claim = call.claim().await;
     ensure_default(&call, id).await?;
     if name == Experiment::implicit().name {
-        // So that the fold sees that the name is taken.
+        // The fold rejects the name only if the default experiment has a row.
         ensure_default(&call, DEFAULT_EXPERIMENT).await?;
     }
     let event = ExperimentChanged { name: Some(name.to_owned()), ..call.experiment_event(id, ExperimentKind::Renamed) };
     call.write(&event).await?;
-    nothing()
+    empty_answer()
 }
 
 pub(super) async fn set_tag(call: Call) -> Answered {
@@ -197,21 +199,21 @@ pub(super) async fn set_tag(call: Call) -> Answered {
         ..call.experiment_event(id, ExperimentKind::Tagged)
     };
     call.write(&event).await?;
-    nothing()
+    empty_answer()
 }
 
 pub(super) async fn delete_tag(call: Call) -> Answered {
     let id = check::experiment_id(call.args.required("experiment_id")?)?;
     let key = call.args.required("key")?;
-    check::too_long(key, "Tag name", 250)?;
+    check::max_chars(key, "Tag name", check::KEY_CHARS)?;
     ensure_default(&call, id).await?;
     let event =
         ExperimentChanged { removed_tags: vec![key.to_owned()], ..call.experiment_event(id, ExperimentKind::Tagged) };
     call.write(&event).await?;
-    nothing()
+    empty_answer()
 }
 
-/// Which of active and deleted things are asked for; an unknown name is refused.
+/// Parses the argument that selects active or deleted items. An unknown name is an error, unlike in MLflow.
 pub(super) fn view(args: &Args, name: &str) -> Result<View, MlflowError> {
     match args.text(name)? {
         None | Some("" | "ACTIVE_ONLY") => Ok(View::Active),
@@ -224,16 +226,11 @@ pub(super) fn view(args: &Args, name: &str) -> Result<View, MlflowError> {
 }
 
 pub(super) async fn search(call: Call) -> Answered {
-    let paging = Paging::read(&call.args, None, 50_000)?;
+    let paging = Paging::parse(&call.args, None, 50_000)?;
     let filter = parse_filter(Target::Experiments, call.args.text("filter")?.unwrap_or_default())?;
     let order_by = order_by(&call.args, Target::Experiments)?;
     let view = view(&call.args, "view_type")?;
     let search = SearchExperiments { view, filter, order_by, limit: paging.limit, offset: paging.offset };
     let page = search_experiments(call.rows()?, &call.scope, &search).await?;
-    let mut answer = Map::new();
-    if !page.items.is_empty() {
-        shapes::put(&mut answer, "experiments", page.items.iter().map(shapes::experiment).collect::<Vec<_>>());
-    }
-    paging.sign(&mut answer, page.more);
-    Ok(Answer(answer.into()))
+    paging.answer("experiments", page.items.iter().map(shapes::experiment).collect(), page.more)
 }

@@ -1,5 +1,5 @@
-//! `POST /graphql`: the two queries that MLflow's web UI asks this way. It is told by the operation's name which one is
-//! meant, and answered with all fields that the UI knows: camelCase, 64-bit integers as text, NaN as null.
+//! `POST /graphql`: the 2 queries that MLflow's web UI sends. The operation name selects the query; the query text is
+//! ignored. The answer has all fields that the UI uses, in camelCase, with 64-bit integers as text and NaN as null.
 
 use std::sync::Arc;
 
@@ -17,15 +17,17 @@ use super::call::{Answer, Answered, Call};
 use super::check;
 use super::error::MlflowError;
 use super::shapes::stage;
-use crate::Parts;
+use crate::state::Dependencies;
 
+/// Maximum size of the body, in bytes.
 const BODY_LIMIT: usize = 1024 * 1024;
-/// Versions of one run that its page shows.
-const VERSIONS: usize = 1000;
 
-pub(super) async fn post(State(parts): State<Arc<Parts>>, request: Request) -> Answered {
+/// Maximum number of model versions on the page of a run.
+const MAX_VERSIONS: usize = 1000;
+
+pub(super) async fn post(State(dependencies): State<Arc<Dependencies>>, request: Request) -> Answered {
     let (mut head, body) = request.into_parts();
-    let mut call = Call::of(&parts, &mut head).await?;
+    let mut call = Call::of(&dependencies, &mut head).await?;
     call.args = Args::from_body(&read_body(&head.headers, body, BODY_LIMIT).await?);
     let (field, kind, answered) = match call.args.text("operationName")? {
         Some("MlflowGetExperimentQuery") => {
@@ -34,13 +36,13 @@ pub(super) async fn post(State(parts): State<Arc<Parts>>, request: Request) -> A
         Some("GetRun") => ("mlflowGetRun", "MlflowGetRunResponse", get_run(&call).await),
         other => {
             let name: String = other.unwrap_or_default().chars().take(100).collect();
-            return Ok(refused(&format!("the query {name:?} is not one that is served")));
+            return Ok(error_answer(&format!("the query {name:?} is not supported")));
         }
     };
     let mut response = json!({"__typename": kind, "apiError": null});
     match answered {
         Ok((name, value)) => response[name] = value,
-        Err(error) if error.is_callers() => {
+        Err(error) if error.is_client_error() => {
             let (code, message) = (error.code(), error.message());
             response["apiError"] = json!({"__typename": "ApiError", "code": code, "message": message, "helpUrl": null});
         }
@@ -49,13 +51,14 @@ pub(super) async fn post(State(parts): State<Arc<Parts>>, request: Request) -> A
     Ok(Answer(json!({"data": {field: response}, "errors": null})))
 }
 
-fn refused(message: &str) -> Answer {
+fn error_answer(message: &str) -> Answer {
     Answer(json!({"data": null, "errors": [{"message": message}]}))
 }
 
+/// The name and the value of a field of the response.
 type Field = Result<(&'static str, Value), MlflowError>;
 
-/// The object of arguments, which the one query calls `input` and the other `data`.
+/// Returns the arguments of the query: the variable `input` of one query, `data` of the other.
 fn input(call: &Call) -> Result<Args<'static>, MlflowError> {
     let variables = call.args.object("variables")?.unwrap_or_default();
     match variables.object("input")? {
@@ -69,10 +72,10 @@ async fn get_experiment(call: &Call) -> Field {
     let text = input.required("experimentId")?;
     let found = experiment(call.rows()?, &call.scope, check::experiment_id(text)?).await?;
     let found = found.ok_or_else(|| MlflowError::does_not_exist(format!("No Experiment with id={text} exists")))?;
-    let mut shown = shown_experiment(&found);
-    shown["creationTime"] = found.created_at.0.to_string().into();
-    shown["effectiveTraceArchivalRetention"] = "".into();
-    Ok(("experiment", shown))
+    let mut json = experiment_json(&found);
+    json["creationTime"] = found.created_at.0.to_string().into();
+    json["effectiveTraceArchivalRetention"] = "".into();
+    Ok(("experiment", json))
 }
 
 async fn get_run(call: &Call) -> Field {
@@ -80,23 +83,23 @@ async fn get_run(call: &Call) -> Field {
     let id = input.required("runId")?;
     let found = run(call.rows()?, &call.scope, id).await?;
     let found = found.ok_or_else(|| MlflowError::does_not_exist(format!("Run with id={id} not found")))?;
-    let of = experiment(call.rows()?, &call.scope, found.info.experiment_id).await?;
+    let experiment = experiment(call.rows()?, &call.scope, found.info.experiment_id).await?;
     let by_run = Clause {
         entity: Entity::Attribute,
         key: "run_id".into(),
         comparator: Comparator::Eq,
         value: Literal::Text(id.to_owned()),
     };
-    let search = SearchModels { filter: vec![by_run], limit: VERSIONS, ..SearchModels::default() };
+    let search = SearchModels { filter: vec![by_run], limit: MAX_VERSIONS, ..SearchModels::default() };
     let versions = search_model_versions(call.rows()?, &call.scope, &search).await?.items;
-    Ok(("run", shown_run(&found, of.as_ref(), &versions)))
+    Ok(("run", run_json(&found, experiment.as_ref(), &versions)))
 }
 
 fn pairs(kind: &str, pairs: &[KeyValue]) -> Vec<Value> {
     pairs.iter().map(|pair| json!({"__typename": kind, "key": pair.key, "value": pair.value})).collect()
 }
 
-fn shown_experiment(experiment: &Experiment) -> Value {
+fn experiment_json(experiment: &Experiment) -> Value {
     json!({
         "__typename": "MlflowExperiment",
         "experimentId": experiment.id.to_string(),
@@ -108,12 +111,12 @@ fn shown_experiment(experiment: &Experiment) -> Value {
     })
 }
 
-fn shown_run(run: &Run, experiment: Option<&Experiment>, versions: &[ModelVersion]) -> Value {
+fn run_json(run: &Run, experiment: Option<&Experiment>, versions: &[ModelVersion]) -> Value {
     let metric = |metric: &carbon_schemas::events::Metric| {
         json!({
             "__typename": "MlflowMetricExtension",
             "key": metric.key,
-            // NaN has no JSON; serde makes it null, which is what the UI expects.
+            // serde_json writes NaN as null, which the UI expects.
             "value": metric.value,
             "step": metric.step.to_string(),
             "timestamp": metric.timestamp.to_string(),
@@ -143,8 +146,8 @@ fn shown_run(run: &Run, experiment: Option<&Experiment>, versions: &[ModelVersio
             "status": "READY",
         })
     };
-    let made_from = |id: &String| json!({"__typename": "MlflowModelInput", "modelId": id});
-    let made = |output: &carbon_schemas::events::ModelOutput| json!({"__typename": "MlflowModelOutput", "modelId": output.model_id, "step": output.step.to_string()});
+    let model_input = |id: &String| json!({"__typename": "MlflowModelInput", "modelId": id});
+    let model_output = |output: &carbon_schemas::events::ModelOutput| json!({"__typename": "MlflowModelOutput", "modelId": output.model_id, "step": output.step.to_string()});
     let info = &run.info;
     json!({
         "__typename": "MlflowRunExtension",
@@ -160,7 +163,7 @@ fn shown_run(run: &Run, experiment: Option<&Experiment>, versions: &[ModelVersio
             "lifecycleStage": stage(info.deleted),
             "userId": info.user_id,
         },
-        "experiment": experiment.map(shown_experiment),
+        "experiment": experiment.map(experiment_json),
         "modelVersions": versions.iter().map(version).collect::<Vec<_>>(),
         "data": {
             "__typename": "MlflowRunData",
@@ -171,11 +174,11 @@ fn shown_run(run: &Run, experiment: Option<&Experiment>, versions: &[ModelVersio
         "inputs": {
             "__typename": "MlflowRunInputs",
             "datasetInputs": run.datasets.iter().map(dataset).collect::<Vec<_>>(),
-            "modelInputs": run.input_models.iter().map(made_from).collect::<Vec<_>>(),
+            "modelInputs": run.input_models.iter().map(model_input).collect::<Vec<_>>(),
         },
         "outputs": {
             "__typename": "MlflowRunOutputs",
-            "modelOutputs": run.output_models.iter().map(made).collect::<Vec<_>>(),
+            "modelOutputs": run.output_models.iter().map(model_output).collect::<Vec<_>>(),
         },
     })
 }

@@ -1,4 +1,4 @@
-//! `logged-models/*`: a model's files with what is known of them.
+//! `logged-models/*`: create, get, search, finalise, tag and delete logged models.
 
 use axum::extract::{Path, Request, State};
 use carbon_read_models::registry::filter::{Target, parse_filter, parse_order_by};
@@ -6,22 +6,22 @@ use carbon_read_models::registry::queries::{
     LoggedModel, MetricOrder, SearchLoggedModels, logged_model, search_logged_models,
 };
 use carbon_schemas::events::{KeyValue, LOGGED_MODEL_STATUSES, LoggedModelChanged, LoggedModelKind};
-use serde_json::{Map, json};
+use serde_json::json;
 use std::sync::Arc;
 use uuid::Uuid;
 
 use super::args::Args;
-use super::call::{Answer, Answered, Call, nothing};
+use super::call::{Answer, Answered, Call, empty_answer};
 use super::check;
 use super::error::MlflowError;
 use super::experiments::tags;
 use super::names;
 use super::page::{MAX_ORDERS, Paging};
 use super::shapes;
-use crate::Parts;
+use crate::state::Dependencies;
 
-/// What names of statuses begin with.
-const PREFIX: &str = "LOGGED_MODEL_";
+/// The prefix of the status names in MLflow's API.
+const STATUS_PREFIX: &str = "LOGGED_MODEL_";
 
 fn missing(id: &str) -> MlflowError {
     MlflowError::does_not_exist(format!("Logged model with ID '{id}' not found."))
@@ -32,7 +32,7 @@ impl Call {
         LoggedModelChanged::of(self.event_id(), self.now(), self.scope.tenant(), id, kind)
     }
 
-    /// The logged model of an id that is not deleted.
+    /// Returns a logged model; an error if it does not exist or is deleted.
     pub(super) async fn logged_model(&self, id: &str) -> Result<LoggedModel, MlflowError> {
         let found = logged_model(self.rows()?, &self.scope, id).await?;
         found.filter(|model| !model.deleted).ok_or_else(|| missing(id))
@@ -47,8 +47,8 @@ fn params(args: &Args) -> Result<Vec<KeyValue>, MlflowError> {
     let mut params = Vec::new();
     for param in args.objects("params")? {
         let key = param.required("key")?;
-        check::key(key, "Param key", &param.called("key"))?;
-        params.push(KeyValue::new(key, check::cut(param.text("value")?.unwrap_or_default(), check::PARAM_VALUE)));
+        check::key(key, "Param key", &param.full_name("key"))?;
+        params.push(KeyValue::new(key, check::cut(param.text("value")?.unwrap_or_default(), check::PARAM_VALUE_CHARS)));
     }
     Ok(params)
 }
@@ -102,10 +102,10 @@ pub(super) async fn get(Path(id): Path<String>, call: Call) -> Answered {
 
 pub(super) async fn finalise(Path(id): Path<String>, call: Call) -> Answered {
     let given = call.args.required("status")?;
-    // UNSPECIFIED and unknown names would leave a model that is neither.
-    let status = given.strip_prefix(PREFIX).filter(|status| LOGGED_MODEL_STATUSES.contains(status));
+    // MLflow's UNSPECIFIED and unknown names are rejected: the model would be neither ready nor failed.
+    let status = given.strip_prefix(STATUS_PREFIX).filter(|status| LOGGED_MODEL_STATUSES.contains(status));
     let status = status.ok_or_else(|| {
-        let names: Vec<_> = LOGGED_MODEL_STATUSES.iter().map(|status| format!("{PREFIX}{status}")).collect();
+        let names: Vec<_> = LOGGED_MODEL_STATUSES.iter().map(|status| format!("{STATUS_PREFIX}{status}")).collect();
         let names = names.join(", ");
         MlflowError::invalid(format!("Invalid value {given:?} for parameter 'status' supplied: it is one of {names}"))
     })?;
@@ -121,53 +121,50 @@ pub(super) async fn finalise(Path(id): Path<String>, call: Call) -> Answered {
 pub(super) async fn delete(Path(id): Path<String>, call: Call) -> Answered {
     call.logged_model(&id).await?;
     call.write(&call.logged_model_event(&id, LoggedModelKind::Deleted)).await?;
-    nothing()
+    empty_answer()
 }
 
 pub(super) async fn set_tags(Path(id): Path<String>, call: Call) -> Answered {
     let tags = tags(&call.args)?;
     call.logged_model(&id).await?;
     if tags.is_empty() {
-        return nothing();
+        return empty_answer();
     }
     call.write(&LoggedModelChanged { tags, ..call.logged_model_event(&id, LoggedModelKind::Tagged) }).await?;
-    nothing()
+    empty_answer()
 }
 
-/// Without a body: its client sends none, and no content type.
+/// Takes no body, because the client sends neither a body nor a content type.
 pub(super) async fn delete_tag(
-    State(parts): State<Arc<Parts>>,
+    State(dependencies): State<Arc<Dependencies>>,
     Path((id, key)): Path<(String, String)>,
     request: Request,
 ) -> Answered {
-    let call = Call::of(&parts, &mut request.into_parts().0).await?;
+    let call = Call::of(&dependencies, &mut request.into_parts().0).await?;
     let model = call.logged_model(&id).await?;
-    // What is plainly not there needs no event; the fold decides the rest.
+    // No event is appended for a tag that does not exist. The fold decides about the others.
     if !model.tags.iter().any(|tag| tag.key == key) {
         return Err(MlflowError::does_not_exist(format!("No tag with key '{key}' found for model with ID '{id}'.")));
     }
     let event = LoggedModelChanged { removed_tags: vec![key], ..call.logged_model_event(&id, LoggedModelKind::Tagged) };
     call.write(&event).await?;
-    nothing()
+    empty_answer()
 }
 
 pub(super) async fn log_params(Path(id): Path<String>, call: Call) -> Answered {
     let params = params(&call.args)?;
     call.logged_model(&id).await?;
     if params.is_empty() {
-        return nothing();
+        return empty_answer();
     }
     call.write(&LoggedModelChanged { params, ..call.logged_model_event(&id, LoggedModelKind::Params) }).await?;
-    nothing()
+    empty_answer()
 }
 
-fn order(term: &Args) -> Result<MetricOrder, MlflowError> {
+fn parse_order(term: &Args) -> Result<MetricOrder, MlflowError> {
     let mut order = parse_order_by(Target::LoggedModels, term.required("field_name")?)?;
-    order.ascending = term.truth("ascending")?.unwrap_or(true);
-    let of = |name: &str| -> Result<Option<String>, MlflowError> {
-        Ok(term.text(name)?.filter(|text| !text.is_empty()).map(str::to_owned))
-    };
-    let dataset = (of("dataset_name")?, of("dataset_digest")?);
+    order.ascending = term.boolean("ascending")?.unwrap_or(true);
+    let dataset = (term.non_empty("dataset_name")?, term.non_empty("dataset_digest")?);
     if dataset.0.is_none() && dataset.1.is_some() {
         return Err(MlflowError::invalid(
             "`dataset_digest` can only be specified if `dataset_name` is also specified.",
@@ -178,9 +175,9 @@ fn order(term: &Args) -> Result<MetricOrder, MlflowError> {
 
 pub(super) async fn search(call: Call) -> Answered {
     let args = &call.args;
-    let paging = Paging::read(args, Some(50), 50_000)?;
+    let paging = Paging::parse(args, Some(50), 50_000)?;
     let filter = parse_filter(Target::LoggedModels, args.text("filter")?.unwrap_or_default())?;
-    let order_by: Vec<_> = args.objects("order_by")?.iter().map(order).collect::<Result<_, _>>()?;
+    let order_by: Vec<_> = args.objects("order_by")?.iter().map(parse_order).collect::<Result<_, _>>()?;
     if order_by.len() > MAX_ORDERS {
         return Err(MlflowError::invalid(format!("`order_by` has more than {MAX_ORDERS} terms")));
     }
@@ -192,7 +189,7 @@ pub(super) async fn search(call: Call) -> Answered {
         let digest = dataset.text("dataset_digest")?.filter(|digest| !digest.is_empty());
         datasets.push((name.to_owned(), digest.map(str::to_owned)));
     }
-    check::at_most(datasets.len(), "datasets")?;
+    check::list_length(datasets.len(), "datasets")?;
     let mut experiments = Vec::new();
     for id in args.texts("experiment_ids")? {
         experiments.push(check::experiment_id(&id)?);
@@ -200,10 +197,5 @@ pub(super) async fn search(call: Call) -> Answered {
     let search =
         SearchLoggedModels { experiments, filter, datasets, order_by, limit: paging.limit, offset: paging.offset };
     let page = search_logged_models(call.rows()?, &call.scope, &search).await?;
-    let mut answer = Map::new();
-    if !page.items.is_empty() {
-        shapes::put(&mut answer, "models", page.items.iter().map(shapes::logged_model).collect::<Vec<_>>());
-    }
-    paging.sign(&mut answer, page.more);
-    Ok(Answer(answer.into()))
+    paging.answer("models", page.items.iter().map(shapes::logged_model).collect(), page.more)
 }

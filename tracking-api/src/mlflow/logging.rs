@@ -1,50 +1,52 @@
-//! What is logged to runs: metrics, parameters, tags, inputs and outputs.
+//! The logging endpoints of runs: metrics, parameters, tags, inputs and outputs.
 
 use carbon_read_models::registry::Conflict;
-use carbon_read_models::registry::queries::has_tag;
+use carbon_read_models::registry::queries::{has_tag, run};
 use carbon_schemas::events::{DatasetInput, KeyValue, Metric, ModelOutput, RunKind, RunLogged};
 
 use super::args::Args;
-use super::call::{Answered, Call, nothing};
+use super::call::{Answered, Call, empty_answer};
 use super::check;
 use super::error::MlflowError;
 use super::experiments::tags;
 
-const METRICS: usize = 1000;
-const PARAMS: usize = 100;
-const TAGS: usize = 100;
-const ALL: usize = 1000;
+// Maximum numbers of items in a batch.
+const MAX_METRICS: usize = 1000;
+const MAX_PARAMS: usize = 100;
+const MAX_TAGS: usize = 100;
+const MAX_ITEMS: usize = 1000;
+
+/// Maximum length of the stored value in the message about another value of a parameter, in characters. The fold's
+/// message has the same limit.
+const OLD_VALUE_CHARS: usize = 500;
 
 fn metric(args: &Args) -> Result<Metric, MlflowError> {
     let key = args.required("key")?;
-    check::key(key, "Metric name", &args.called("name"))?;
-    let value = args.number("value")?.ok_or_else(|| MlflowError::missing(&args.called("value")))?;
-    let timestamp = args.integer("timestamp")?.ok_or_else(|| MlflowError::missing(&args.called("timestamp")))?;
+    check::key(key, "Metric name", &args.full_name("name"))?;
+    let value = args.number("value")?.ok_or_else(|| MlflowError::missing(&args.full_name("value")))?;
+    let timestamp = args.integer("timestamp")?.ok_or_else(|| MlflowError::missing(&args.full_name("timestamp")))?;
     if timestamp < 0 {
         return Err(MlflowError::invalid(format!(
             "Invalid value {timestamp} for parameter '{}' supplied: metric '{key}' (value={value:?}). Timestamp must be a \
              nonnegative long (64-bit integer) ",
-            args.called("timestamp")
+            args.full_name("timestamp")
         )));
     }
-    let reference = |name: &str| -> Result<Option<String>, MlflowError> {
-        Ok(args.text(name)?.filter(|text| !text.is_empty()).map(str::to_owned))
-    };
     Ok(Metric {
         key: key.to_owned(),
         value,
         timestamp,
         step: args.integer("step")?.unwrap_or(0),
-        model_id: reference("model_id")?,
-        dataset_name: reference("dataset_name")?,
-        dataset_digest: reference("dataset_digest")?,
+        model_id: args.non_empty("model_id")?,
+        dataset_name: args.non_empty("dataset_name")?,
+        dataset_digest: args.non_empty("dataset_digest")?,
     })
 }
 
 fn param(args: &Args) -> Result<KeyValue, MlflowError> {
     let key = args.required("key")?;
-    check::key(key, "Param key", &args.called("key"))?;
-    Ok(KeyValue::new(key, check::cut(args.text("value")?.unwrap_or_default(), check::PARAM_VALUE)))
+    check::key(key, "Param key", &args.full_name("key"))?;
+    Ok(KeyValue::new(key, check::cut(args.text("value")?.unwrap_or_default(), check::PARAM_VALUE_CHARS)))
 }
 
 pub(super) async fn log_metric(call: Call) -> Answered {
@@ -52,33 +54,44 @@ pub(super) async fn log_metric(call: Call) -> Answered {
     let metric = metric(&call.args)?;
     let run_id = call.active_run_id().await?;
     call.write(&RunLogged { metrics: vec![metric], ..call.run_event(run_id, RunKind::Logged) }).await?;
-    nothing()
+    empty_answer()
 }
 
 pub(super) async fn log_param(call: Call) -> Answered {
     call.args.run_id()?;
     let param = param(&call.args)?;
     let run_id = call.active_run_id().await?;
-    let (key, value) = (param.key.clone(), param.value.clone());
-    let event = RunLogged { params: vec![param], ..call.run_event(run_id, RunKind::Logged) };
+    let event = RunLogged { params: vec![param.clone()], ..call.run_event(run_id, RunKind::Logged) };
     match call.append(&event).await? {
-        None => nothing(),
-        Some(conflict) => Err(MlflowError::conflict(single(conflict, &key, &value, run_id))),
+        None => empty_answer(),
+        Some(conflict) => Err(param_conflict(&call, conflict, run_id, &param).await?),
     }
 }
 
-/// MLflow words it otherwise where one parameter is logged alone.
-fn single(conflict: Conflict, key: &str, value: &str, run_id: &str) -> Conflict {
-    let before = conflict.message.split_once("'old_value': '").and_then(|(_, rest)| rest.split_once("', 'new_value'"));
-    let Some((before, _)) = before else { return conflict };
-    let message = format!(
-        "Changing param values is not allowed. Param with key='{key}' was already logged with value='{before}' for run \
-         ID='{run_id}'. Attempted logging new value '{value}'."
-    );
-    Conflict { message, ..conflict }
+/// Returns the error of a conflict about one parameter. For a parameter that has another value, MLflow's message differs
+/// from the one for batches, which the fold writes.
+async fn param_conflict(
+    call: &Call,
+    conflict: Conflict,
+    run_id: &str,
+    param: &KeyValue,
+) -> Result<MlflowError, MlflowError> {
+    let run = run(call.rows()?, &call.scope, run_id).await?.filter(|run| !run.info.deleted);
+    let stored = run.and_then(|run| run.params.into_iter().find(|stored| stored.key == param.key));
+    let Some(stored) = stored.filter(|stored| stored.value != param.value) else {
+        return Ok(MlflowError::conflict(conflict));
+    };
+    Ok(MlflowError::invalid(format!(
+        "Changing param values is not allowed. Param with key='{}' was already logged with value='{}' for run \
+         ID='{run_id}'. Attempted logging new value '{}'.",
+        param.key,
+        check::cut(&stored.value, OLD_VALUE_CHARS),
+        param.value
+    )))
 }
 
-fn too_many(count: usize, limit: usize, what: &str) -> Result<(), MlflowError> {
+/// Rejects a batch with more than `limit` items of one kind.
+fn check_count(count: usize, limit: usize, what: &str) -> Result<(), MlflowError> {
     if count <= limit {
         return Ok(());
     }
@@ -94,15 +107,15 @@ pub(super) async fn log_batch(call: Call) -> Answered {
     let (given, params, tags) = (args.objects("metrics")?, args.objects("params")?, tags(args)?);
     let metrics: Vec<Metric> = given.iter().map(metric).collect::<Result<_, _>>()?;
     let params: Vec<KeyValue> = params.iter().map(param).collect::<Result<_, _>>()?;
-    too_many(metrics.len(), METRICS, "metrics")?;
-    too_many(params.len(), PARAMS, "params")?;
-    too_many(tags.len(), TAGS, "tags")?;
-    too_many(metrics.len() + params.len() + tags.len(), ALL, "metrics, params, and tags")?;
+    check_count(metrics.len(), MAX_METRICS, "metrics")?;
+    check_count(params.len(), MAX_PARAMS, "params")?;
+    check_count(tags.len(), MAX_TAGS, "tags")?;
+    check_count(metrics.len() + params.len() + tags.len(), MAX_ITEMS, "metrics, params, and tags")?;
     let mut seen = std::collections::BTreeSet::new();
-    let twice: std::collections::BTreeSet<&str> =
+    let duplicates: std::collections::BTreeSet<&str> =
         params.iter().map(|param| param.key.as_str()).filter(|key| !seen.insert(*key)).collect();
-    if !twice.is_empty() {
-        let list: Vec<_> = twice.iter().map(|key| format!("'{key}'")).collect();
+    if !duplicates.is_empty() {
+        let list: Vec<_> = duplicates.iter().map(|key| format!("'{key}'")).collect();
         return Err(MlflowError::invalid(format!(
             "Duplicate parameter keys have been submitted: [{}]. Please ensure the request contains only one param value \
              per param key.",
@@ -111,48 +124,45 @@ pub(super) async fn log_batch(call: Call) -> Answered {
     }
     let run_id = call.active_run_id().await?;
     if metrics.is_empty() && params.is_empty() && tags.is_empty() {
-        return nothing();
+        return empty_answer();
     }
     call.write(&RunLogged { metrics, params, tags, ..call.run_event(run_id, RunKind::Logged) }).await?;
-    nothing()
+    empty_answer()
 }
 
 pub(super) async fn set_tag(call: Call) -> Answered {
     let key = call.args.required("key")?.to_owned();
     check::key(&key, "key", "key")?;
-    let value = check::cut(call.args.text("value")?.unwrap_or_default(), check::TAG_VALUE);
+    let value = check::cut(call.args.text("value")?.unwrap_or_default(), check::TAG_VALUE_CHARS);
     let run_id = call.active_run_id().await?;
     let event = RunLogged { tags: vec![KeyValue::new(key, value)], ..call.run_event(run_id, RunKind::Logged) };
     call.write(&event).await?;
-    nothing()
+    empty_answer()
 }
 
 pub(super) async fn delete_tag(call: Call) -> Answered {
     let key = call.args.required("key")?.to_owned();
     let run = call.active_run().await?;
-    // What is plainly not there needs no event; the fold decides the rest.
+    // No event is appended for a tag that does not exist. The fold decides about the others.
     if key.len() > 1000 || !has_tag(call.rows()?, &run, &key).await? {
         return Err(MlflowError::does_not_exist(format!("No tag with name: {key} in run with id {}", run.run_id)));
     }
     let event = RunLogged { removed_tags: vec![key], ..call.run_event(&run.run_id, RunKind::Logged) };
     call.write(&event).await?;
-    nothing()
+    empty_answer()
 }
 
 fn dataset(args: &Args) -> Result<DatasetInput, MlflowError> {
-    let dataset = args.object("dataset")?.ok_or_else(|| MlflowError::missing(&args.called("dataset")))?;
+    let dataset = args.object("dataset")?.ok_or_else(|| MlflowError::missing(&args.full_name("dataset")))?;
     let text = |name: &str| -> Result<String, MlflowError> { Ok(dataset.text(name)?.unwrap_or_default().to_owned()) };
-    let optional = |name: &str| -> Result<Option<String>, MlflowError> {
-        Ok(dataset.text(name)?.filter(|text| !text.is_empty()).map(str::to_owned))
-    };
     dataset.required("name")?;
     Ok(DatasetInput {
         name: text("name")?,
         digest: text("digest")?,
         source_type: text("source_type")?,
         source: text("source")?,
-        schema: optional("schema")?,
-        profile: optional("profile")?,
+        schema: dataset.non_empty("schema")?,
+        profile: dataset.non_empty("profile")?,
         tags: tags(args)?,
     })
 }
@@ -164,11 +174,11 @@ pub(super) async fn log_inputs(call: Call) -> Answered {
         models.iter().map(|m| m.required("model_id").map(str::to_owned)).collect::<Result<_, _>>()?;
     let run_id = call.active_run_id().await?;
     if datasets.is_empty() && models.is_empty() {
-        return nothing();
+        return empty_answer();
     }
     let event = RunLogged { datasets, input_models: models, ..call.run_event(run_id, RunKind::Inputs) };
     call.write(&event).await?;
-    nothing()
+    empty_answer()
 }
 
 pub(super) async fn log_outputs(call: Call) -> Answered {
@@ -181,8 +191,8 @@ pub(super) async fn log_outputs(call: Call) -> Answered {
     }
     let run_id = call.active_run_id().await?;
     if models.is_empty() {
-        return nothing();
+        return empty_answer();
     }
     call.write(&RunLogged { output_models: models, ..call.run_event(run_id, RunKind::Outputs) }).await?;
-    nothing()
+    empty_answer()
 }

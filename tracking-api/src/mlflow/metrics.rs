@@ -1,11 +1,11 @@
-//! `metrics/*`: histories, whole and thinned for charts.
+//! `metrics/*`: metric histories, complete or sampled for charts.
 
 use std::collections::HashMap;
 
 use carbon_read_models::registry::queries::{metric_history, metric_intervals, run_info};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::call::{Answer, Answered, Call};
+use super::call::{Answered, Call, list_answer};
 use super::error::MlflowError;
 use super::page::Paging;
 use super::shapes;
@@ -13,27 +13,19 @@ use super::shapes;
 pub(super) async fn get_history(call: Call) -> Answered {
     let key = call.args.required("metric_key")?;
     let run = call.run().await?;
-    let paging = Paging::read(&call.args, Some(25_000), 1_000_000)?;
+    let paging = Paging::parse(&call.args, Some(25_000), 1_000_000)?;
     let page = metric_history(call.rows()?, &run, key, paging.limit, paging.offset).await?;
-    let mut answer = Map::new();
-    if !page.items.is_empty() {
-        shapes::put(&mut answer, "metrics", page.items.iter().map(shapes::metric).collect::<Vec<_>>());
-    }
-    paging.sign(&mut answer, page.more);
-    Ok(Answer(answer.into()))
+    paging.answer("metrics", page.items.iter().map(shapes::metric).collect(), page.more)
 }
 
-const BULK_RUNS: usize = 100;
-const BULK_POINTS: i64 = 2500;
-const BULK_RESULTS: i64 = 25_000;
+/// Maximum number of runs of a bulk request.
+const MAX_RUNS: usize = 100;
 
-fn answer(points: Vec<Value>) -> Answered {
-    let mut answer = Map::new();
-    if !points.is_empty() {
-        shapes::put(&mut answer, "metrics", points);
-    }
-    Ok(Answer(answer.into()))
-}
+/// Maximum number of sampled points per run.
+const MAX_POINTS: i64 = 2500;
+
+/// Maximum number of points of complete histories, over all runs.
+const MAX_RESULTS: i64 = 25_000;
 
 fn point(key: &str, run_id: &str, (value, timestamp, step): (f64, i64, i64)) -> Value {
     json!({"key": key, "value": shapes::number(value), "timestamp": timestamp, "step": step, "run_id": run_id})
@@ -44,9 +36,9 @@ pub(super) async fn bulk_interval(call: Call) -> Answered {
     if runs.is_empty() {
         return Err(MlflowError::missing("run_ids"));
     }
-    if runs.len() > BULK_RUNS {
+    if runs.len() > MAX_RUNS {
         return Err(MlflowError::invalid(format!(
-            "GetMetricHistoryBulkInterval request must specify at most {BULK_RUNS} run_ids. Received {} run_ids.",
+            "GetMetricHistoryBulkInterval request must specify at most {MAX_RUNS} run_ids. Received {} run_ids.",
             runs.len()
         )));
     }
@@ -63,31 +55,32 @@ pub(super) async fn bulk_interval(call: Call) -> Answered {
         )));
     }
     let points = call.args.integer("max_results")?.unwrap_or(320);
-    if !(1..=BULK_POINTS).contains(&points) {
-        return Err(MlflowError::invalid(format!("max_results must be between 1 and {BULK_POINTS}.")));
+    if !(1..=MAX_POINTS).contains(&points) {
+        return Err(MlflowError::invalid(format!("max_results must be between 1 and {MAX_POINTS}.")));
     }
     let mut found = metric_intervals(call.rows()?, &call.scope, &runs, key, steps, points as usize).await?;
-    // Run by run in the order that was asked for.
-    let places: HashMap<&str, usize> = runs.iter().enumerate().map(|(at, run)| (run.as_str(), at)).collect();
-    found.sort_by_key(|point| places.get(point.run_id.as_str()).copied());
-    answer(found.iter().map(|p| point(key, &p.run_id, (p.value, p.timestamp, p.step))).collect())
+    // Sorts by run, in the order of the request.
+    let order: HashMap<&str, usize> = runs.iter().enumerate().map(|(at, run)| (run.as_str(), at)).collect();
+    found.sort_by_key(|point| order.get(point.run_id.as_str()).copied());
+    let points = found.iter().map(|p| point(key, &p.run_id, (p.value, p.timestamp, p.step))).collect();
+    list_answer("metrics", points)
 }
 
-/// Whole histories, by run, timestamp and step; the limit is for all of them together.
+/// Complete histories, ordered by run, timestamp and step. The limit counts the points of all runs.
 pub(super) async fn bulk_history(call: Call) -> Answered {
     let mut runs = call.args.texts("run_id")?;
     if runs.is_empty() {
         return Err(MlflowError::invalid("GetMetricHistoryBulk request must specify at least one run_id."));
     }
-    if runs.len() > BULK_RUNS {
+    if runs.len() > MAX_RUNS {
         return Err(MlflowError::invalid(format!(
-            "GetMetricHistoryBulk request cannot specify more than {BULK_RUNS} run_ids. Received {} run_ids.",
+            "GetMetricHistoryBulk request cannot specify more than {MAX_RUNS} run_ids. Received {} run_ids.",
             runs.len()
         )));
     }
     let key = call.args.text("metric_key")?;
     let key = key.ok_or_else(|| MlflowError::invalid("GetMetricHistoryBulk request must specify a metric_key."))?;
-    let limit = call.args.integer("max_results")?.unwrap_or(BULK_RESULTS).clamp(1, BULK_RESULTS) as usize;
+    let limit = call.args.integer("max_results")?.unwrap_or(MAX_RESULTS).clamp(1, MAX_RESULTS) as usize;
     runs.sort();
     runs.dedup();
     let mut points = Vec::new();
@@ -99,5 +92,5 @@ pub(super) async fn bulk_history(call: Call) -> Answered {
         let page = metric_history(call.rows()?, &run, key, limit - points.len(), 0).await?;
         points.extend(page.items.iter().map(|m| point(key, id, (m.value, m.timestamp, m.step))));
     }
-    answer(points)
+    list_answer("metrics", points)
 }

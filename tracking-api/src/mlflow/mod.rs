@@ -1,4 +1,4 @@
-//! MLflow's REST API: an unmodified client needs only its tracking URI set. Every write is an event.
+//! MLflow's REST API for unmodified clients. Each write appends an event.
 
 mod args;
 mod artifacts;
@@ -23,35 +23,33 @@ mod ui;
 mod webhooks;
 mod write;
 
-use std::sync::Arc;
-
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, delete, get, patch, post};
 use axum::{Router, response::IntoResponse};
 
-use crate::Parts;
+use crate::AppState;
 use error::MlflowError;
 pub(crate) use promote::*;
 
-/// The routes. They are MLflow's to document, so they are not in this service's OpenAPI.
-/// `ui` is the folder of the web UI; empty where there is none.
-pub(crate) fn routes(ui: &str) -> Router<Arc<Parts>> {
+/// Returns the routes of MLflow's API and web UI. They are not in the OpenAPI document, because MLflow documents them.
+/// `ui` is the folder of the web UI's static files; empty if there is none.
+pub(crate) fn routes(ui: &str) -> Router<AppState> {
     let mut router = Router::new()
         .route("/version", get(version))
         .route("/get-artifact", get(artifacts::get_of_run))
         .route("/model-versions/get-artifact", get(model_versions::get_artifact))
         .route("/graphql", post(graphql::post))
-        .nest("/api/3.0/mlflow", ui::about())
-        .nest("/ajax-api/3.0/mlflow", ui::about())
+        .nest("/api/3.0/mlflow", ui::version_3_routes())
+        .nest("/ajax-api/3.0/mlflow", ui::version_3_routes())
         .merge(ui::pages(ui));
     // The client uses the first prefix, the web UI the second.
     for prefix in ["/api/2.0/mlflow", "/ajax-api/2.0/mlflow"] {
-        router = router.nest(prefix, of_prefix()).nest(&format!("{prefix}-artifacts"), of_files());
+        router = router.nest(prefix, tracking_routes()).nest(&format!("{prefix}-artifacts"), file_routes());
     }
     router
 }
 
-fn of_files() -> Router<Arc<Parts>> {
+fn file_routes() -> Router<AppState> {
     let file = get(artifacts::download).put(artifacts::upload).delete(artifacts::delete);
     Router::new()
         .route("/artifacts", get(artifacts::list_root))
@@ -61,7 +59,7 @@ fn of_files() -> Router<Arc<Parts>> {
         .route("/{*rest}", any(no_endpoint))
 }
 
-fn of_prefix() -> Router<Arc<Parts>> {
+fn tracking_routes() -> Router<AppState> {
     Router::new()
         .route("/experiments/create", post(experiments::create))
         .route("/experiments/get", get(experiments::get))
@@ -101,14 +99,14 @@ fn of_prefix() -> Router<Arc<Parts>> {
         .route("/logged-models/{model_id}/tags/{*key}", delete(logged_models::delete_tag))
         .route("/logged-models/{model_id}/artifacts/directories", get(artifacts::list_of_model))
         .route("/artifacts/list", get(artifacts::list_of_run))
-        .merge(of_models())
+        .merge(model_routes())
         .route("/webhooks", get(webhooks::list).post(webhooks::create))
         .route("/webhooks/{webhook_id}", get(webhooks::get).patch(webhooks::update).delete(webhooks::delete))
         .route("/webhooks/{webhook_id}/test", post(webhooks::test))
         .route("/{*rest}", any(no_endpoint))
 }
 
-fn of_models() -> Router<Arc<Parts>> {
+fn model_routes() -> Router<AppState> {
     use model_versions as versions;
     use registered_models as models;
     let alias = get(models::get_alias).post(models::set_alias).delete(models::delete_alias);
@@ -134,14 +132,14 @@ fn of_models() -> Router<Arc<Parts>> {
         .route("/model-versions/get-download-uri", get(versions::download_uri))
 }
 
-/// The version of MLflow's API that is spoken: clients look at it before they use what is newer.
-const SPOKEN: &str = "3.17.2";
+/// The version of MLflow whose API is served. Clients check it before they use newer endpoints.
+const MLFLOW_VERSION: &str = "3.17.2";
 
 async fn version() -> impl IntoResponse {
-    SPOKEN
+    MLFLOW_VERSION
 }
 
-/// The client then sends a file in one stream, of any length.
+/// After this answer, the client sends the file in one request of any length.
 async fn no_multipart() -> MlflowError {
     MlflowError::not_implemented("multipart transfer is not supported: send the file in one request")
 }

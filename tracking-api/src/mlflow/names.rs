@@ -1,4 +1,4 @@
-//! Names for what nobody named: `adjective-animal-NNN`.
+//! Random names for runs and logged models without a name: `adjective-animal-NNN`.
 
 use uuid::Uuid;
 
@@ -14,9 +14,9 @@ const ANIMALS: [&str; 32] = [
 ];
 
 pub(super) fn random() -> String {
-    let drawn = Uuid::new_v4().as_u128();
-    let of = |list: &[&'static str; 32], shift: u32| list[(drawn >> shift) as usize % list.len()];
-    format!("{}-{}-{}", of(&ADJECTIVES, 0), of(&ANIMALS, 8), (drawn >> 16) as u64 % 1000)
+    let bits = Uuid::new_v4().as_u128();
+    let pick = |list: &[&'static str; 32], shift: u32| list[(bits >> shift) as usize % list.len()];
+    format!("{}-{}-{}", pick(&ADJECTIVES, 0), pick(&ANIMALS, 8), (bits >> 16) as u64 % 1000)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `registered-models/*`: names that versions are registered under, their tags, and their aliases.
+//! `registered-models/*`: registered models, their tags and aliases, and their latest versions.
 
 use carbon_core::{Timestamp, parse_rfc3339};
 use carbon_read_models::registry::filter::{Target, parse_filter};
@@ -7,11 +7,11 @@ use carbon_read_models::registry::queries::{
     search_registered_models,
 };
 use carbon_schemas::events::{KeyValue, ModelKind, ModelPromoted, ModelRegistered};
-use serde_json::{Map, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::args::Args;
-use super::call::{Answer, Answered, Call, nothing};
+use super::call::{Answer, Answered, Call, empty_answer, list_answer};
 use super::check;
 use super::error::MlflowError;
 use super::page::{Paging, order_by};
@@ -21,20 +21,20 @@ fn missing(name: &str) -> MlflowError {
     MlflowError::does_not_exist(format!("Registered Model with name={name} not found"))
 }
 
-/// An id of the registry's: they are UUIDs, as their events say.
-pub(super) fn id(text: &str) -> Option<Uuid> {
+/// Parses an id of the registry. Events carry the ids as UUIDs.
+pub(super) fn parse_id(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok()
 }
 
 impl Call {
     pub(super) fn model_event(&self, model: &RegisteredModel, kind: ModelKind) -> ModelRegistered {
         ModelRegistered {
-            registration_id: id(&model.registration_id),
+            registration_id: parse_id(&model.registration_id),
             ..ModelRegistered::of(self.event_id(), self.now(), self.scope.tenant(), &model.name, kind)
         }
     }
 
-    /// The registered model that the arguments name.
+    /// Returns the registered model that the arguments name.
     pub(super) async fn registered_model(&self) -> Result<RegisteredModel, MlflowError> {
         self.model_named(self.args.required("name")?).await
     }
@@ -43,7 +43,7 @@ impl Call {
         registered_model(self.rows()?, &self.scope, name).await?.ok_or_else(|| missing(name))
     }
 
-    /// The time that a read asks for, where it asks for one.
+    /// Parses the argument `as_of`.
     fn as_of(&self) -> Result<Option<Timestamp>, MlflowError> {
         let Some(text) = self.args.text("as_of")?.filter(|text| !text.is_empty()) else { return Ok(None) };
         let at = parse_rfc3339(text).ok_or_else(|| {
@@ -54,7 +54,8 @@ impl Call {
         Ok(Some(at))
     }
 
-    async fn model_then(&self, at: Timestamp) -> Result<RegisteredModel, MlflowError> {
+    /// Returns the registered model that the arguments name, as it was at a time.
+    async fn model_as_of(&self, at: Timestamp) -> Result<RegisteredModel, MlflowError> {
         let name = self.args.required("name")?;
         registered_model_as_of(self.rows()?, &self.scope, name, at).await?.ok_or_else(|| missing(name))
     }
@@ -65,12 +66,12 @@ async fn answered(call: &Call, name: &str) -> Answered {
     Ok(Answer(json!({"registered_model": shapes::registered_model(&model)})))
 }
 
-/// A tag of a model or a version: what is too long is refused.
+/// Parses a tag of a model or version. A value that is too long is an error.
 pub(super) fn tag(args: &Args) -> Result<KeyValue, MlflowError> {
     let key = args.required("key")?;
     let value = args.text("value")?.unwrap_or_default();
-    check::key(key, "Tag name", &args.called("key"))?;
-    check::too_long(value, &args.called("value"), check::MODEL_TAG_VALUE)?;
+    check::key(key, "Tag name", &args.full_name("key"))?;
+    check::max_chars(value, &args.full_name("value"), check::MODEL_TAG_VALUE_CHARS)?;
     Ok(KeyValue::new(key, value))
 }
 
@@ -84,7 +85,6 @@ pub(super) async fn create(call: Call) -> Answered {
         tags,
         ..ModelRegistered::of(call.event_id(), call.now(), call.scope.tenant(), name, ModelKind::Created)
     };
-    // Claims queue within a process, so that races are between replicas alone.
     let _claim = call.claim().await;
     call.write(&event).await?;
     answered(&call, name).await
@@ -92,7 +92,7 @@ pub(super) async fn create(call: Call) -> Answered {
 
 pub(super) async fn get(call: Call) -> Answered {
     let model = match call.as_of()? {
-        Some(at) => call.model_then(at).await?,
+        Some(at) => call.model_as_of(at).await?,
         None => call.registered_model().await?,
     };
     Ok(Answer(json!({"registered_model": shapes::registered_model(&model)})))
@@ -117,17 +117,17 @@ pub(super) async fn update(call: Call) -> Answered {
 pub(super) async fn delete(call: Call) -> Answered {
     let model = call.registered_model().await?;
     call.write(&call.model_event(&model, ModelKind::Deleted)).await?;
-    nothing()
+    empty_answer()
 }
 
 pub(super) async fn set_tag(call: Call) -> Answered {
     let model = call.registered_model().await?;
     let tags = vec![tag(&call.args)?];
     call.write(&ModelRegistered { tags, ..call.model_event(&model, ModelKind::Tagged) }).await?;
-    nothing()
+    empty_answer()
 }
 
-/// A tag that is not there is no error.
+/// Deleting a tag that does not exist is no error.
 pub(super) async fn delete_tag(call: Call) -> Answered {
     let model = call.registered_model().await?;
     let key = call.args.required("key")?.to_owned();
@@ -135,31 +135,26 @@ pub(super) async fn delete_tag(call: Call) -> Answered {
         let event = ModelRegistered { removed_tags: vec![key], ..call.model_event(&model, ModelKind::Tagged) };
         call.write(&event).await?;
     }
-    nothing()
+    empty_answer()
 }
 
-pub(super) fn search_of(
+/// Parses the arguments of a search for models or versions. `default` and `limit` apply to `max_results`.
+pub(super) fn parse_search(
     call: &Call,
     target: Target,
     default: i64,
     limit: i64,
 ) -> Result<(SearchModels, Paging), MlflowError> {
-    let paging = Paging::read(&call.args, Some(default), limit)?;
+    let paging = Paging::parse(&call.args, Some(default), limit)?;
     let filter = parse_filter(target, call.args.text("filter")?.unwrap_or_default())?;
     let order_by = order_by(&call.args, target)?;
     Ok((SearchModels { filter, order_by, limit: paging.limit, offset: paging.offset }, paging))
 }
 
 pub(super) async fn search(call: Call) -> Answered {
-    let (search, paging) = search_of(&call, Target::RegisteredModels, 100, 1000)?;
+    let (search, paging) = parse_search(&call, Target::RegisteredModels, 100, 1000)?;
     let page = search_registered_models(call.rows()?, &call.scope, &search).await?;
-    let mut answer = Map::new();
-    if !page.items.is_empty() {
-        let items = page.items.iter().map(shapes::registered_model).collect::<Vec<_>>();
-        shapes::put(&mut answer, "registered_models", items);
-    }
-    paging.sign(&mut answer, page.more);
-    Ok(Answer(answer.into()))
+    paging.answer("registered_models", page.items.iter().map(shapes::registered_model).collect(), page.more)
 }
 
 pub(super) async fn latest_versions(call: Call) -> Answered {
@@ -169,12 +164,8 @@ pub(super) async fn latest_versions(call: Call) -> Answered {
         stages.push(check::stage(&stage)?);
     }
     let wanted = |version: &&ModelVersion| stages.is_empty() || stages.contains(&version.stage.as_str());
-    let versions: Vec<_> = model.latest.iter().filter(wanted).map(|own| shapes::model_version(own, true)).collect();
-    let mut answer = Map::new();
-    if !versions.is_empty() {
-        shapes::put(&mut answer, "model_versions", versions);
-    }
-    Ok(Answer(answer.into()))
+    let versions = model.latest.iter().filter(wanted).map(|version| shapes::model_version(version, true));
+    list_answer("model_versions", versions.collect())
 }
 
 pub(super) async fn set_alias(call: Call) -> Answered {
@@ -184,10 +175,10 @@ pub(super) async fn set_alias(call: Call) -> Answered {
     let previous = model.aliased(&alias);
     let event = ModelPromoted { alias: Some(alias), previous, ..call.promotion_of(&version) };
     call.promote(&event).await?;
-    nothing()
+    empty_answer()
 }
 
-/// An alias that is not there is no error.
+/// Deleting an alias that does not exist is no error.
 pub(super) async fn delete_alias(call: Call) -> Answered {
     let model = call.registered_model().await?;
     let alias = call.args.required("alias")?;
@@ -196,7 +187,7 @@ pub(super) async fn delete_alias(call: Call) -> Answered {
             ModelPromoted { alias: Some(alias.to_owned()), previous: Some(version), ..call.promotion_event(&model) };
         call.promote(&event).await?;
     }
-    nothing()
+    empty_answer()
 }
 
 pub(super) async fn get_alias(call: Call) -> Answered {
@@ -205,10 +196,10 @@ pub(super) async fn get_alias(call: Call) -> Answered {
     let is_newest = alias.eq_ignore_ascii_case("latest");
     let version = match call.as_of()? {
         Some(at) => {
-            let mut model = call.model_then(at).await?;
+            let mut model = call.model_as_of(at).await?;
             match is_newest {
                 true => model.latest.pop(),
-                false => model.latest.into_iter().find(|version| version.aliases.iter().any(|own| own == alias)),
+                false => model.latest.into_iter().find(|version| version.aliases.iter().any(|name| name == alias)),
             }
         }
         None => {

@@ -1,4 +1,4 @@
-//! The JSON of a run. Pages of runs are the largest answers, so they are written without a tree in between.
+//! The JSON of a run. Pages of runs are the largest answers, so these types serialise directly, without a tree of `Value`s.
 
 use carbon_read_models::registry::queries::{Run, RunInfo};
 use carbon_schemas::events::{DatasetInput, KeyValue, Metric, ModelOutput};
@@ -108,7 +108,7 @@ pub(super) struct RunShape<'a> {
     info: InfoShape<'a>,
     data: Data<'a>,
     inputs: Inputs<'a>,
-    /// Left out of the answer to a creation alone.
+    /// Missing only in the answer of `runs/create`.
     #[serde(skip_serializing_if = "Option::is_none")]
     outputs: Option<Outputs<'a>>,
 }

@@ -1,4 +1,4 @@
-//! `runs/*`: their lives and their search.
+//! `runs/*`: create, get, update, delete, restore and search runs.
 
 use axum::response::Response;
 use carbon_read_models::registry::deletion_count;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::call::{Answer, Answered, Call, nothing, written};
+use super::call::{Answer, Answered, Call, empty_answer, serialised};
 use super::check;
 use super::error::MlflowError;
 use super::experiments::{tags, view};
@@ -28,14 +28,13 @@ impl Call {
         RunLogged::of(self.event_id(), self.now(), self.scope.tenant(), run_id, kind)
     }
 
-    /// The run that the arguments name, deleted ones too.
+    /// Returns the run that the arguments name, even if it is deleted.
     pub(super) async fn run(&self) -> Result<RunInfo, MlflowError> {
         let id = self.args.run_id()?;
         run_info(self.rows()?, &self.scope, id).await?.ok_or_else(|| missing(id))
     }
 
-    /// A run that takes writes. The fold decides again; here a run is refused whose experiment is deleted, and an id that
-    /// cannot be a key.
+    /// Returns the run that the arguments name; an error if the run or its experiment is deleted. The fold decides again.
     pub(super) async fn active_run(&self) -> Result<RunInfo, MlflowError> {
         let run = self.run().await?;
         if run.deleted {
@@ -47,19 +46,19 @@ impl Call {
         Ok(run)
     }
 
-    /// As [`Self::active_run`], where nothing but the id is asked for.
+    /// Like [`Self::active_run`], but returns only the id and uses the cache.
     pub(super) async fn active_run_id(&self) -> Result<&str, MlflowError> {
         let (id, registry) = (self.args.run_id()?, self.registry()?);
-        let (era, tenant) = (deletion_count(&registry.rows.namespace), self.scope.tenant());
-        if !registry.active.has_run(era, tenant, id) {
+        let (epoch, tenant) = (deletion_count(&registry.rows.namespace), self.scope.tenant());
+        if !registry.active.has_run(epoch, tenant, id) {
             self.active_run().await?;
-            registry.active.add_run(era, tenant, id);
+            registry.active.add_run(epoch, tenant, id);
         }
         Ok(id)
     }
 }
 
-/// Of a status by name; an unknown one is refused.
+/// Parses the argument `status`. An unknown name is an error, unlike in MLflow.
 fn status(call: &Call) -> Result<Option<String>, MlflowError> {
     match call.args.text("status")? {
         None | Some("") => Ok(None),
@@ -72,14 +71,15 @@ fn status(call: &Call) -> Result<Option<String>, MlflowError> {
 }
 
 pub(super) async fn create(call: Call) -> Answered {
-    // This one call takes protobuf's other spelling too.
+    // Only this call accepts the camelCase names of protobuf's JSON too.
     let args = &call.args;
     let text = args.any_text(&["experiment_id", "experimentId"])?;
     let text = text.ok_or_else(|| MlflowError::missing("experiment_id"))?;
     let id = check::experiment_id(text)?;
-    // Before the experiment is looked at: its deletion in the meantime ends what is known of the run too.
+    // The epoch is read before the experiment, so that a deletion of the experiment in the meantime invalidates the cache
+    // entry of the run.
     let (registry, tenant) = (call.registry()?, call.scope.tenant());
-    let era = deletion_count(&registry.rows.namespace);
+    let epoch = deletion_count(&registry.rows.namespace);
     let location = call.artifact_location(id, text).await?;
     let mut tags = tags(args)?;
     let given = args.any_text(&["run_name", "runName"])?;
@@ -110,7 +110,7 @@ pub(super) async fn create(call: Call) -> Answered {
         ..call.run_event(&run_id, RunKind::Started)
     };
     call.write(&event).await?;
-    registry.active.add_run(era, tenant, &run_id);
+    registry.active.add_run(epoch, tenant, &run_id);
     Ok(Answer(json!({"run": run_shape::run(&Run::started(&event)).without_outputs()})))
 }
 
@@ -129,22 +129,22 @@ pub(super) async fn update(call: Call) -> Answered {
     Ok(Answer(json!({"run_info": run_shape::run_info(&call.run().await?)})))
 }
 
-async fn mark(call: &Call, kind: RunKind) -> Answered {
+async fn set_lifecycle(call: &Call, kind: RunKind) -> Answered {
     let run = call.run().await?;
     call.write(&call.run_event(&run.run_id, kind)).await?;
-    nothing()
+    empty_answer()
 }
 
 pub(super) async fn delete(call: Call) -> Answered {
-    mark(&call, RunKind::Deleted).await
+    set_lifecycle(&call, RunKind::Deleted).await
 }
 
 pub(super) async fn restore(call: Call) -> Answered {
-    mark(&call, RunKind::Restored).await
+    set_lifecycle(&call, RunKind::Restored).await
 }
 
 pub(super) async fn search(call: Call) -> Result<Response, MlflowError> {
-    let paging = Paging::read(&call.args, Some(1000), 50_000)?;
+    let paging = Paging::parse(&call.args, Some(1000), 50_000)?;
     let filter = parse_filter(Target::Runs, call.args.text("filter")?.unwrap_or_default())?;
     let order_by = order_by(&call.args, Target::Runs)?;
     let mut experiments = Vec::new();
@@ -155,12 +155,12 @@ pub(super) async fn search(call: Call) -> Result<Response, MlflowError> {
     let search = SearchRuns { experiments, view, filter, order_by, limit: paging.limit, offset: paging.offset };
     let page = search_runs(call.rows()?, &call.scope, &search).await?;
     let answer =
-        Found { runs: page.items.iter().map(run_shape::run).collect(), next_page_token: paging.token(page.more) };
-    written(&answer)
+        RunsPage { runs: page.items.iter().map(run_shape::run).collect(), next_page_token: paging.token(page.more) };
+    serialised(&answer)
 }
 
 #[derive(Serialize)]
-struct Found<'a> {
+struct RunsPage<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     runs: Vec<run_shape::RunShape<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! The JSON of MLflow's answers: fields that are not set and empty lists are left out.
+//! The JSON of MLflow's answers, without unset fields and empty lists.
 
 use carbon_read_models::registry::queries::{Experiment, LoggedModel, ModelVersion, RegisteredModel, Webhook};
 use carbon_schemas::events::{KeyValue, Metric};
@@ -10,7 +10,8 @@ pub(super) fn put(object: &mut Map<String, Value>, name: &str, value: impl Into<
     object.insert(name.to_owned(), value.into());
 }
 
-fn put_list(object: &mut Map<String, Value>, name: &str, list: Vec<Value>) {
+/// Adds a list, unless it is empty.
+pub(super) fn put_list(object: &mut Map<String, Value>, name: &str, list: Vec<Value>) {
     if !list.is_empty() {
         put(object, name, list);
     }
@@ -24,7 +25,7 @@ pub(super) fn stage(deleted: bool) -> &'static str {
     if deleted { "deleted" } else { "active" }
 }
 
-/// NaN has no JSON; it is written as MLflow writes it.
+/// Returns a number as JSON; NaN, which JSON lacks, as the text `NaN`.
 pub(super) fn number(value: f64) -> Value {
     if value.is_nan() { Value::from("NaN") } else { Value::from(value) }
 }
@@ -72,7 +73,7 @@ pub(super) fn logged_model(model: &LoggedModel) -> Value {
     json!({"info": info, "data": data})
 }
 
-/// In lists MLflow leaves the aliases of versions out.
+/// MLflow omits the aliases of versions in lists (`with_aliases` false).
 pub(super) fn model_version(version: &ModelVersion, with_aliases: bool) -> Value {
     let mut object = Map::new();
     put(&mut object, "name", version.name.as_str());
@@ -108,7 +109,7 @@ pub(super) fn registered_model(model: &RegisteredModel) -> Value {
     object.into()
 }
 
-/// The secret is nobody's to see.
+/// The answer never contains the secret.
 pub(super) fn webhook(webhook: &Webhook) -> Value {
     let mut object = Map::new();
     put(&mut object, "webhook_id", webhook.webhook_id.as_str());

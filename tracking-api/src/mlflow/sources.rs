@@ -1,5 +1,5 @@
-//! Where a version's files come from. A source that lies here must lie in what the call names: its run or its logged
-//! model; nobody reads the server's own files by registering them.
+//! The sources of model versions. A source in the artifact store must lie in the run or logged model that the call names.
+//! Local paths are rejected, so that no caller can read the server's files by registering them.
 
 use carbon_artifacts::climbs;
 use carbon_read_models::registry::queries::run_info;
@@ -7,9 +7,9 @@ use carbon_read_models::registry::queries::run_info;
 use super::call::Call;
 use super::error::MlflowError;
 
-/// A source, looked up.
-pub(super) struct Place {
-    /// Where the files lie.
+/// A resolved source.
+pub(super) struct ResolvedSource {
+    /// The URI of the files.
     pub storage: String,
     pub run_id: Option<String>,
     pub model_id: Option<String>,
@@ -27,35 +27,33 @@ const NOT_OF_EITHER: &str =
 const LOCAL: &str = "To use a local path as a model version source, the run_id request parameter has to be specified and \
     the local path has to be contained within the artifact directory of the run specified by the run_id.";
 
-pub(super) async fn place(call: &Call, source: &str) -> Result<Place, MlflowError> {
+/// Resolves a source and checks that the caller may use it.
+pub(super) async fn resolve(call: &Call, source: &str) -> Result<ResolvedSource, MlflowError> {
     if climbs(source) {
         return Err(invalid(source, "It must not contain '..'."));
     }
     let args = &call.args;
-    let asked = |name: &str| -> Result<Option<String>, MlflowError> {
-        Ok(args.text(name)?.filter(|text| !text.is_empty()).map(str::to_owned))
-    };
-    let (mut run_id, model_id) = (asked("run_id")?, asked("model_id")?);
+    let (mut run_id, model_id) = (args.non_empty("run_id")?, args.non_empty("model_id")?);
     let model = match &model_id {
         Some(id) => Some(call.logged_model(id).await?),
         None => None,
     };
-    let own_root = model.as_ref().map(|model| model.artifact_uri.trim_end_matches('/').to_owned());
+    let model_root = model.as_ref().map(|model| model.artifact_uri.trim_end_matches('/').to_owned());
     if run_id.is_none() {
         run_id = model.map(|model| model.source_run_id).filter(|id| !id.is_empty());
     }
-    let of_run = |storage: String, run_id| Ok(Place { storage, run_id, model_id: model_id.clone() });
+    let resolved = |storage: String, run_id| Ok(ResolvedSource { storage, run_id, model_id: model_id.clone() });
     if let Some(rest) = source.strip_prefix("models:/") {
         let rest = rest.trim_start_matches('/');
         if rest.starts_with("m-") && !rest.contains('@') && !is_version(rest) {
             let (id, below) = rest.split_once('/').unwrap_or((rest, ""));
-            let (Some(root), true) = (&own_root, model_id.as_deref() == Some(id)) else {
+            let (Some(root), true) = (&model_root, model_id.as_deref() == Some(id)) else {
                 return Err(invalid(source, NOT_OF_MODEL));
             };
-            return of_run(joined(root, below), run_id);
+            return resolved(joined(root, below), run_id);
         }
-        let storage = registered(call, source, rest).await?;
-        return of_run(storage, run_id);
+        let storage = registered_version(call, source, rest).await?;
+        return resolved(storage, run_id);
     }
     if let Some(rest) = source.strip_prefix("runs:/") {
         let (id, below) = rest.trim_start_matches('/').split_once('/').unwrap_or((rest, ""));
@@ -63,10 +61,10 @@ pub(super) async fn place(call: &Call, source: &str) -> Result<Place, MlflowErro
             return Err(invalid(source, NOT_OF_RUN));
         }
         let run = run_info(call.rows()?, &call.scope, id).await?.ok_or_else(|| invalid(source, NOT_OF_RUN))?;
-        return of_run(joined(&run.artifact_uri, below), Some(id.to_owned()));
+        return resolved(joined(&run.artifact_uri, below), Some(id.to_owned()));
     }
     if source.starts_with("mlflow-artifacts:") {
-        let mut roots: Vec<String> = own_root.into_iter().collect();
+        let mut roots: Vec<String> = model_root.into_iter().collect();
         if let Some(id) = &run_id
             && let Some(run) = run_info(call.rows()?, &call.scope, id).await?
         {
@@ -75,17 +73,17 @@ pub(super) async fn place(call: &Call, source: &str) -> Result<Place, MlflowErro
         let inside =
             |root: &String| source == root || source.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
         return match roots.iter().any(inside) {
-            true => of_run(source.to_owned(), run_id),
+            true => resolved(source.to_owned(), run_id),
             false => Err(invalid(source, NOT_OF_EITHER)),
         };
     }
     match is_local(source) {
         true => Err(invalid(source, LOCAL)),
-        false => of_run(source.to_owned(), run_id),
+        false => resolved(source.to_owned(), run_id),
     }
 }
 
-/// `name/3` or `name/Production`, where the name may begin as a logged model's id does.
+/// True for `name/3`. The name may begin with `m-`, like the id of a logged model.
 fn is_version(rest: &str) -> bool {
     let is_id = |id: &str| id.strip_prefix("m-").is_some_and(|hex| hex.len() == 32);
     rest.split_once('/').is_some_and(|(name, below)| {
@@ -93,8 +91,8 @@ fn is_version(rest: &str) -> bool {
     })
 }
 
-/// `models:/name/3` and `models:/name@alias`: a copy of a version.
-async fn registered(call: &Call, source: &str, rest: &str) -> Result<String, MlflowError> {
+/// Returns the files of the registered version that `models:/name/3` or `models:/name@alias` names.
+async fn registered_version(call: &Call, source: &str, rest: &str) -> Result<String, MlflowError> {
     let unknown = || invalid(source, "It names no version: models:/<name>/<version> or models:/<name>@<alias>.");
     if let Some((name, alias)) = rest.split_once('@') {
         let model = call.model_named(name).await?;
@@ -115,7 +113,7 @@ fn is_local(source: &str) -> bool {
     let Some((scheme, rest)) = source.split_once(':') else { return true };
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
-    // A letter and a colon is a drive.
+    // A single letter before the colon is a drive of Windows.
     !is_scheme || scheme.len() == 1 || scheme.eq_ignore_ascii_case("file") || rest.is_empty()
 }
 
@@ -124,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_servers_own_files_are_local() {
+    fn paths_of_the_server_are_local() {
         for local in ["/etc/passwd", "file:///etc/passwd", "FILE:/etc", "C:\\x", "relative/path", "./x", ""] {
             assert!(is_local(local), "{local}");
         }

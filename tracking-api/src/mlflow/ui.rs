@@ -1,37 +1,37 @@
-//! MLflow's web UI, where its static files are given, and what it asks of a server beside the data.
+//! MLflow's web UI: its static files, if configured, and the endpoints that only the UI and newer clients call.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderValue, header};
 use axum::response::Redirect;
 use axum::routing::{get, post};
-use carbon_read_models::registry::queries::dataset_summaries;
+use carbon_read_models::registry::queries::{DatasetSummary, dataset_summaries};
 use serde_json::{Map, Value, json};
 use tower_http::services::{ServeDir, ServeFile};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use super::call::{Answer, Answered, Call, nothing};
+use super::call::{Answer, Answered, Call, empty_answer, list_answer};
 use super::check;
 use super::error::MlflowError;
 use super::shapes;
-use crate::Parts;
+use crate::AppState;
 
-/// The pages. `index.html` names everything below `static-files/`, relative to itself.
-pub(super) fn pages(folder: &str) -> Router<Arc<Parts>> {
+/// Returns the routes of the UI's files: `index.html` at `/`, all others below `/static-files`. Without a folder, `/`
+/// redirects to the API documentation.
+pub(super) fn pages(folder: &str) -> Router<AppState> {
     if folder.is_empty() {
         return Router::new().route("/", get(|| async { Redirect::temporary("docs") }));
     }
     let folder = Path::new(folder);
-    // Names of scripts and styles hold their hash; the page itself is asked for again each time.
-    let fresh = SetResponseHeaderLayer::overriding(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    let page = tower::Layer::layer(&fresh, ServeFile::new(folder.join("index.html")));
+    // The names of scripts and styles contain their hash, so they can be cached. The page itself must not be cached.
+    let no_cache = SetResponseHeaderLayer::overriding(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let page = tower::Layer::layer(&no_cache, ServeFile::new(folder.join("index.html")));
     Router::new().route_service("/", page).nest_service("/static-files", ServeDir::new(folder))
 }
 
-/// Version 3 of the API: what the UI and newer clients ask a server about itself.
-pub(super) fn about() -> Router<Arc<Parts>> {
+/// Returns the routes of version 3 of the API: the server's features, and empty lists for features that do not exist here.
+pub(super) fn version_3_routes() -> Router<AppState> {
     Router::new()
         .route("/server-info", get(server_info))
         .route("/ui-telemetry", get(telemetry))
@@ -44,15 +44,15 @@ pub(super) fn about() -> Router<Arc<Parts>> {
         .fallback(super::no_endpoint)
 }
 
-/// An empty page: there are no traces, evaluation datasets or scorers here.
+/// Returns an empty page of traces, evaluation datasets or scorers, which are not supported.
 async fn empty() -> Answered {
-    nothing()
+    empty_answer()
 }
 
 async fn traces(call: Call) -> Answered {
     match call.args.objects("locations")?.is_empty() {
         true => Err(MlflowError::missing("locations")),
-        false => nothing(),
+        false => empty_answer(),
     }
 }
 
@@ -69,7 +69,7 @@ async fn server_info() -> Answer {
     }))
 }
 
-/// The UI asks for its assistant's settings on every page: there is none.
+/// The settings of the UI's assistant, which every page requests. There is no assistant.
 async fn assistant() -> Answer {
     Answer(json!({"providers": {}, "projects": {}, "remote_access_allowed": false}))
 }
@@ -78,12 +78,12 @@ async fn telemetry() -> Answer {
     Answer(json!({"disable_ui_events": [], "disable_ui_telemetry": true, "ui_rollout_percentage": 0}))
 }
 
-/// GET `gateway-proxy`: there is no gateway, hence no endpoints.
+/// GET `gateway-proxy`: returns no endpoints, because there is no gateway.
 pub(super) async fn gateway() -> Answer {
     Answer(json!({"endpoints": []}))
 }
 
-/// POST `experiments/search-datasets`: what runs of the experiments had as inputs.
+/// POST `experiments/search-datasets`: the input datasets of the experiments' runs.
 pub(super) async fn search_datasets(call: Call) -> Answered {
     let ids = call.args.texts("experiment_ids")?;
     if ids.is_empty() {
@@ -91,19 +91,15 @@ pub(super) async fn search_datasets(call: Call) -> Answered {
     }
     let experiments = ids.iter().map(|id| check::experiment_id(id)).collect::<Result<Vec<_>, _>>()?;
     let found = dataset_summaries(call.rows()?, &call.scope, &experiments).await?;
-    let summary = |own: &carbon_read_models::registry::queries::DatasetSummary| {
+    let summary = |dataset: &DatasetSummary| {
         let mut object = Map::new();
-        shapes::put(&mut object, "experiment_id", own.experiment_id.to_string());
-        shapes::put(&mut object, "name", own.name.as_str());
-        shapes::put(&mut object, "digest", own.digest.as_str());
-        if let Some(context) = &own.context {
+        shapes::put(&mut object, "experiment_id", dataset.experiment_id.to_string());
+        shapes::put(&mut object, "name", dataset.name.as_str());
+        shapes::put(&mut object, "digest", dataset.digest.as_str());
+        if let Some(context) = &dataset.context {
             shapes::put(&mut object, "context", context.as_str());
         }
         Value::Object(object)
     };
-    let mut answer = Map::new();
-    if !found.is_empty() {
-        shapes::put(&mut answer, "dataset_summaries", found.iter().map(summary).collect::<Vec<_>>());
-    }
-    Ok(Answer(answer.into()))
+    list_answer("dataset_summaries", found.iter().map(summary).collect())
 }

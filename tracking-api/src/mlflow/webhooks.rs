@@ -1,21 +1,22 @@
-//! `webhooks/*`: addresses that are told of the registry's events. The processor `webhooks` tells them; only a test is sent
-//! from here.
+//! `webhooks/*`: the URLs that get the registry's events. The processor `webhooks` sends the deliveries; only test
+//! deliveries are sent here.
 
 use axum::extract::Path;
 use carbon_read_models::registry::queries::{Webhook, webhook, webhooks};
 use carbon_schemas::events::{WEBHOOK_STATUSES, WebhookChanged, WebhookKind};
 use carbon_webhooks::{Delivery, HookEvent, WebhookError, body, example};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::args::Args;
-use super::call::{Answer, Answered, Call, nothing};
+use super::call::{Answer, Answered, Call, empty_answer};
 use super::check;
 use super::error::MlflowError;
 use super::page::Paging;
 use super::shapes;
 
-const SECRET: usize = 1000;
+/// Maximum length of a secret, in characters.
+const SECRET_CHARS: usize = 1000;
 
 impl From<WebhookError> for MlflowError {
     fn from(error: WebhookError) -> Self {
@@ -35,24 +36,21 @@ impl Call {
         Ok((parsed, found.ok_or_else(missing)?))
     }
 
-    /// What both create and update may say of a webhook.
+    /// Parses the arguments that `create` and `update` share into `event`.
     fn webhook_fields(&self, event: &mut WebhookChanged) -> Result<(), MlflowError> {
         let args = &self.args;
-        let given = |name: &str| -> Result<Option<String>, MlflowError> {
-            Ok(args.text(name)?.filter(|text| !text.is_empty()).map(str::to_owned))
-        };
-        (event.name, event.url) = (given("name")?, given("url")?);
+        (event.name, event.url) = (args.non_empty("name")?, args.non_empty("url")?);
         if let Some(name) = &event.name {
             check::webhook_name(name)?;
         }
         if let Some(url) = &event.url {
-            self.parts.webhooks.check_url(url)?;
+            self.dependencies.webhooks.check_url(url)?;
         }
-        for asked in args.objects("events")? {
-            event.events.push(hook_event(&asked)?.to_string());
+        for selected in args.objects("events")? {
+            event.events.push(hook_event(&selected)?.to_string());
         }
         event.description = args.text("description")?.map(str::to_owned);
-        event.status = given("status")?;
+        event.status = args.non_empty("status")?;
         if let Some(status) = &event.status
             && !WEBHOOK_STATUSES.contains(&status.as_str())
         {
@@ -62,17 +60,17 @@ impl Call {
             )));
         }
         if let Some(secret) = args.text("secret")? {
-            check::too_long(secret, "secret", SECRET)?;
+            check::max_chars(secret, "secret", SECRET_CHARS)?;
             event.sealed_secret = Some(match secret {
                 "" => String::new(),
-                secret => self.parts.webhooks.seal(&self.scope, &event.webhook_id.to_string(), secret)?,
+                secret => self.dependencies.webhooks.seal(&self.scope, &event.webhook_id.to_string(), secret)?,
             });
         }
         Ok(())
     }
 }
 
-/// An event by the names of MLflow's enums: `REGISTERED_MODEL`, `CREATED`.
+/// Parses an event with the names of MLflow's enums, such as `REGISTERED_MODEL` and `CREATED`.
 fn hook_event(args: &Args) -> Result<HookEvent, MlflowError> {
     let (entity, action) = (args.required("entity")?.to_lowercase(), args.required("action")?.to_lowercase());
     if let Some(event) = HookEvent::new(&entity, &action) {
@@ -84,9 +82,9 @@ fn hook_event(args: &Args) -> Result<HookEvent, MlflowError> {
         let known = |event: &HookEvent| event.entity.to_uppercase();
         let mut entities: Vec<_> = HookEvent::all().iter().map(known).collect();
         entities.dedup();
-        let (called, entities) = (args.called("entity"), entities.join(", "));
+        let (parameter, entities) = (args.full_name("entity"), entities.join(", "));
         return Err(MlflowError::invalid(format!(
-            "Invalid value \"{}\" for parameter '{called}' supplied: it is one of {entities}",
+            "Invalid value \"{}\" for parameter '{parameter}' supplied: it is one of {entities}",
             entity.to_uppercase()
         )));
     }
@@ -118,14 +116,9 @@ pub(super) async fn create(call: Call) -> Answered {
 }
 
 pub(super) async fn list(call: Call) -> Answered {
-    let paging = Paging::read(&call.args, Some(100), 1000)?;
+    let paging = Paging::parse(&call.args, Some(100), 1000)?;
     let page = webhooks(call.rows()?, &call.scope, paging.limit, paging.offset).await?;
-    let mut answer = Map::new();
-    if !page.items.is_empty() {
-        shapes::put(&mut answer, "webhooks", page.items.iter().map(shapes::webhook).collect::<Vec<_>>());
-    }
-    paging.sign(&mut answer, page.more);
-    Ok(Answer(answer.into()))
+    paging.answer("webhooks", page.items.iter().map(shapes::webhook).collect(), page.more)
 }
 
 pub(super) async fn get(Path(id): Path<String>, call: Call) -> Answered {
@@ -144,34 +137,34 @@ pub(super) async fn update(Path(id): Path<String>, call: Call) -> Answered {
 pub(super) async fn delete(Path(id): Path<String>, call: Call) -> Answered {
     let (id, _) = call.webhook(&id).await?;
     call.write(&call.webhook_event(id, WebhookKind::Deleted)).await?;
-    nothing()
+    empty_answer()
 }
 
-/// Sends an example, once. Whatever comes of it is the answer, and no error.
+/// Sends one test delivery. A failed delivery is a result in the answer, not an error.
 pub(super) async fn test(Path(id): Path<String>, call: Call) -> Answered {
     let (_, webhook) = call.webhook(&id).await?;
     let event = match call.args.object("event")? {
-        Some(asked) => Some(hook_event(&asked)?),
+        Some(selected) => Some(hook_event(&selected)?),
         None => webhook.events.iter().find_map(|event| HookEvent::parse(event)),
     };
     let event = event.ok_or_else(|| MlflowError::missing("event"))?;
-    let result = match attempt(&call, &webhook, event).await {
+    let result = match send_test(&call, &webhook, event).await {
         Ok(result) => result,
         Err(error) => json!({"success": false, "error_message": format!("Failed to test webhook: {error}")}),
     };
     Ok(Answer(json!({"result": result})))
 }
 
-async fn attempt(call: &Call, webhook: &Webhook, event: HookEvent) -> Result<Value, WebhookError> {
-    let secret = call.parts.webhooks.open(&call.scope, &webhook.webhook_id, &webhook.sealed_secret)?;
+async fn send_test(call: &Call, webhook: &Webhook, event: HookEvent) -> Result<Value, WebhookError> {
+    let secret = call.dependencies.webhooks.open(&call.scope, &webhook.webhook_id, &webhook.sealed_secret)?;
     let body = body(event, call.now(), &example(event));
     let delivery = Delivery { id: Uuid::new_v4(), url: webhook.url.clone(), secret, body };
-    let reply = call.parts.webhooks.send(&delivery).await?;
+    let reply = call.dependencies.webhooks.send(&delivery).await?;
     let mut result = json!({
         "success": reply.status < 300, "response_status": reply.status, "response_body": reply.body,
     });
     if (300..400).contains(&reply.status) {
-        result["error_message"] = "it redirects, which is not followed".into();
+        result["error_message"] = "the webhook answered with a redirect, which is not followed".into();
     }
     Ok(result)
 }

@@ -1,4 +1,4 @@
-//! Writes: an event is appended, folded, and answered with the fold's verdict at its position (law 9).
+//! Writes: appends an event, waits for the fold, and answers with the fold's verdict at the event's position (law 9).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,24 +17,25 @@ use tokio::time::Instant;
 use super::call::Call;
 use super::error::MlflowError;
 
-/// How long an answer may wait for the fold.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long it waits for a generation that is not served.
-const SIBLING_PATIENCE: Duration = Duration::from_secs(2);
+/// Maximum time that a write waits for the fold.
+const FOLD_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Maximum time that a write waits for each generation that is not served.
+const SIBLING_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Call {
-    /// Appends; the conflict, where the event changed nothing.
+    /// Appends an event and waits for the fold. Returns the conflict if the event had no effect.
     pub async fn append<E: Event>(&self, event: &E) -> Result<Option<Conflict>, MlflowError> {
         Ok(self.append_at(event).await?.1)
     }
 
-    /// Appends, and says where.
+    /// Like [`Self::append`]; also returns the position of the event.
     async fn append_at<E: Event>(&self, event: &E) -> Result<(Position, Option<Conflict>), MlflowError> {
         let rows = &self.registry()?.rows;
-        // What the decoder would call poison is the caller's mistake.
+        // An event that the decoder would treat as poison is an invalid request.
         event.check().map_err(MlflowError::invalid)?;
         event.key().map_err(MlflowError::invalid)?;
-        // A fold that does not move would reject after the append what can be rejected before.
+        // Without a running fold the write could not be answered, so it is rejected before the append.
         let state = rows.view.state();
         if !state.moves() {
             return Err(MlflowError::unavailable(format!("nothing was written: the registry's fold is {state}")));
@@ -43,48 +44,49 @@ impl Call {
         if let Some(trace) = &self.traceparent {
             record = record.with_header("traceparent", trace.as_str());
         }
-        let positions = self.parts.log.append(vec![record]).await.map_err(|error| MlflowError::of(&error))?;
+        let positions = self.dependencies.log.append(vec![record]).await.map_err(|error| MlflowError::of(&error))?;
         let Some(position) = positions.into_iter().next() else {
-            return Err(MlflowError::internal("the log answered an append without a position"));
+            return Err(MlflowError::internal("the log returned no position for an append"));
         };
         let mut done = Positions::new();
         done.advance_past(&position);
-        if !self.folded(rows, &done).await {
+        if !self.wait_for_fold(rows, &done).await {
             return Err(MlflowError::unavailable(
-                "the write is durable, but the registry has not folded it yet; look whether it took effect before trying again",
+                "the write is durable, but the registry has not folded it yet; check whether it took effect before retrying",
             ));
         }
         let verdict = verdict(&rows.namespace, &position).await?;
         Ok((position, verdict))
     }
 
-    /// Waits until a write is folded by the generation of this call, and by whichever the next call may read: the
-    /// generations may be switched meanwhile. False when the time is over.
-    async fn folded(&self, rows: &Arc<Rows>, done: &Positions) -> bool {
-        let deadline = Instant::now() + PATIENCE;
+    /// Waits until the generation of this call has folded a write, and every generation that the next call may read, since
+    /// generations can be switched in the meantime. Returns false on timeout.
+    async fn wait_for_fold(&self, rows: &Arc<Rows>, done: &Positions) -> bool {
+        let deadline = Instant::now() + FOLD_TIMEOUT;
         let left = || deadline.saturating_duration_since(Instant::now());
         if !rows.view.reached(done, left()).await {
             return false;
         }
-        let Some(handle) = self.parts.read_models.get("registry") else { return true };
-        // Other processes notice a switch of the shared rows a moment earlier or later than this one.
+        let Some(handle) = self.dependencies.read_models.get("registry") else { return true };
+        // On Postgres, processes share the rows of a generation and notice a switch at different moments. Another process
+        // may already serve a generation that this one does not serve yet.
         if rows.namespace.dialect() == Dialect::Postgres {
             for sibling in handle.siblings().iter().filter(|sibling| sibling.state().moves()) {
-                sibling.reached(done, SIBLING_PATIENCE.min(left())).await;
+                sibling.reached(done, SIBLING_TIMEOUT.min(left())).await;
             }
         }
-        let mut seen = rows.clone();
-        while !handle.is_current(&seen) {
+        let mut folded = rows.clone();
+        while !handle.is_current(&folded) {
             let Ok(current) = handle.get() else { return false };
             if !current.view.reached(done, left()).await {
                 return false;
             }
-            seen = current;
+            folded = current;
         }
         true
     }
 
-    /// Appends; a conflict is an error.
+    /// Appends an event and waits for the fold. A conflict is an error.
     pub async fn write<E: Event>(&self, event: &E) -> Result<(), MlflowError> {
         match self.append(event).await? {
             None => Ok(()),
@@ -92,7 +94,8 @@ impl Call {
         }
     }
 
-    /// Appends a promotion; that it promoted nothing is an error: what it names went away in the meantime.
+    /// Appends a promotion and waits for the fold. An error if the promotion had no effect, because the model or version was
+    /// deleted in the meantime.
     pub async fn promote(&self, event: &ModelPromoted) -> Result<Position, MlflowError> {
         let (position, conflict) = self.append_at(event).await?;
         if let Some(conflict) = conflict {

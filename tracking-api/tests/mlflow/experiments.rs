@@ -1,11 +1,11 @@
-//! Experiments, as MLflow's server was recorded to answer.
+//! `experiments/*`, compared with recorded answers of MLflow's server.
 
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use crate::client::Expect::{Empty, Is, Ok, Refused};
-use crate::client::{A, Client, EXISTS, INVALID, MISSING, Step};
+use crate::client::Expect::{Empty, Exists, Invalid, Is, Missing, Success};
+use crate::client::{A, Client, INVALID, assert_error, get, post};
 
 const NAME_MISSING: &str =
     "Missing value for required parameter 'name'. See the API docs for more information about request parameters.";
@@ -18,117 +18,48 @@ async fn experiments_are_answered_as_recorded() {
     let client = Client::new().await;
     let long = json!({"name": "n".repeat(501)}).to_string();
     client
-        .follows(
+        .run_steps(
             &[],
             &[
-                Step("POST", "experiments/create", "{}", Refused(400, INVALID, NAME_MISSING)),
-                Step(
-                    "POST",
-                    "experiments/create",
-                    r#"{"name": 123}"#,
-                    Refused(
-                        400,
-                        INVALID,
-                        "Invalid value 123 for parameter 'name' supplied: Hint: Value was of type 'int'. See the API docs for \
-                         more information about request parameters.",
-                    ),
-                ),
-                Step("POST", "experiments/create", r#"{"name": ""}"#, Refused(400, INVALID, NAME_MISSING)),
-                Step("POST", "experiments/create", "{bad json", Refused(400, INVALID, NAME_MISSING)),
-                Step("POST", "experiments/create", r#""{\"name\":\"dbl\"}""#, Is(r#"{"experiment_id": "1"}"#)),
-                Step("GET", "experiments/get", "", Refused(400, INVALID, ID_MISSING)),
-                Step(
-                    "GET",
-                    "experiments/get?experiment_id=abc",
-                    "",
-                    Refused(400, INVALID, "Invalid experiment ID 'abc'. Experiment ID must be a valid integer."),
-                ),
-                Step("GET", "experiments/get?experimentId=0", "", Refused(400, INVALID, ID_MISSING)),
-                Step(
-                    "GET",
-                    "experiments/get?experiment_id=99",
-                    "",
-                    Refused(404, MISSING, "No Experiment with id=99 exists"),
-                ),
-                Step("GET", "experiments/get-by-name?experiment_name=dbl", "", Ok),
-                Step("GET", "experiments/get-by-name?experiment_name=DBL", "", Refused(404, MISSING, "Could not find *")),
-                Step(
-                    "POST",
-                    "experiments/create",
-                    r#"{"name": "e1", "unknown_field": 1, "tags": [{"key": "a", "value": "b"}]}"#,
-                    Is(r#"{"experiment_id": "2"}"#),
-                ),
-                Step(
-                    "POST",
-                    "experiments/create",
-                    r#"{"name": "e1"}"#,
-                    Refused(400, EXISTS, "Experiment(name=e1) already exists.*"),
-                ),
-                Step("POST", "experiments/delete", r#"{"experiment_id": "2"}"#, Empty),
-                Step(
-                    "POST",
-                    "experiments/delete",
-                    r#"{"experiment_id": "2"}"#,
-                    Refused(404, MISSING, "No Experiment with id=2 exists"),
-                ),
-                Step(
-                    "POST",
-                    "experiments/create",
-                    r#"{"name": "e1"}"#,
-                    Refused(400, EXISTS, "Experiment(name=e1) already exists.*"),
-                ),
-                Step("POST", "runs/create", r#"{"experiment_id": "2"}"#, Refused(400, INVALID, GONE)),
-                Step(
-                    "POST",
-                    "experiments/set-experiment-tag",
-                    r#"{"experiment_id": "2", "key": "a", "value": "v"}"#,
-                    Refused(400, INVALID, GONE),
-                ),
-                Step("POST", "experiments/restore", r#"{"experiment_id": "2"}"#, Empty),
-                Step(
-                    "POST",
-                    "experiments/restore",
-                    r#"{"experiment_id": "2"}"#,
-                    Refused(404, MISSING, "No Experiment with id=2 exists"),
-                ),
-                Step(
-                    "POST",
-                    "experiments/delete-experiment-tag",
-                    r#"{"experiment_id": "2", "key": "zz"}"#,
-                    Refused(404, MISSING, "No tag with name: zz in experiment with id 2"),
-                ),
-                Step("POST", "experiments/delete-experiment-tag", r#"{"experiment_id": "2", "key": "a"}"#, Empty),
-                Step(
-                    "POST",
-                    "experiments/update",
-                    r#"{"experiment_id": "2"}"#,
-                    Refused(400, INVALID, "Missing value for required parameter 'new_name'*"),
-                ),
-                Step(
-                    "POST",
-                    "experiments/update",
-                    r#"{"experiment_id": "2", "new_name": "dbl"}"#,
-                    Refused(400, EXISTS, "Experiment(name=dbl) already exists.*"),
-                ),
-                Step("POST", "experiments/update", r#"{"experiment_id": "2", "new_name": "e2"}"#, Empty),
-                Step(
-                    "POST",
-                    "experiments/update",
-                    r#"{"experiment_id": "7", "new_name": "e7"}"#,
-                    Refused(404, MISSING, "No Experiment with id=7 exists"),
-                ),
+                post("experiments/create", "{}", Invalid(NAME_MISSING)),
+                post("experiments/create", r#"{"name": 123}"#, Invalid("Invalid value 123 for parameter 'name' supplied: Hint: Value was of type 'int'. See the API docs for \
+                         more information about request parameters.")),
+                post("experiments/create", r#"{"name": ""}"#, Invalid(NAME_MISSING)),
+                post("experiments/create", "{bad json", Invalid(NAME_MISSING)),
+                post("experiments/create", r#""{\"name\":\"dbl\"}""#, Is(r#"{"experiment_id": "1"}"#)),
+                get("experiments/get", Invalid(ID_MISSING)),
+                get("experiments/get?experiment_id=abc", Invalid("Invalid experiment ID 'abc'. Experiment ID must be a valid integer.")),
+                get("experiments/get?experimentId=0", Invalid(ID_MISSING)),
+                get("experiments/get?experiment_id=99", Missing("No Experiment with id=99 exists")),
+                get("experiments/get-by-name?experiment_name=dbl", Success),
+                get("experiments/get-by-name?experiment_name=DBL", Missing("Could not find *")),
+                post("experiments/create", r#"{"name": "e1", "unknown_field": 1, "tags": [{"key": "a", "value": "b"}]}"#, Is(r#"{"experiment_id": "2"}"#)),
+                post("experiments/create", r#"{"name": "e1"}"#, Exists("Experiment(name=e1) already exists.*")),
+                post("experiments/delete", r#"{"experiment_id": "2"}"#, Empty),
+                post("experiments/delete", r#"{"experiment_id": "2"}"#, Missing("No Experiment with id=2 exists")),
+                post("experiments/create", r#"{"name": "e1"}"#, Exists("Experiment(name=e1) already exists.*")),
+                post("runs/create", r#"{"experiment_id": "2"}"#, Invalid(GONE)),
+                post("experiments/set-experiment-tag", r#"{"experiment_id": "2", "key": "a", "value": "v"}"#, Invalid(GONE)),
+                post("experiments/restore", r#"{"experiment_id": "2"}"#, Empty),
+                post("experiments/restore", r#"{"experiment_id": "2"}"#, Missing("No Experiment with id=2 exists")),
+                post("experiments/delete-experiment-tag", r#"{"experiment_id": "2", "key": "zz"}"#, Missing("No tag with name: zz in experiment with id 2")),
+                post("experiments/delete-experiment-tag", r#"{"experiment_id": "2", "key": "a"}"#, Empty),
+                post("experiments/update", r#"{"experiment_id": "2"}"#, Invalid("Missing value for required parameter 'new_name'*")),
+                post("experiments/update", r#"{"experiment_id": "2", "new_name": "dbl"}"#, Exists("Experiment(name=dbl) already exists.*")),
+                post("experiments/update", r#"{"experiment_id": "2", "new_name": "e2"}"#, Empty),
+                post("experiments/update", r#"{"experiment_id": "7", "new_name": "e7"}"#, Missing("No Experiment with id=7 exists")),
             ],
         )
         .await;
     let answer = client.send("POST", "experiments/create", long).await;
     let message = "'name' exceeds the maximum length of 500 characters";
-    crate::client::refused("a long name", &answer, 400, INVALID, message);
-    // Characters count, not bytes.
+    assert_error("a long name", &answer, 400, INVALID, message);
+    // The limit counts characters, not bytes.
     client.experiment(&"ü".repeat(500)).await;
 }
 
 #[tokio::test]
-async fn a_body_must_say_that_it_is_json() {
+async fn a_body_needs_the_content_type_json() {
     let client = Client::new().await;
     let message = "Bad Request. Content-Type must be one of ['application/json'].";
     for kind in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {
@@ -137,7 +68,7 @@ async fn a_body_must_say_that_it_is_json() {
             request = request.header("content-type", kind);
         }
         let answer = client.service.send(request.body(Body::from(r#"{"name":"ctx"}"#)).unwrap()).await;
-        crate::client::refused("no content type", &answer, 400, INVALID, message);
+        assert_error("no content type", &answer, 400, INVALID, message);
     }
     let path = format!("{A}/experiments/create");
     let answer = client.service.post(&path, "application/JSON; charset=utf-8", r#"{"name":"ctx"}"#).await;
@@ -145,23 +76,23 @@ async fn a_body_must_say_that_it_is_json() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_is_404_and_a_wrong_method_405() {
+async fn an_unknown_endpoint_is_404_and_a_wrong_method_405() {
     let client = Client::new().await;
     for path in ["nope/nope", "experiments", "runs/get/x"] {
         let answer = client.send("GET", path, "").await;
-        crate::client::refused(path, &answer, 404, "ENDPOINT_NOT_FOUND", "*");
+        assert_error(path, &answer, 404, "ENDPOINT_NOT_FOUND", "*");
     }
     for (method, path) in [("GET", "experiments/create"), ("POST", "experiments/get"), ("PUT", "runs/create")] {
         assert_eq!(client.send(method, path, "{}").await.status, 405, "{method} {path}");
     }
-    let answer = client.service.send(Request::get("/version").body(Body::empty()).unwrap()).await;
+    let answer = client.service.get("/version").await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "3.17.2"));
 }
 
 #[tokio::test]
-async fn an_experiment_is_shown_with_what_is_set_and_no_more() {
+async fn an_experiment_has_only_the_fields_that_are_set() {
     let client = Client::new().await;
-    // Until something is written to it, it is computed.
+    // The default experiment has no row before the first write to it.
     let implicit = client.get("experiments/get?experiment_id=0").await["experiment"].clone();
     let expected = json!({
         "experiment_id": "0", "name": "Default", "artifact_location": "mlflow-artifacts:/0", "lifecycle_stage": "active",
@@ -190,7 +121,7 @@ async fn an_experiment_is_shown_with_what_is_set_and_no_more() {
     assert_eq!(shown["tags"], json!([{"key": "a", "value": "ü\"'"}, {"key": "b", "value": ""}]));
     let by_name = client.get("experiments/get-by-name?experiment_name=%C3%A9%20%2F%20%22x%22").await;
     assert_eq!(by_name["experiment"], shown);
-    // A run of it lies below it.
+    // The artifacts of a run lie below the experiment's location.
     let run = client.ok("runs/create", json!({"experiment_id": "1"})).await["run"]["info"].clone();
     let uri = format!("s3://bucket/x/{}/artifacts", run["run_id"].as_str().unwrap());
     assert_eq!(run["artifact_uri"], uri);
@@ -199,22 +130,22 @@ async fn an_experiment_is_shown_with_what_is_set_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_tag_of_an_experiment_holds_what_mlflow_lets_it_hold() {
+async fn a_tag_of_an_experiment_holds_20_000_characters() {
     let client = Client::new().await;
-    // The web UI keeps an experiment's description in a tag.
+    // The web UI stores the description of an experiment in a tag.
     let note = "x".repeat(20_000);
     let body = |value: &str| json!({"experiment_id": "0", "key": "mlflow.note.content", "value": value});
     client.ok("experiments/set-experiment-tag", body(&note)).await;
     let shown = client.get("experiments/get?experiment_id=0").await["experiment"].clone();
-    assert_eq!(shown["tags"][0]["value"].as_str().unwrap().len(), 20_000, "nothing is cut off silently");
-    // Characters count, not bytes.
+    assert_eq!(shown["tags"][0]["value"].as_str().unwrap().len(), 20_000, "the value was cut");
+    // The limit counts characters, not bytes.
     client.ok("experiments/set-experiment-tag", body(&"🦀".repeat(20_000))).await;
     let shown = client.get("experiments/get?experiment_id=0").await["experiment"].clone();
     assert_eq!(shown["tags"][0]["value"].as_str().unwrap().chars().count(), 20_000);
     let message = "'value' exceeds the maximum length of 20000 characters";
-    client.refuses("experiments/set-experiment-tag", body(&"x".repeat(20_001)), 400, INVALID, message).await;
+    client.rejects("experiments/set-experiment-tag", body(&"x".repeat(20_001)), 400, INVALID, message).await;
     let create = json!({"name": "long", "tags": [{"key": "k", "value": "x".repeat(20_001)}]});
-    client.refuses("experiments/create", create, 400, INVALID, message).await;
+    client.rejects("experiments/create", create, 400, INVALID, message).await;
     assert_eq!(client.get("experiments/get?experiment_id=0").await["experiment"], shown);
 }
 
@@ -240,7 +171,7 @@ async fn experiments_are_searched_as_recorded() {
             "Invalid attribute key 'bad' specified. Valid keys are *".into(),
         ),
     ] {
-        client.refuses("experiments/search", body, 400, INVALID, &message).await;
+        client.rejects("experiments/search", body, 400, INVALID, &message).await;
     }
     let ids = |answer: &Value| -> Vec<String> {
         let of = |experiment: &Value| experiment["experiment_id"].as_str().unwrap().to_owned();
@@ -248,7 +179,7 @@ async fn experiments_are_searched_as_recorded() {
     };
     let page = client.ok("experiments/search", json!({"max_results": "2"})).await;
     assert_eq!((ids(&page), page["next_page_token"].as_str().is_some()), (vec!["2".into(), "1".into()], true));
-    // By GET the same; what may be repeated is.
+    // GET returns the same; list parameters are repeated.
     let by_get = client.get("experiments/search?max_results=2").await;
     assert_eq!(by_get, page);
     let token = page["next_page_token"].as_str().unwrap().replace('=', "%3D");

@@ -1,12 +1,12 @@
-//! Input that no client of good will sends: never a 5xx, never half a write.
+//! Invalid and malicious input: it never gets a 5xx and never causes a partial write.
 
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use crate::client::{A, Client, INVALID};
+use crate::client::{A, Client, INVALID, assert_error};
 
-/// Every write and read that takes a body, with one that is right. `$run` and `$experiment` are there.
+/// Every endpoint that takes a body, with a valid body. `$run` and `$experiment` stand for existing ids.
 const CALLS: &[(&str, &str)] = &[
     ("experiments/create", r#"{"name": "n", "artifact_location": "s3://x", "tags": [{"key": "a", "value": "b"}]}"#),
     (
@@ -74,16 +74,16 @@ fn wrong_values() -> Vec<Value> {
     ]
 }
 
-/// Replaces each value of a body, wherever it lies, by each of these.
-fn each_with(body: &Value, values: &[Value], seen: &mut Vec<Value>) {
-    fn at(whole: &Value, path: &mut Vec<String>, values: &[Value], seen: &mut Vec<Value>) {
+/// Adds to `mutated` a copy of `body` for each of its values, at any depth, and each replacement.
+fn mutate(body: &Value, replacements: &[Value], mutated: &mut Vec<Value>) {
+    fn at(whole: &Value, path: &mut Vec<String>, replacements: &[Value], mutated: &mut Vec<Value>) {
         let pointer: String = path.iter().map(|part| format!("/{part}")).collect();
         let inner = whole.pointer(&pointer).unwrap().clone();
         if !path.is_empty() {
-            for value in values {
-                let mut other = whole.clone();
-                *other.pointer_mut(&pointer).unwrap() = value.clone();
-                seen.push(other);
+            for replacement in replacements {
+                let mut copy = whole.clone();
+                *copy.pointer_mut(&pointer).unwrap() = replacement.clone();
+                mutated.push(copy);
             }
         }
         let parts: Vec<String> = match &inner {
@@ -93,43 +93,43 @@ fn each_with(body: &Value, values: &[Value], seen: &mut Vec<Value>) {
         };
         for part in parts {
             path.push(part);
-            at(whole, path, values, seen);
+            at(whole, path, replacements, mutated);
             path.pop();
         }
     }
-    at(body, &mut Vec::new(), values, seen);
+    at(body, &mut Vec::new(), replacements, mutated);
 }
 
 #[tokio::test]
-async fn wrong_types_everywhere_are_the_callers_mistake_and_change_nothing() {
+async fn values_of_a_wrong_type_are_rejected_and_change_nothing() {
     let client = Client::new().await;
     let (experiment, run) = (client.experiment("e").await, client.new_run().await);
-    let mut refused = 0;
+    let mut rejected = 0;
     for (path, body) in CALLS {
         let body = body.replace("$run", &run).replace("$experiment", &experiment);
         let mut bodies = Vec::new();
-        each_with(&serde_json::from_str(&body).unwrap(), &wrong_values(), &mut bodies);
+        mutate(&serde_json::from_str(&body).unwrap(), &wrong_values(), &mut bodies);
         for body in bodies {
-            let before = (client.seen(&run, &["m"]).await, client.get("experiments/get?experiment_id=1").await);
+            let before = (client.snapshot(&run, &["m"]).await, client.get("experiments/get?experiment_id=1").await);
             let answer = client.post(path, body.clone()).await;
             let shown = format!("{path} {body}: {}", answer.body);
             match answer.status {
                 200 => continue,
-                400 | 404 => refused += 1,
+                400 | 404 => rejected += 1,
                 _ => panic!("{} {shown}", answer.status),
             }
             let error = answer.json();
             let code = error["error_code"].as_str().unwrap();
             assert!([INVALID, "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"].contains(&code), "{shown}");
-            let after = (client.seen(&run, &["m"]).await, client.get("experiments/get?experiment_id=1").await);
+            let after = (client.snapshot(&run, &["m"]).await, client.get("experiments/get?experiment_id=1").await);
             assert_eq!(after, before, "{shown}");
         }
     }
-    assert!(refused > 500, "{refused}");
+    assert!(rejected > 500, "{rejected}");
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_json_object_are_refused() {
+async fn bodies_that_are_not_json_objects_are_rejected() {
     let client = Client::new().await;
     let deep = |open: &str, close: &str, depth: usize| format!("{}1{}", open.repeat(depth), close.repeat(depth));
     let bodies: Vec<Vec<u8>> = vec![
@@ -154,24 +154,24 @@ async fn bodies_that_are_no_json_object_are_refused() {
     for body in bodies {
         let shown = String::from_utf8_lossy(&body).chars().take(80).collect::<String>();
         let answer = client.send("POST", "experiments/create", body).await;
-        crate::client::refused(&shown, &answer, 400, INVALID, "*");
+        assert_error(&shown, &answer, 400, INVALID, "*");
     }
-    // What has a wrong depth for one field is refused for what it is.
+    // Deep nesting within serde's limit is rejected because of its type.
     let deep = format!("{{\"name\": {}}}", deep("[", "]", 100));
     let answer = client.send("POST", "experiments/create", deep).await;
-    crate::client::refused("100 deep", &answer, 400, INVALID, "Invalid value [[[*");
-    // Of a field that comes twice the last counts, as in Python.
+    assert_error("100 deep", &answer, 400, INVALID, "Invalid value [[[*");
+    // The last value of a duplicate field counts, as in Python.
     let answer = client.send("POST", "experiments/create", r#"{"name": "one", "name": "two"}"#).await;
     assert_eq!(answer.status, 200);
     client.get("experiments/get-by-name?experiment_name=two").await;
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_is_413() {
+async fn a_body_that_is_too_large_gets_a_413() {
     let client = Client::new().await;
     let run = client.new_run().await;
-    let before = client.events().await;
-    // Declared, and only found out.
+    let before = client.event_count().await;
+    // With and without a declared length.
     let huge = vec![b' '; 50 << 20];
     for declared in [true, false] {
         let mut request = Request::post(format!("{A}/runs/log-batch")).header("content-type", "application/json");
@@ -179,24 +179,24 @@ async fn a_body_that_is_too_large_is_413() {
             request = request.header("content-length", huge.len());
         }
         let answer = client.service.send(request.body(Body::from(huge.clone())).unwrap()).await;
-        crate::client::refused("50 MiB", &answer, 413, "REQUEST_LIMIT_EXCEEDED", "*");
+        assert_error("50 MiB", &answer, 413, "REQUEST_LIMIT_EXCEEDED", "*");
     }
-    // What fits, but makes a larger record than the log takes.
+    // The body is within its limit, but the record would be too large for the log.
     let dataset =
         |n: usize| json!({"dataset": {"name": format!("d{n}"), "digest": "x", "profile": "p".repeat(4_000_000)}});
     let body = json!({"run_id": run, "datasets": [dataset(0), dataset(1), dataset(2)]});
     let answer = client.post("runs/log-inputs", body).await;
     assert!(matches!(answer.status, 400 | 413), "{} {}", answer.status, answer.body);
-    assert_eq!(client.events().await, before);
+    assert_eq!(client.event_count().await, before);
     assert_eq!(client.run(&run).await["inputs"], json!({}));
 }
 
 #[tokio::test]
-async fn texts_longer_than_an_event_takes_are_refused() {
+async fn texts_that_are_too_long_for_an_event_are_rejected() {
     let client = Client::new().await;
     let (experiment, run) = (client.experiment("e").await, client.new_run().await);
     let long = "x".repeat(70_000);
-    let before = client.events().await;
+    let before = client.event_count().await;
     for (path, body) in [
         ("experiments/create", json!({"name": "n", "artifact_location": long})),
         ("experiments/create", json!({"name": "n", "tags": vec![json!({"key": "k", "value": "v"}); 1001]})),
@@ -218,11 +218,11 @@ async fn texts_longer_than_an_event_takes_are_refused() {
         assert!(matches!(answer.status, 400 | 404), "{path}: {} {}", answer.status, answer.body);
         assert!(answer.json()["error_code"].is_string() && answer.body.len() < 100_000, "{path}");
     }
-    assert_eq!(client.events().await, before, "nothing was appended");
+    assert_eq!(client.event_count().await, before, "an invalid request was appended");
 }
 
 #[tokio::test]
-async fn numbers_are_taken_exactly_or_refused() {
+async fn numbers_are_stored_exactly_or_rejected() {
     let client = Client::new().await;
     let run = client.new_run().await;
     let send = async |field: &str, number: &str| {
@@ -273,9 +273,9 @@ async fn numbers_are_taken_exactly_or_refused() {
         let answer = send(field, number).await;
         assert_eq!(answer.status, status, "{field} {number}: {}", answer.body);
     }
-    // What is beyond a float is refused, though its message names another parameter; nothing is written either way.
+    // A number beyond the range of a float makes the whole body invalid, so the message names another parameter.
     assert_eq!(send("value", "1e400").await.status, 400);
-    // Bare and quoted mean the same.
+    // NaN and Infinity without quotes are numbers; within texts they stay unchanged.
     let batch = format!(
         r#"{{"run_id": "{run}", "metrics": [{{"key": "a", "value": NaN, "timestamp": 1}}, {{"key": "b", "value": -Infinity,
             "timestamp": 1}}], "tags": [{{"key": "t", "value": "NaN, Infinity \" -Infinity"}}]}}"#
@@ -286,16 +286,16 @@ async fn numbers_are_taken_exactly_or_refused() {
     assert_eq!(data["tags"][1]["value"], "NaN, Infinity \" -Infinity");
 }
 
-/// SQLite holds NUL characters, and so do the events. Postgres cannot: there such texts must be refused or mapped.
+/// SQLite and the events can store NUL characters. Postgres cannot: such texts must be rejected or mapped there.
 #[tokio::test]
-async fn nul_characters_in_values_come_back_and_in_keys_and_filters_are_refused() {
+async fn nul_characters_are_stored_in_values_and_rejected_in_keys_and_filters() {
     let client = Client::new().await;
     let text = "a\u{0}b";
     client.experiment(text).await;
     let found = client.get("experiments/get-by-name?experiment_name=a%00b").await["experiment"].clone();
     assert_eq!(found["name"], text);
     let answer = client.send("GET", "experiments/get-by-name?experiment_name=a", "").await;
-    assert_eq!(answer.status, 404, "the name goes on behind it");
+    assert_eq!(answer.status, 404, "the name was cut at the NUL character");
     client.ok("experiments/set-experiment-tag", json!({"experiment_id": "1", "key": "t", "value": text})).await;
     assert_eq!(client.get("experiments/get?experiment_id=1").await["experiment"]["tags"][0]["value"], text);
 
@@ -328,7 +328,7 @@ async fn nul_characters_in_values_come_back_and_in_keys_and_filters_are_refused(
         ("runs/search", json!({"experiment_ids": ["1"], "filter": format!("tags.t = '{text}'")})),
         ("runs/search", json!({"experiment_ids": ["1"], "order_by": [format!("tags.{text}")]})),
     ] {
-        client.refuses(path, body, 400, INVALID, "*").await;
+        client.rejects(path, body, 400, INVALID, "*").await;
     }
     for body in [json!({"run_id": text, "key": "k", "value": "x"}), json!({"run_id": "a/b", "key": "k", "value": "x"})]
     {
@@ -337,7 +337,7 @@ async fn nul_characters_in_values_come_back_and_in_keys_and_filters_are_refused(
 }
 
 #[tokio::test]
-async fn queries_that_are_broken_are_refused() {
+async fn malformed_queries_are_rejected() {
     let client = Client::new().await;
     let run = client.new_run().await;
     for path in [
@@ -362,12 +362,12 @@ async fn queries_that_are_broken_are_refused() {
         assert!(matches!(answer.status, 400 | 404), "{path}: {} {}", answer.status, answer.body);
         assert!(answer.json()["error_code"].is_string(), "{path}: {}", answer.body);
     }
-    // The farthest page is empty.
+    // The page at the greatest offset is empty.
     for offset in ["9223372036854775807", "18446744073709551615"] {
         let token = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("{{\"offset\": {offset}}}"));
         let body = json!({"experiment_ids": ["0"], "page_token": token, "max_results": 50000});
         assert_eq!(client.ok("runs/search", body).await, json!({}));
     }
-    // Of a parameter that is given twice the last counts; others are ignored.
+    // The last value of a repeated parameter counts; unknown parameters are ignored.
     assert_eq!(client.get(&format!("runs/get?run_id=x&run_id={run}&unknown=1")).await["run"]["info"]["run_id"], run);
 }

@@ -1,4 +1,4 @@
-//! The laws, through the API.
+//! The laws of the design, tested through MLflow's API.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -9,9 +9,9 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::client::{A, Client, EXISTS, INVALID, MISSING};
+use crate::client::{A, Client, EXISTS, INVALID, MISSING, assert_error};
 
-/// The status and body of a POST to one of several replicas.
+/// Posts to one of several replicas; returns the status and the body of the answer.
 async fn post(router: Router, path: &str, body: Value) -> (u16, Value) {
     let request = Request::post(format!("{A}/{path}")).header("content-type", "application/json");
     let response = router.oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap();
@@ -20,8 +20,8 @@ async fn post(router: Router, path: &str, body: Value) -> (u16, Value) {
     (status, serde_json::from_slice(&bytes).unwrap())
 }
 
-/// All at once, from the replicas in turn.
-async fn all(routers: &[Router], path: &'static str, bodies: Vec<Value>) -> Vec<(u16, Value)> {
+/// Posts all bodies concurrently, to the replicas in turn.
+async fn post_all(routers: &[Router], path: &'static str, bodies: Vec<Value>) -> Vec<(u16, Value)> {
     let tasks: Vec<_> = bodies
         .into_iter()
         .enumerate()
@@ -43,24 +43,24 @@ async fn replicas(client: &Client, count: usize) -> Vec<Router> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn law_09_of_sixteen_creations_of_one_name_one_wins() {
+async fn law_09_one_of_16_concurrent_creations_of_a_name_wins() {
     for count in [1, 2] {
         let client = Client::new().await;
         let routers = replicas(&client, count).await;
-        let answers = all(&routers, "experiments/create", vec![json!({"name": "one"}); 16]).await;
+        let answers = post_all(&routers, "experiments/create", vec![json!({"name": "one"}); 16]).await;
         let won: Vec<_> = answers.iter().filter(|(status, _)| *status == 200).collect();
         assert_eq!(won.len(), 1, "{answers:?}");
         for (status, body) in answers.iter().filter(|(status, _)| *status != 200) {
             assert_eq!((*status, &body["error_code"]), (400, &json!(EXISTS)), "{body}");
             assert!(body["message"].as_str().unwrap().starts_with("Experiment(name=one) already exists."), "{body}");
         }
-        // Every replica names the same winner.
+        // Every replica has the same winner.
         for router in routers {
             let request = Request::get(format!("{A}/experiments/get-by-name?experiment_name=one"));
             let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
             let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
             let found: Value = serde_json::from_slice(&bytes).unwrap();
-            // A replica may be behind, but it never says otherwise.
+            // A replica that is behind does not know the name yet.
             if found.get("experiment").is_some() {
                 assert_eq!(found["experiment"]["experiment_id"], won[0].1["experiment_id"]);
             }
@@ -73,12 +73,12 @@ async fn law_09_of_sixteen_creations_of_one_name_one_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn law_09_sixteen_creations_of_different_names_get_different_ids() {
+async fn law_09_concurrently_created_experiments_get_distinct_ids() {
     for count in [1, 2] {
         let client = Client::new().await;
         let routers = replicas(&client, count).await;
         let names = (0..16).map(|n| json!({"name": format!("e{n}")})).collect();
-        let answers = all(&routers, "experiments/create", names).await;
+        let answers = post_all(&routers, "experiments/create", names).await;
         let ids: BTreeSet<i64> = answers
             .iter()
             .map(|(status, body)| {
@@ -86,26 +86,26 @@ async fn law_09_sixteen_creations_of_different_names_get_different_ids() {
                 body["experiment_id"].as_str().unwrap().parse().unwrap()
             })
             .collect();
-        assert_eq!(ids, (1..=16).collect(), "one number each, and none is lost");
-        // A write is answered when all before it is folded: the first replica knows now what the other one made.
+        assert_eq!(ids, (1..=16).collect(), "the numbers are not distinct and without gaps");
+        // A write is answered when all earlier records are folded, so the first replica now has the other's experiments.
         assert_eq!(client.experiment("last").await, "17");
         for (at, (_, body)) in answers.iter().enumerate() {
             let id = body["experiment_id"].as_str().unwrap();
             let name = client.get(&format!("experiments/get?experiment_id={id}")).await["experiment"]["name"].clone();
-            assert_eq!(name, format!("e{at}"), "who was answered with a number has it");
+            assert_eq!(name, format!("e{at}"), "the id belongs to another experiment");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn law_09_version_numbers_of_two_replicas_never_repeat() {
+async fn law_09_two_replicas_never_assign_the_same_version_number() {
     let client = Client::new().await;
     let routers = replicas(&client, 2).await;
-    let names = all(&routers, "registered-models/create", vec![json!({"name": "m"}); 16]).await;
+    let names = post_all(&routers, "registered-models/create", vec![json!({"name": "m"}); 16]).await;
     assert_eq!(names.iter().filter(|(status, _)| *status == 200).count(), 1, "{names:?}");
-    // A loser was answered after the fold, so both replicas know the name.
+    // The conflicts were answered after the fold, so both replicas have the model.
     let body = json!({"name": "m", "source": "s3://b/x"});
-    let answers = all(&routers, "model-versions/create", vec![body; 16]).await;
+    let answers = post_all(&routers, "model-versions/create", vec![body; 16]).await;
     let numbers: BTreeSet<i64> = answers
         .iter()
         .map(|(status, body)| {
@@ -113,21 +113,24 @@ async fn law_09_version_numbers_of_two_replicas_never_repeat() {
             body["model_version"]["version"].as_str().unwrap().parse().unwrap()
         })
         .collect();
-    assert_eq!(numbers, (1..=16).collect(), "one number each, and none is lost");
+    assert_eq!(numbers, (1..=16).collect(), "the numbers are not distinct and without gaps");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn law_09_the_first_calls_of_a_tenant_make_its_default_experiment_once() {
+async fn law_09_concurrent_first_calls_of_a_tenant_create_one_default_experiment() {
     let client = Client::new().await;
-    let answers =
-        all(std::slice::from_ref(&client.service.router), "experiments/search", vec![json!({"max_results": 5}); 16])
-            .await;
+    let answers = post_all(
+        std::slice::from_ref(&client.service.router),
+        "experiments/search",
+        vec![json!({"max_results": 5}); 16],
+    )
+    .await;
     for (status, body) in answers {
         assert_eq!((status, body["experiments"].as_array().unwrap().len()), (200, 1), "{body}");
         assert_eq!(body["experiments"][0]["experiment_id"], "0");
     }
     client
-        .refuses(
+        .rejects(
             "experiments/create",
             json!({"name": "Default"}),
             400,
@@ -138,7 +141,7 @@ async fn law_09_the_first_calls_of_a_tenant_make_its_default_experiment_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn law_10_of_batches_with_different_values_of_a_parameter_one_wins_whole() {
+async fn law_10_one_of_several_conflicting_batches_is_applied_completely() {
     for count in [1, 2] {
         let client = Client::new().await;
         let run = client.new_run().await;
@@ -149,7 +152,7 @@ async fn law_10_of_batches_with_different_values_of_a_parameter_one_wins_whole()
                 "metrics": [{"key": "m", "value": n, "timestamp": 1, "step": n}], "tags": [{"key": format!("t{n}"), "value": "1"}],
             })
         };
-        // Both know the run before they race.
+        // Both replicas have the run before the race.
         for router in &routers {
             let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
             while post(router.clone(), "runs/log-batch", json!({"run_id": run})).await.0 != 200 {
@@ -157,7 +160,7 @@ async fn law_10_of_batches_with_different_values_of_a_parameter_one_wins_whole()
                 tokio::task::yield_now().await;
             }
         }
-        let answers = all(&routers, "runs/log-batch", (0..16).map(batch).collect()).await;
+        let answers = post_all(&routers, "runs/log-batch", (0..16).map(batch).collect()).await;
         let won: Vec<usize> = (0..16).filter(|n| answers[*n].0 == 200).collect();
         assert_eq!(won.len(), 1, "{answers:?}");
         let won = won[0];
@@ -168,7 +171,7 @@ async fn law_10_of_batches_with_different_values_of_a_parameter_one_wins_whole()
             );
             assert_eq!((*status, &body["error_code"], &body["message"]), (400, &json!(INVALID), &json!(expected)));
         }
-        // Nothing of the others is there.
+        // Nothing of the other batches is applied.
         let data = client.run(&run).await["data"].clone();
         let own = json!([{"key": format!("own{won}"), "value": "1"}, {"key": "p", "value": won.to_string()}]);
         assert_eq!(data["params"], own);
@@ -182,17 +185,17 @@ async fn law_10_of_batches_with_different_values_of_a_parameter_one_wins_whole()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn law_10_the_same_value_at_once_is_no_conflict() {
+async fn law_10_concurrent_equal_values_are_no_conflict() {
     let client = Client::new().await;
     let run = client.new_run().await;
     let body = json!({"run_id": run, "key": "p", "value": "1"});
-    let answers = all(std::slice::from_ref(&client.service.router), "runs/log-parameter", vec![body; 16]).await;
+    let answers = post_all(std::slice::from_ref(&client.service.router), "runs/log-parameter", vec![body; 16]).await;
     assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
     assert_eq!(client.run(&run).await["data"]["params"], json!([{"key": "p", "value": "1"}]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_write_is_seen_by_the_next_read() {
+async fn every_write_is_visible_to_the_next_read() {
     let client = Client::new().await;
     for round in 0..10 {
         let name = format!("e{round}");
@@ -223,23 +226,23 @@ async fn every_write_is_seen_by_the_next_read() {
 }
 
 #[tokio::test]
-async fn law_12_each_tenant_has_experiments_and_runs_of_its_own() {
+async fn law_12_experiments_and_runs_belong_to_one_tenant() {
     let client = Client::new().await;
     let run = client.new_run().await;
     client.experiment("one").await;
     let at = |tenant: &str, path: &str| format!("/tenants/{tenant}{A}/{path}");
-    let get = async |path: String| client.service.send(Request::get(path).body(Body::empty()).unwrap()).await;
+    let get = async |path: String| client.service.get(&path).await;
     let post = async |path: String, body: Value| client.service.post(&path, "application/json", body.to_string()).await;
     let made = post(at("acme", "experiments/create"), json!({"name": "one"})).await;
-    assert_eq!(made.json(), json!({"experiment_id": "1"}), "names and numbers are the tenant's own");
+    assert_eq!(made.json(), json!({"experiment_id": "1"}), "names and ids are not per tenant");
     let default = get(at("acme", "experiments/get?experiment_id=0")).await.json();
     assert_eq!(default["experiment"]["name"], "Default");
     for path in [format!("runs/get?run_id={run}"), format!("metrics/get-history?run_id={run}&metric_key=m")] {
-        crate::client::refused(&path, &get(at("acme", &path)).await, 404, MISSING, "Run with id=*");
+        assert_error(&path, &get(at("acme", &path)).await, 404, MISSING, "Run with id=*");
     }
     for path in ["runs/set-tag", "runs/delete", "runs/update", "runs/log-parameter"] {
         let answer = post(at("acme", path), json!({"run_id": run, "key": "k", "value": "v"})).await;
-        crate::client::refused(path, &answer, 404, MISSING, "Run with id=*");
+        assert_error(path, &answer, 404, MISSING, "Run with id=*");
     }
     let found = post(at("acme", "runs/search"), json!({"experiment_ids": ["0", "1"], "run_view_type": "ALL"})).await;
     assert_eq!(found.json(), json!({}));
@@ -266,7 +269,7 @@ async fn law_12_each_tenant_has_experiments_and_runs_of_its_own() {
 }
 
 #[tokio::test]
-async fn both_prefixes_are_one_api() {
+async fn both_prefixes_serve_the_same_api() {
     let client = Client::at("/ajax-api/2.0/mlflow").await;
     let run = client.new_run().await;
     client.ok("runs/set-tag", json!({"run_id": run, "key": "t", "value": "1"})).await;
@@ -275,10 +278,10 @@ async fn both_prefixes_are_one_api() {
 }
 
 #[tokio::test]
-async fn law_14_a_log_that_takes_nothing_is_503_and_nothing_is_written() {
+async fn law_14_a_failed_append_is_503_and_writes_nothing() {
     let client = Client::new().await;
     let run = client.new_run().await;
-    let before = (client.events().await, client.seen(&run, &["m"]).await);
+    let before = (client.event_count().await, client.snapshot(&run, &["m"]).await);
     client.service.log.appends_left.store(0, Ordering::SeqCst);
     for (path, body) in [
         ("experiments/create", json!({"name": "n"})),
@@ -295,27 +298,27 @@ async fn law_14_a_log_that_takes_nothing_is_503_and_nothing_is_written() {
         );
         assert_eq!(answer.json()["error_code"], "TEMPORARILY_UNAVAILABLE");
     }
-    // Reads go on.
-    assert_eq!((client.events().await, client.seen(&run, &["m"]).await), before);
+    // Reads still work.
+    assert_eq!((client.event_count().await, client.snapshot(&run, &["m"]).await), before);
     client.service.log.appends_left.store(usize::MAX, Ordering::SeqCst);
     client.ok("runs/log-metric", json!({"run_id": run, "key": "m", "value": 1, "timestamp": 1})).await;
     assert_eq!(client.experiment("n").await, "1");
 }
 
 #[tokio::test]
-async fn law_09_a_fold_that_stands_still_refuses_before_anything_is_appended() {
+async fn law_09_writes_are_rejected_before_the_append_if_the_fold_is_stopped() {
     let mut client = Client::new().await;
     let run = client.new_run().await;
-    client.service.parts.shutdown.cancel();
+    client.service.dependencies.shutdown.cancel();
     client.service.fold.take().unwrap().join().await.unwrap();
-    let before = client.events().await;
+    let before = client.event_count().await;
     let answer = client.post("runs/set-tag", json!({"run_id": run, "key": "t", "value": "1"})).await;
-    assert_eq!((answer.status, client.events().await), (503, before), "{}", answer.body);
+    assert_eq!((answer.status, client.event_count().await), (503, before), "{}", answer.body);
     assert_eq!(client.run(&run).await["info"]["run_id"], run);
 }
 
 #[tokio::test]
-async fn a_process_without_the_registry_says_so() {
+async fn a_process_without_the_registry_answers_503() {
     let service = crate::support::Service::new().await;
     let answer = service.post(&format!("{A}/experiments/create"), "application/json", r#"{"name": "n"}"#).await;
     assert_eq!(answer.status, 503);

@@ -1,17 +1,17 @@
-//! Logged models, as MLflow's server was recorded to answer.
+//! `logged-models/*`, compared with recorded answers of MLflow's server.
 
 use axum::body::Body;
 use serde_json::{Value, json};
 
-use crate::client::Expect::{Empty, Ok, Refused};
-use crate::client::{Client, INVALID, MISSING, Step, refused};
+use crate::client::Expect::{Empty, Invalid, Missing, Success};
+use crate::client::{Client, MISSING, assert_error, delete, get, patch, post};
 
 async fn created(client: &Client, body: Value) -> Value {
     client.ok("logged-models", body).await["model"].clone()
 }
 
 #[tokio::test]
-async fn a_logged_model_lives_as_recorded() {
+async fn the_calls_of_a_logged_model_are_answered_as_recorded() {
     let client = Client::new().await;
     let run = client.new_run().await;
     let body = json!({"experiment_id": "0", "name": "lm", "source_run_id": run,
@@ -29,39 +29,35 @@ async fn a_logged_model_lives_as_recorded() {
     });
     assert_eq!(model, expected);
     assert_eq!(client.get(&format!("logged-models/{id}")).await["model"], model);
-    // Without a name one is drawn.
+    // A model without a name gets a random one.
     let bare = created(&client, json!({"experiment_id": "0"})).await;
     assert_eq!(bare["info"]["name"].as_str().unwrap().split('-').count(), 3);
     assert_eq!(bare["data"], json!({}));
 
-    let gone = "Logged model with ID '$0' not found.";
+    let not_found = "Logged model with ID '$0' not found.";
     client
-        .follows(
+        .run_steps(
             &[id, &run],
             &[
-                Step("PATCH", "logged-models/$0", r#"{"model_id": "$0", "status": "LOGGED_MODEL_READY"}"#, Ok),
-                Step(
-                    "POST",
+                patch("logged-models/$0", r#"{"model_id": "$0", "status": "LOGGED_MODEL_READY"}"#, Success),
+                post(
                     "logged-models/$0/params",
                     r#"{"params": [{"key": "z", "value": "2"}, {"key": "a", "value": "1"}]}"#,
                     Empty,
                 ),
-                Step(
-                    "POST",
+                post(
                     "logged-models/$0/params",
                     r#"{"params": [{"key": "y", "value": "1"}, {"key": "z", "value": "3"}]}"#,
-                    Refused(400, INVALID, "Changing param values is not allowed.*"),
+                    Invalid("Changing param values is not allowed.*"),
                 ),
-                Step("PATCH", "logged-models/$0/tags", r#"{"tags": [{"key": "a/b c", "value": "1"}]}"#, Empty),
-                Step("DELETE", "logged-models/$0/tags/t", "", Empty),
-                Step(
-                    "DELETE",
+                patch("logged-models/$0/tags", r#"{"tags": [{"key": "a/b c", "value": "1"}]}"#, Empty),
+                delete("logged-models/$0/tags/t", "", Empty),
+                delete(
                     "logged-models/$0/tags/none",
                     "",
-                    Refused(404, MISSING, "No tag with key 'none' found for model with ID '$0'."),
+                    Missing("No tag with key 'none' found for model with ID '$0'."),
                 ),
-                Step(
-                    "POST",
+                post(
                     "runs/log-metric",
                     r#"{"run_id": "$1", "key": "acc", "value": 0.5, "timestamp": 7, "model_id": "$0"}"#,
                     Empty,
@@ -80,134 +76,92 @@ async fn a_logged_model_lives_as_recorded() {
     assert_eq!(files, json!({"root_uri": root}));
 
     client
-        .follows(
+        .run_steps(
             &[id],
             &[
-                Step("DELETE", "logged-models/$0/tags/a%2Fb%20c", "", Empty),
-                Step("DELETE", "logged-models/$0", r#"{"model_id": "$0"}"#, Empty),
-                Step("GET", "logged-models/$0", "", Refused(404, MISSING, gone)),
-                Step("GET", "logged-models/$0?allow_deleted=true", "", Ok),
-                Step("GET", "logged-models/$0?allow_deleted=maybe", "", Refused(400, INVALID, "Invalid value*")),
-                Step("DELETE", "logged-models/$0", "{}", Refused(404, MISSING, gone)),
-                Step("PATCH", "logged-models/$0", r#"{"status": "LOGGED_MODEL_READY"}"#, Refused(404, MISSING, gone)),
-                Step(
-                    "PATCH",
-                    "logged-models/$0/tags",
-                    r#"{"tags": [{"key": "k", "value": ""}]}"#,
-                    Refused(404, MISSING, gone),
-                ),
-                Step("POST", "logged-models/$0/params", r#"{"params": []}"#, Refused(404, MISSING, gone)),
-                Step("GET", "logged-models/$0/artifacts/directories", "", Refused(404, MISSING, gone)),
+                delete("logged-models/$0/tags/a%2Fb%20c", "", Empty),
+                delete("logged-models/$0", r#"{"model_id": "$0"}"#, Empty),
+                get("logged-models/$0", Missing(not_found)),
+                get("logged-models/$0?allow_deleted=true", Success),
+                get("logged-models/$0?allow_deleted=maybe", Invalid("Invalid value*")),
+                delete("logged-models/$0", "{}", Missing(not_found)),
+                patch("logged-models/$0", r#"{"status": "LOGGED_MODEL_READY"}"#, Missing(not_found)),
+                patch("logged-models/$0/tags", r#"{"tags": [{"key": "k", "value": ""}]}"#, Missing(not_found)),
+                post("logged-models/$0/params", r#"{"params": []}"#, Missing(not_found)),
+                get("logged-models/$0/artifacts/directories", Missing(not_found)),
             ],
         )
         .await;
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_refused_before_an_event() {
+async fn invalid_calls_append_no_event() {
     let client = Client::new().await;
     let model = created(&client, json!({"experiment_id": "0", "name": "m"})).await;
     let id = model["info"]["model_id"].as_str().unwrap();
-    let before = client.events().await;
+    let before = client.event_count().await;
     client
-        .follows(
+        .run_steps(
             &[id],
             &[
-                Step(
-                    "POST",
+                post(
                     "logged-models",
                     r#"{"experiment_id": "0", "name": "bad/name"}"#,
-                    Refused(
-                        400,
-                        INVALID,
-                        "Invalid model name ('bad/name') provided. Model name must be a non-empty string*",
-                    ),
+                    Invalid("Invalid model name ('bad/name') provided. Model name must be a non-empty string*"),
                 ),
-                Step(
-                    "POST",
+                post(
                     "logged-models",
                     r#"{"name": "x"}"#,
-                    Refused(400, INVALID, "Missing value for required parameter 'experiment_id'*"),
+                    Invalid("Missing value for required parameter 'experiment_id'*"),
                 ),
-                Step(
-                    "POST",
-                    "logged-models",
-                    r#"{"experiment_id": "77"}"#,
-                    Refused(404, MISSING, "No Experiment with id=77 exists"),
-                ),
-                Step(
-                    "POST",
+                post("logged-models", r#"{"experiment_id": "77"}"#, Missing("No Experiment with id=77 exists")),
+                post(
                     "logged-models",
                     r#"{"experiment_id": "0", "params": [{"key": "../x", "value": ""}]}"#,
-                    Refused(400, INVALID, "Invalid value*"),
+                    Invalid("Invalid value*"),
                 ),
-                Step(
-                    "POST",
-                    "logged-models",
-                    r#"{"experiment_id": "0", "tags": [{"value": ""}]}"#,
-                    Refused(400, INVALID, "Missing value*"),
-                ),
-                Step(
-                    "PATCH",
+                post("logged-models", r#"{"experiment_id": "0", "tags": [{"value": ""}]}"#, Invalid("Missing value*")),
+                patch(
                     "logged-models/$0",
                     r#"{"status": "BOGUS"}"#,
-                    Refused(400, INVALID, "Invalid value \"BOGUS\" for parameter 'status'*"),
+                    Invalid("Invalid value \"BOGUS\" for parameter 'status'*"),
                 ),
-                Step(
-                    "PATCH",
-                    "logged-models/$0",
-                    "{}",
-                    Refused(400, INVALID, "Missing value for required parameter 'status'*"),
-                ),
-                Step(
-                    "GET",
-                    "logged-models/m-zzz",
-                    "",
-                    Refused(404, MISSING, "Logged model with ID 'm-zzz' not found."),
-                ),
-                Step(
-                    "POST",
+                patch("logged-models/$0", "{}", Invalid("Missing value for required parameter 'status'*")),
+                get("logged-models/m-zzz", Missing("Logged model with ID 'm-zzz' not found.")),
+                post(
                     "logged-models/search",
                     r#"{"experiment_ids": ["0"], "filter": "bad.x='1'"}"#,
-                    Refused(
-                        400,
-                        INVALID,
-                        "Invalid entity type: 'bad'. Expected one of ['attributes', 'metrics', 'params', 'tags'].",
-                    ),
+                    Invalid("Invalid entity type: 'bad'. Expected one of ['attributes', 'metrics', 'params', 'tags']."),
                 ),
-                Step(
-                    "POST",
+                post(
                     "logged-models/search",
                     r#"{"experiment_ids": ["0"], "order_by": [{"field_name": "name", "ascending": "no"}]}"#,
-                    Refused(400, INVALID, "Invalid value*"),
+                    Invalid("Invalid value*"),
                 ),
-                Step(
-                    "POST",
+                post(
                     "logged-models/search",
                     r#"{"experiment_ids": ["0"], "order_by": [{"field_name": "metrics.a", "dataset_digest": "d"}]}"#,
-                    Refused(400, INVALID, "`dataset_digest` can only be specified*"),
+                    Invalid("`dataset_digest` can only be specified*"),
                 ),
-                Step(
-                    "POST",
+                post(
                     "logged-models/search",
                     r#"{"experiment_ids": ["0"], "datasets": [{"dataset_digest": "d"}]}"#,
-                    Refused(400, INVALID, "`dataset_name` in the `datasets` clause must be specified."),
+                    Invalid("`dataset_name` in the `datasets` clause must be specified."),
                 ),
-                Step(
-                    "POST",
+                post(
                     "logged-models/search",
                     r#"{"experiment_ids": ["0"], "max_results": 0}"#,
-                    Refused(400, INVALID, "Invalid value*"),
+                    Invalid("Invalid value*"),
                 ),
-                Step("POST", "logged-models/search", r#"{"experiment_ids": ["0"], "filter": "name='zz'"}"#, Empty),
-                Step("POST", "logged-models/search", "{}", Empty),
+                post("logged-models/search", r#"{"experiment_ids": ["0"], "filter": "name='zz'"}"#, Empty),
+                post("logged-models/search", "{}", Empty),
             ],
         )
         .await;
-    // The tag's own route takes no body, and no key that is not there.
+    // The route of a tag takes no body.
     let long = format!("logged-models/{id}/tags/{}", "k".repeat(5000));
-    refused("a long key", &client.send("DELETE", &long, Body::empty()).await, 404, MISSING, "No tag with key*");
-    assert_eq!(client.events().await, before);
+    assert_error("a long key", &client.send("DELETE", &long, Body::empty()).await, 404, MISSING, "No tag with key*");
+    assert_eq!(client.event_count().await, before);
 }
 
 #[tokio::test]

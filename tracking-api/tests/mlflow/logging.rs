@@ -1,12 +1,12 @@
-//! What is logged to runs, as MLflow's server was recorded to answer.
+//! The logging endpoints of runs, compared with recorded answers of MLflow's server.
 
 use serde_json::{Value, json};
 
-use crate::client::Expect::{Empty, Refused};
-use crate::client::{Client, INVALID, MISSING, Step};
+use crate::client::Expect::{Empty, Invalid, Missing};
+use crate::client::{Client, INVALID, MISSING, post};
 
-const NOWHERE: &str = "Run with id=ffffffffffffffffffffffffffffffff not found";
-const CHARACTERS: &str = "Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), \
+const NO_SUCH_RUN: &str = "Run with id=ffffffffffffffffffffffffffffffff not found";
+const ALLOWED_CHARACTERS: &str = "Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), \
                           colon(:) and slashes (/).";
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn a_metric_is_logged_as_recorded() {
             json!({"run_id": run, "key": "bad*key", "value": 1, "timestamp": 1}),
             400,
             INVALID,
-            format!("Invalid value \"bad*key\" for parameter 'name' supplied: {CHARACTERS}"),
+            format!("Invalid value \"bad*key\" for parameter 'name' supplied: {ALLOWED_CHARACTERS}"),
         ),
         (
             json!({"run_id": run, "key": "../x", "value": 1, "timestamp": 1}),
@@ -76,7 +76,7 @@ async fn a_metric_is_logged_as_recorded() {
         (json!({"run_id": run, "key": "m", "value": null, "timestamp": 1}), 400, INVALID, missing("value")),
         (json!({"run_id": run, "value": 1, "timestamp": 1}), 400, INVALID, missing("key")),
         (json!({"key": "m", "value": 1, "timestamp": 1}), 400, INVALID, missing("run_id")),
-        (json!({"run_id": "f".repeat(32), "key": "m", "value": 1, "timestamp": 1}), 404, MISSING, NOWHERE.to_owned()),
+        (json!({"run_id": "f".repeat(32), "key": "m", "value": 1, "timestamp": 1}), 404, MISSING, NO_SUCH_RUN.to_owned()),
         (
             json!({"run_id": "bad id!", "key": "m", "value": 1, "timestamp": 1}),
             404,
@@ -84,9 +84,9 @@ async fn a_metric_is_logged_as_recorded() {
             "Run with id=bad id! not found".to_owned(),
         ),
     ] {
-        let before = client.seen(&run, &["m", "s"]).await;
-        client.refuses("runs/log-metric", body, status, code, &message).await;
-        assert_eq!(client.seen(&run, &["m", "s"]).await, before);
+        let before = client.snapshot(&run, &["m", "s"]).await;
+        client.rejects("runs/log-metric", body, status, code, &message).await;
+        assert_eq!(client.snapshot(&run, &["m", "s"]).await, before);
     }
     let mut shown = client.run(&run).await["data"]["metrics"].as_array().unwrap().clone();
     shown.sort_by_key(|metric| metric["key"].as_str().unwrap().to_owned());
@@ -108,56 +108,27 @@ async fn a_parameter_is_logged_as_recorded() {
     let client = Client::new().await;
     let run = client.new_run().await;
     client
-        .follows(
+        .run_steps(
             &[&run, &"x".repeat(6001)],
             &[
-                Step("POST", "runs/log-parameter", r#"{"run_id": "$0", "key": "p", "value": "1"}"#, Empty),
-                Step("POST", "runs/log-parameter", r#"{"run_id": "$0", "key": "p", "value": "1"}"#, Empty),
-                Step(
-                    "POST",
-                    "runs/log-parameter",
-                    r#"{"run_id": "$0", "key": "p", "value": "2"}"#,
-                    Refused(
-                        400,
-                        INVALID,
-                        "Changing param values is not allowed. Param with key='p' was already logged with value='1' for run \
-                         ID='$0'. Attempted logging new value '2'.",
-                    ),
-                ),
-                Step("POST", "runs/log-parameter", r#"{"run_id": "$0", "key": "p2"}"#, Empty),
-                Step(
-                    "POST",
-                    "runs/log-parameter",
-                    r#"{"run_id": "$0", "key": "p3", "value": 5}"#,
-                    Refused(400, INVALID, "Invalid value 5 for parameter 'value' supplied: Hint: Value was of type 'int'.*"),
-                ),
-                Step("POST", "runs/log-parameter", r#"{"run_id": "$0", "key": "p4", "value": "$1"}"#, Empty),
-                // What is too long is cut, and cut alike every time.
-                Step("POST", "runs/log-parameter", r#"{"run_id": "$0", "key": "p4", "value": "$1yz"}"#, Empty),
-                Step(
-                    "POST",
-                    "runs/log-parameter",
-                    r#"{"run_id": "$0", "key": "", "value": "x"}"#,
-                    Refused(400, INVALID, "Missing value for required parameter 'key'*"),
-                ),
-                Step(
-                    "POST",
-                    "runs/log-parameter",
-                    r#"{"run_id": "$0", "key": "a//b", "value": "x"}"#,
-                    Refused(400, INVALID, "Invalid value \"a//b\" for parameter 'key' supplied: *"),
-                ),
-                Step(
-                    "POST",
-                    "runs/log-parameter",
-                    r#"{"run_id": "ffffffffffffffffffffffffffffffff", "key": "p"}"#,
-                    Refused(404, MISSING, NOWHERE),
-                ),
+                post("runs/log-parameter", r#"{"run_id": "$0", "key": "p", "value": "1"}"#, Empty),
+                post("runs/log-parameter", r#"{"run_id": "$0", "key": "p", "value": "1"}"#, Empty),
+                post("runs/log-parameter", r#"{"run_id": "$0", "key": "p", "value": "2"}"#, Invalid("Changing param values is not allowed. Param with key='p' was already logged with value='1' for run \
+                         ID='$0'. Attempted logging new value '2'.")),
+                post("runs/log-parameter", r#"{"run_id": "$0", "key": "p2"}"#, Empty),
+                post("runs/log-parameter", r#"{"run_id": "$0", "key": "p3", "value": 5}"#, Invalid("Invalid value 5 for parameter 'value' supplied: Hint: Value was of type 'int'.*")),
+                post("runs/log-parameter", r#"{"run_id": "$0", "key": "p4", "value": "$1"}"#, Empty),
+                // A value that is too long is cut to the same text every time.
+                post("runs/log-parameter", r#"{"run_id": "$0", "key": "p4", "value": "$1yz"}"#, Empty),
+                post("runs/log-parameter", r#"{"run_id": "$0", "key": "", "value": "x"}"#, Invalid("Missing value for required parameter 'key'*")),
+                post("runs/log-parameter", r#"{"run_id": "$0", "key": "a//b", "value": "x"}"#, Invalid("Invalid value \"a//b\" for parameter 'key' supplied: *")),
+                post("runs/log-parameter", r#"{"run_id": "ffffffffffffffffffffffffffffffff", "key": "p"}"#, Missing(NO_SUCH_RUN)),
             ],
         )
         .await;
     let body = json!({"run_id": run, "key": "k".repeat(251), "value": "x"});
     let message = "'Param key' exceeds the maximum length of 250 characters";
-    client.refuses("runs/log-parameter", body, 400, INVALID, message).await;
+    client.rejects("runs/log-parameter", body, 400, INVALID, message).await;
     let expected = json!([
         {"key": "p", "value": "1"}, {"key": "p2", "value": ""}, {"key": "p4", "value": "x".repeat(6000)},
     ]);
@@ -169,103 +140,30 @@ async fn a_batch_is_logged_as_recorded() {
     let client = Client::new().await;
     let run = client.new_run().await;
     client
-        .follows(
+        .run_steps(
             &[&run],
             &[
-                Step("POST", "runs/log-batch", r#"{"run_id": "$0"}"#, Empty),
-                Step("POST", "runs/log-batch", r#"{"run_id": "$0", "metrics": [], "params": null}"#, Empty),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"run_id": "$0", "metrics": [{"key": "a", "value": 1.0, "timestamp": 1, "step": 0}],
-                        "params": [{"key": "q", "value": "1"}], "tags": [{"key": "t", "value": "1"}]}"#,
-                    Empty,
-                ),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"run_id": "$0", "params": [{"key": "q", "value": "2"}, {"key": "other", "value": "1"}],
-                        "metrics": [{"key": "a", "value": 9, "timestamp": 9}], "tags": [{"key": "t", "value": "9"}]}"#,
-                    Refused(
-                        400,
-                        INVALID,
-                        "Changing param values is not allowed. Params were already logged='[{'key': 'q', 'old_value': '1', \
-                         'new_value': '2'}]' for run ID='$0'.",
-                    ),
-                ),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"run_id": "$0", "params": [{"key": "d", "value": "1"}, {"key": "d", "value": "2"}]}"#,
-                    Refused(
-                        400,
-                        INVALID,
-                        "Duplicate parameter keys have been submitted: ['d']. Please ensure the request contains only one param \
-                         value per param key.",
-                    ),
-                ),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"run_id": "$0", "params": [{"key": "d", "value": "1"}, {"key": "d", "value": "1"}]}"#,
-                    Refused(400, INVALID, "Duplicate parameter keys have been submitted: ['d'].*"),
-                ),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"run_id": "$0", "metrics": [{"key": "a", "value": 1}]}"#,
-                    Refused(400, INVALID, "Missing value for required parameter 'metrics[0].timestamp'*"),
-                ),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"run_id": "$0", "metrics": [{"value": 1, "timestamp": 1}]}"#,
-                    Refused(400, INVALID, "Missing value for required parameter 'metrics[0].key'*"),
-                ),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"run_id": "$0", "metrics": "x"}"#,
-                    Refused(400, INVALID, "Invalid value \"x\" for parameter 'metrics' supplied: Hint: Value was of type 'str'.*"),
-                ),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"metrics": []}"#,
-                    Refused(400, INVALID, "Missing value for required parameter 'run_id'*"),
-                ),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"runId": "$0", "metrics": []}"#,
-                    Refused(400, INVALID, "Missing value for required parameter 'run_id'*"),
-                ),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"run_id": "$0", "metrics": [{"key": "ok", "value": 1.0, "timestamp": 1, "step": 0},
-                                                     {"key": "bad*", "value": 1.0, "timestamp": 1, "step": 0}]}"#,
-                    Refused(400, INVALID, "Invalid value \"bad*\" for parameter 'metrics[1].name' supplied: Names may only *"),
-                ),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"run_id": "$0", "params": [{"key": "ok", "value": "1"}], "tags": [{"key": "bad*", "value": "1"}]}"#,
-                    Refused(400, INVALID, "Invalid value \"bad*\" for parameter 'tags[0].key' supplied: Names may only *"),
-                ),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"run_id": "$0", "metrics": [{"key": "dup", "value": 1.0, "timestamp": 1, "step": 0},
-                                                     {"key": "dup", "value": 1.0, "timestamp": 1, "step": 0}]}"#,
-                    Empty,
-                ),
-                Step(
-                    "POST",
-                    "runs/log-batch",
-                    r#"{"run_id": "ffffffffffffffffffffffffffffffff", "params": [{"key": "q", "value": "2"}]}"#,
-                    Refused(404, MISSING, NOWHERE),
-                ),
+                post("runs/log-batch", r#"{"run_id": "$0"}"#, Empty),
+                post("runs/log-batch", r#"{"run_id": "$0", "metrics": [], "params": null}"#, Empty),
+                post("runs/log-batch", r#"{"run_id": "$0", "metrics": [{"key": "a", "value": 1.0, "timestamp": 1, "step": 0}],
+                        "params": [{"key": "q", "value": "1"}], "tags": [{"key": "t", "value": "1"}]}"#, Empty),
+                post("runs/log-batch", r#"{"run_id": "$0", "params": [{"key": "q", "value": "2"}, {"key": "other", "value": "1"}],
+                        "metrics": [{"key": "a", "value": 9, "timestamp": 9}], "tags": [{"key": "t", "value": "9"}]}"#, Invalid("Changing param values is not allowed. Params were already logged='[{'key': 'q', 'old_value': '1', \
+                         'new_value': '2'}]' for run ID='$0'.")),
+                post("runs/log-batch", r#"{"run_id": "$0", "params": [{"key": "d", "value": "1"}, {"key": "d", "value": "2"}]}"#, Invalid("Duplicate parameter keys have been submitted: ['d']. Please ensure the request contains only one param \
+                         value per param key.")),
+                post("runs/log-batch", r#"{"run_id": "$0", "params": [{"key": "d", "value": "1"}, {"key": "d", "value": "1"}]}"#, Invalid("Duplicate parameter keys have been submitted: ['d'].*")),
+                post("runs/log-batch", r#"{"run_id": "$0", "metrics": [{"key": "a", "value": 1}]}"#, Invalid("Missing value for required parameter 'metrics[0].timestamp'*")),
+                post("runs/log-batch", r#"{"run_id": "$0", "metrics": [{"value": 1, "timestamp": 1}]}"#, Invalid("Missing value for required parameter 'metrics[0].key'*")),
+                post("runs/log-batch", r#"{"run_id": "$0", "metrics": "x"}"#, Invalid("Invalid value \"x\" for parameter 'metrics' supplied: Hint: Value was of type 'str'.*")),
+                post("runs/log-batch", r#"{"metrics": []}"#, Invalid("Missing value for required parameter 'run_id'*")),
+                post("runs/log-batch", r#"{"runId": "$0", "metrics": []}"#, Invalid("Missing value for required parameter 'run_id'*")),
+                post("runs/log-batch", r#"{"run_id": "$0", "metrics": [{"key": "ok", "value": 1.0, "timestamp": 1, "step": 0},
+                                                     {"key": "bad*", "value": 1.0, "timestamp": 1, "step": 0}]}"#, Invalid("Invalid value \"bad*\" for parameter 'metrics[1].name' supplied: Names may only *")),
+                post("runs/log-batch", r#"{"run_id": "$0", "params": [{"key": "ok", "value": "1"}], "tags": [{"key": "bad*", "value": "1"}]}"#, Invalid("Invalid value \"bad*\" for parameter 'tags[0].key' supplied: Names may only *")),
+                post("runs/log-batch", r#"{"run_id": "$0", "metrics": [{"key": "dup", "value": 1.0, "timestamp": 1, "step": 0},
+                                                     {"key": "dup", "value": 1.0, "timestamp": 1, "step": 0}]}"#, Empty),
+                post("runs/log-batch", r#"{"run_id": "ffffffffffffffffffffffffffffffff", "params": [{"key": "q", "value": "2"}]}"#, Missing(NO_SUCH_RUN)),
             ],
         )
         .await;
@@ -284,7 +182,7 @@ async fn a_batch_is_logged_as_recorded() {
 }
 
 #[tokio::test]
-async fn a_batch_has_its_limits() {
+async fn batches_have_limits() {
     let client = Client::new().await;
     let run = client.new_run().await;
     let metrics = |count: usize| -> Vec<Value> {
@@ -292,7 +190,7 @@ async fn a_batch_has_its_limits() {
     };
     let pairs =
         |count: usize| -> Vec<Value> { (0..count).map(|n| json!({"key": format!("z{n}"), "value": "1"})).collect() };
-    let before = client.events().await;
+    let before = client.event_count().await;
     for (body, limit, what, got) in [
         (json!({"run_id": run, "metrics": metrics(1001)}), 1000, "metrics", 1001),
         (json!({"run_id": run, "params": pairs(101)}), 100, "params", 101),
@@ -308,9 +206,9 @@ async fn a_batch_has_its_limits() {
             "A batch logging request can contain at most {limit} {what}. Got {got} {what}. Please split up {what} across \
              multiple requests and try again."
         );
-        client.refuses("runs/log-batch", body, 400, INVALID, &message).await;
+        client.rejects("runs/log-batch", body, 400, INVALID, &message).await;
     }
-    assert_eq!(client.events().await, before, "nothing was appended");
+    assert_eq!(client.event_count().await, before, "an invalid batch was appended");
     client
         .ok("runs/log-batch", json!({"run_id": run, "metrics": metrics(800), "params": pairs(100), "tags": pairs(100)}))
         .await;

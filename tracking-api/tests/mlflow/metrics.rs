@@ -1,8 +1,8 @@
-//! Histories, whole and thinned.
+//! Metric histories, complete and sampled, compared with recorded answers of MLflow's server.
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, INVALID, MISSING};
+use crate::client::{Client, INVALID, MISSING, assert_error};
 
 async fn log(client: &Client, run: &str, values: &[(f64, i64, i64)]) {
     for chunk in values.chunks(1000) {
@@ -42,7 +42,7 @@ async fn a_history_is_answered_as_recorded() {
     assert_eq!(client.get(&format!("metrics/get-history?run_id={run}&metric_key=zzz")).await, json!({}));
     log(&client, &run, &[(f64::NAN, 9, 9)]).await;
     assert_eq!(client.get(&path).await["metrics"][4]["value"], "NaN");
-    // A deleted run keeps its history.
+    // The history of a deleted run remains.
     client.ok("runs/delete", json!({"run_id": run})).await;
     assert_eq!(client.get(&path).await["metrics"].as_array().unwrap().len(), 5);
     for (query, status, code, message) in [
@@ -64,7 +64,7 @@ async fn a_history_is_answered_as_recorded() {
         (&format!("run_id={run}&metric_key=m&page_token=%3F"), 400, INVALID, "Invalid page token*"),
     ] {
         let answer = client.send("GET", &format!("metrics/get-history?{query}"), "").await;
-        crate::client::refused(query, &answer, status, code, message);
+        assert_error(query, &answer, status, code, message);
     }
 }
 
@@ -83,13 +83,13 @@ async fn a_chart_is_answered_as_recorded() {
     assert_eq!(client.get(&path(&[&b], "&max_results=320")).await, json!({}));
     assert_eq!(client.get(&path(&[&a], "&start_step=0&end_step=1")).await["metrics"].as_array().unwrap().len(), 3);
 
-    // Never more points than were asked for, the first and the last among them.
+    // At most the requested number of points, and always the last one.
     log(&client, &b, &(0..1100).map(|n| (n as f64, 5, n)).collect::<Vec<_>>()).await;
     assert_eq!(steps(&client.get(&path(&[&b], "&max_results=5")).await), [0, 220, 440, 660, 1099]);
     assert_eq!(steps(&client.get(&path(&[&b], "&max_results=1")).await), [1099]);
     assert_eq!(steps(&client.get(&path(&[&b], "")).await).len(), 320);
     assert_eq!(steps(&client.get(&path(&[&b], "&max_results=2500")).await).len(), 1100);
-    // Run by run in the order that was asked for, each with points of its own.
+    // The runs are in the order of the request, and each is sampled separately.
     let both = client.get(&path(&[&b, &a], "&max_results=2")).await;
     assert_eq!(steps(&both), [0, 1099, 0, i64::MAX]);
     assert_eq!(steps(&client.get(&path(&[&a, &b], "&max_results=2")).await), [0, i64::MAX, 0, 1099]);
@@ -115,12 +115,12 @@ async fn a_chart_is_answered_as_recorded() {
         ),
     ] {
         let answer = client.send("GET", &query, "").await;
-        crate::client::refused(&query.chars().take(200).collect::<String>(), &answer, 400, INVALID, message);
+        assert_error(&query.chars().take(200).collect::<String>(), &answer, 400, INVALID, message);
     }
 }
 
 #[tokio::test]
-async fn histories_of_several_runs_go_by_run_timestamp_and_step() {
+async fn histories_of_several_runs_are_ordered_by_run_timestamp_and_step() {
     let client = Client::at("/ajax-api/2.0/mlflow").await;
     let mut runs = [client.new_run().await, client.new_run().await];
     runs.sort();
@@ -131,7 +131,7 @@ async fn histories_of_several_runs_go_by_run_timestamp_and_step() {
     let all = client.get(&path("")).await;
     assert_eq!(steps(&all), [0, 0, i64::MAX, 1, 7]);
     assert_eq!(all["metrics"][4], json!({"key": "m", "value": 7.0, "timestamp": 7, "step": 7, "run_id": runs[1]}));
-    // The limit is for all of them together.
+    // The limit counts the points of all runs.
     assert_eq!(steps(&client.get(&path("&max_results=3")).await), [0, 0, i64::MAX]);
     let many: String = (0..101).map(|_| format!("run_id={}&", runs[0])).collect();
     for (query, message) in [
@@ -142,6 +142,6 @@ async fn histories_of_several_runs_go_by_run_timestamp_and_step() {
         ),
     ] {
         let answer = client.send("GET", &format!("metrics/get-history-bulk?{query}"), "").await;
-        crate::client::refused("bulk", &answer, 400, INVALID, message);
+        assert_error("bulk", &answer, 400, INVALID, message);
     }
 }

@@ -1,55 +1,35 @@
-//! `registered-models/*` and `model-versions/*`.
+//! `registered-models/*` and `model-versions/*`, compared with recorded answers of MLflow's server.
 
 use serde_json::{Value, json};
 
-use crate::client::Expect::{Empty, Like, Ok, Refused};
-use crate::client::{Client, EXISTS, INVALID, MISSING, Step, timeless};
+use crate::client::Expect::{Empty, Exists, Invalid, Like, Missing, Success};
+use crate::client::{Client, delete, get, patch, post, without_times};
 
 #[tokio::test]
-async fn a_registered_model_lives_as_recorded() {
+async fn the_calls_of_a_registered_model_are_answered_as_recorded() {
     let client = Client::new().await;
     let run = client.new_run().await;
     let v1 = r#"{"name": "m1", "version": "1", "current_stage": "None", "description": "", "source": "s3://b/x",
         "run_id": "$0", "status": "READY", "run_link": ""}"#;
     let steps = [
-        Step(
-            "POST",
+        post(
             "registered-models/create",
             r#"{"name": "m1", "tags": [{"key": "a", "value": "b"}], "description": "d"}"#,
             Like(r#"{"registered_model": {"name": "m1", "description": "d", "tags": [{"key": "a", "value": "b"}]}}"#),
         ),
-        Step(
-            "POST",
-            "registered-models/create",
-            r#"{"name": "m1"}"#,
-            Refused(400, EXISTS, "Registered Model (name=m1) already exists."),
-        ),
-        Step(
-            "POST",
+        post("registered-models/create", r#"{"name": "m1"}"#, Exists("Registered Model (name=m1) already exists.")),
+        post(
             "registered-models/create",
             r#"{"name": "a/b"}"#,
-            Refused(400, INVALID, "Invalid model name 'a/b'. Names cannot contain '/' or ':'."),
+            Invalid("Invalid model name 'a/b'. Names cannot contain '/' or ':'."),
         ),
-        Step(
-            "POST",
-            "registered-models/create",
-            r#"{"name": ""}"#,
-            Refused(400, INVALID, "Missing value for required parameter 'name'.*"),
-        ),
-        Step(
-            "GET",
+        post("registered-models/create", r#"{"name": ""}"#, Invalid("Missing value for required parameter 'name'.*")),
+        get(
             "registered-models/get?name=m1",
-            "",
             Like(r#"{"registered_model": {"name": "m1", "description": "d", "tags": [{"key": "a", "value": "b"}]}}"#),
         ),
-        Step(
-            "GET",
-            "registered-models/get?name=zz",
-            "",
-            Refused(404, MISSING, "Registered Model with name=zz not found"),
-        ),
-        Step(
-            "POST",
+        get("registered-models/get?name=zz", Missing("Registered Model with name=zz not found")),
+        post(
             "model-versions/create",
             r#"{"name": "m1", "source": "s3://b/x", "run_id": "$0"}"#,
             Like(
@@ -57,73 +37,44 @@ async fn a_registered_model_lives_as_recorded() {
                 "source": "s3://b/x", "run_id": "$0", "status": "READY", "run_link": ""}}"#,
             ),
         ),
-        Step("POST", "model-versions/create", r#"{"name": "m1", "source": "s3://b/x"}"#, Ok),
-        Step(
-            "POST",
+        post("model-versions/create", r#"{"name": "m1", "source": "s3://b/x"}"#, Success),
+        post(
             "model-versions/create",
             r#"{"name": "nomodel", "source": "s3://b/x"}"#,
-            Refused(404, MISSING, "Registered Model with name=nomodel not found"),
+            Missing("Registered Model with name=nomodel not found"),
         ),
-        Step(
-            "POST",
-            "model-versions/create",
-            r#"{"name": "m1"}"#,
-            Refused(400, INVALID, "Missing value for required parameter 'source'.*"),
-        ),
-        Step(
-            "GET",
-            "model-versions/get?name=m1&version=abc",
-            "",
-            Refused(400, INVALID, "Parameter 'version' must be an integer, got 'abc'."),
-        ),
-        Step(
-            "GET",
-            "model-versions/get?name=m1",
-            "",
-            Refused(400, INVALID, "Missing value for required parameter 'version'.*"),
-        ),
-        Step(
-            "GET",
-            "model-versions/get?name=m1&version=9",
-            "",
-            Refused(404, MISSING, "Model Version (name=m1, version=9) not found"),
-        ),
-        Step("GET", "model-versions/get-download-uri?name=m1&version=1", "", Like(r#"{"artifact_uri": "s3://b/x"}"#)),
+        post("model-versions/create", r#"{"name": "m1"}"#, Invalid("Missing value for required parameter 'source'.*")),
+        get("model-versions/get?name=m1&version=abc", Invalid("Parameter 'version' must be an integer, got 'abc'.")),
+        get("model-versions/get?name=m1", Invalid("Missing value for required parameter 'version'.*")),
+        get("model-versions/get?name=m1&version=9", Missing("Model Version (name=m1, version=9) not found")),
+        get("model-versions/get-download-uri?name=m1&version=1", Like(r#"{"artifact_uri": "s3://b/x"}"#)),
     ];
-    client.follows(&[&run], &steps).await;
+    client.run_steps(&[&run], &steps).await;
     let own: Value = serde_json::from_str(&v1.replace("$0", &run)).unwrap();
     let found = client.get("model-versions/get?name=m1&version=1").await;
-    assert_eq!(timeless(found), json!({"model_version": own}));
+    assert_eq!(without_times(found), json!({"model_version": own}));
 
     let steps = [
-        Step(
-            "POST",
+        post(
             "registered-models/rename",
             r#"{"name": "m1"}"#,
-            Refused(400, INVALID, "Missing value for required parameter 'new_name'.*"),
+            Invalid("Missing value for required parameter 'new_name'.*"),
         ),
-        Step("POST", "registered-models/create", r#"{"name": "m3"}"#, Like(r#"{"registered_model": {"name": "m3"}}"#)),
-        Step(
-            "POST",
+        post("registered-models/create", r#"{"name": "m3"}"#, Like(r#"{"registered_model": {"name": "m3"}}"#)),
+        post(
             "registered-models/rename",
             r#"{"name": "m1", "new_name": "m3"}"#,
-            Refused(400, EXISTS, "Registered Model (name=m3) already exists.*"),
+            Exists("Registered Model (name=m3) already exists.*"),
         ),
-        Step("POST", "registered-models/rename", r#"{"name": "m1", "new_name": "m2"}"#, Ok),
-        Step(
-            "GET",
-            "registered-models/get?name=m1",
-            "",
-            Refused(404, MISSING, "Registered Model with name=m1 not found"),
-        ),
-        Step("PATCH", "registered-models/update", r#"{"name": "m2", "description": "x"}"#, Ok),
-        Step("POST", "registered-models/set-tag", r#"{"name": "m2", "key": "k", "value": "v"}"#, Empty),
-        Step("DELETE", "registered-models/delete-tag", r#"{"name": "m2", "key": "a"}"#, Empty),
-        Step("DELETE", "registered-models/delete-tag", r#"{"name": "m2", "key": "nokey"}"#, Empty),
-        Step("POST", "model-versions/set-tag", r#"{"name": "m2", "version": "1", "key": "k", "value": "v"}"#, Empty),
-        Step("DELETE", "model-versions/delete-tag", r#"{"name": "m2", "version": "1", "key": "nokey"}"#, Empty),
-        Step(
-            "PATCH",
+        post("registered-models/rename", r#"{"name": "m1", "new_name": "m2"}"#, Success),
+        get("registered-models/get?name=m1", Missing("Registered Model with name=m1 not found")),
+        patch("registered-models/update", r#"{"name": "m2", "description": "x"}"#, Success),
+        post("registered-models/set-tag", r#"{"name": "m2", "key": "k", "value": "v"}"#, Empty),
+        delete("registered-models/delete-tag", r#"{"name": "m2", "key": "a"}"#, Empty),
+        delete("registered-models/delete-tag", r#"{"name": "m2", "key": "nokey"}"#, Empty),
+        post("model-versions/set-tag", r#"{"name": "m2", "version": "1", "key": "k", "value": "v"}"#, Empty),
+        delete("model-versions/delete-tag", r#"{"name": "m2", "version": "1", "key": "nokey"}"#, Empty),
+        patch(
             "model-versions/update",
             r#"{"name": "m2", "version": "1", "description": "dd"}"#,
             Like(
@@ -131,16 +82,10 @@ async fn a_registered_model_lives_as_recorded() {
                 "source": "s3://b/x", "run_id": "$0", "status": "READY", "run_link": "", "tags": [{"key": "k", "value": "v"}]}}"#,
             ),
         ),
-        Step("DELETE", "model-versions/delete-tag", r#"{"name": "m2", "version": "1", "key": "k"}"#, Empty),
-        Step("DELETE", "model-versions/delete", r#"{"name": "m2", "version": "1"}"#, Empty),
-        Step(
-            "GET",
-            "model-versions/get?name=m2&version=1",
-            "",
-            Refused(404, MISSING, "Model Version (name=m2, version=1) not found"),
-        ),
-        Step(
-            "POST",
+        delete("model-versions/delete-tag", r#"{"name": "m2", "version": "1", "key": "k"}"#, Empty),
+        delete("model-versions/delete", r#"{"name": "m2", "version": "1"}"#, Empty),
+        get("model-versions/get?name=m2&version=1", Missing("Model Version (name=m2, version=1) not found")),
+        post(
             "model-versions/create",
             r#"{"name": "m2", "source": "s3://b/x", "description": "three"}"#,
             Like(
@@ -148,101 +93,66 @@ async fn a_registered_model_lives_as_recorded() {
                 "source": "s3://b/x", "run_id": "", "status": "READY", "run_link": ""}}"#,
             ),
         ),
-        Step(
-            "GET",
+        get(
             "registered-models/get?name=m2",
-            "",
             Like(
                 r#"{"registered_model": {"name": "m2", "description": "x", "tags": [{"key": "k", "value": "v"}], "latest_versions": [
                 {"name": "m2", "version": "3", "current_stage": "None", "description": "three", "source": "s3://b/x",
                  "run_id": "", "status": "READY", "run_link": ""}]}}"#,
             ),
         ),
-        Step(
-            "DELETE",
-            "registered-models/delete?name=m3",
-            "",
-            Refused(400, INVALID, "Missing value for required parameter 'name'.*"),
-        ),
-        Step("DELETE", "registered-models/delete", r#"{"name": "m2"}"#, Empty),
-        Step(
-            "DELETE",
-            "registered-models/delete",
-            r#"{"name": "m2"}"#,
-            Refused(404, MISSING, "Registered Model with name=m2 not found"),
-        ),
+        delete("registered-models/delete?name=m3", "", Invalid("Missing value for required parameter 'name'.*")),
+        delete("registered-models/delete", r#"{"name": "m2"}"#, Empty),
+        delete("registered-models/delete", r#"{"name": "m2"}"#, Missing("Registered Model with name=m2 not found")),
     ];
-    client.follows(&[&run], &steps).await;
+    client.run_steps(&[&run], &steps).await;
 }
 
 #[tokio::test]
-async fn stages_and_aliases_are_as_recorded() {
+async fn stages_and_aliases_are_answered_as_recorded() {
     let client = Client::new().await;
-    client.ok("registered-models/create", json!({"name": "m1"})).await;
-    for _ in 0..3 {
-        client.ok("model-versions/create", json!({"name": "m1", "source": "s3://b/x"})).await;
-    }
-    let absent = Refused(400, INVALID, "Registered model alias no not found.");
-    let reserved = Refused(400, INVALID, "'latest' alias name (case insensitive) is reserved.");
+    client.new_model("m1", 3).await;
+    let absent = Invalid("Registered model alias no not found.");
+    let reserved = Invalid("'latest' alias name (case insensitive) is reserved.");
     let steps = [
-        Step("POST", "registered-models/alias", r#"{"name": "m1", "alias": "latest", "version": "1"}"#, reserved),
-        Step(
-            "POST",
+        post("registered-models/alias", r#"{"name": "m1", "alias": "latest", "version": "1"}"#, reserved),
+        post(
             "registered-models/alias",
             r#"{"name": "m1", "alias": "v1", "version": "1"}"#,
-            Refused(400, INVALID, "Version alias name 'v1' is reserved."),
+            Invalid("Version alias name 'v1' is reserved."),
         ),
-        Step(
-            "POST",
+        post(
             "registered-models/alias",
             r#"{"name": "m1", "alias": "bad alias", "version": "1"}"#,
-            Refused(
-                400,
-                INVALID,
+            Invalid(
                 "Invalid alias name: 'bad alias'. Names may only contain alphanumerics, underscores (_), and dashes (-).",
             ),
         ),
-        Step(
-            "POST",
+        post(
             "registered-models/alias",
             r#"{"name": "m1", "alias": "ok", "version": "9"}"#,
-            Refused(404, MISSING, "Model Version (name=m1, version=9) not found"),
+            Missing("Model Version (name=m1, version=9) not found"),
         ),
-        Step("POST", "registered-models/alias", r#"{"name": "m1", "alias": "ok", "version": "1"}"#, Empty),
-        Step(
-            "GET",
+        post("registered-models/alias", r#"{"name": "m1", "alias": "ok", "version": "1"}"#, Empty),
+        get(
             "registered-models/alias?name=m1&alias=ok",
-            "",
             Like(
                 r#"{"model_version": {"name": "m1", "version": "1", "current_stage": "None", "description": "",
                 "source": "s3://b/x", "run_id": "", "status": "READY", "run_link": "", "aliases": ["ok"]}}"#,
             ),
         ),
-        Step("GET", "registered-models/alias?name=m1&alias=no", "", absent),
-        Step(
-            "GET",
-            "registered-models/alias?name=zz&alias=no",
-            "",
-            Refused(404, MISSING, "Registered Model with name=zz not found"),
-        ),
-        Step("DELETE", "registered-models/alias", r#"{"name": "m1", "alias": "no"}"#, Empty),
-        Step(
-            "GET",
+        get("registered-models/alias?name=m1&alias=no", absent),
+        get("registered-models/alias?name=zz&alias=no", Missing("Registered Model with name=zz not found")),
+        delete("registered-models/alias", r#"{"name": "m1", "alias": "no"}"#, Empty),
+        get(
             "registered-models/alias?name=m1&alias=latest",
-            "",
             Like(
                 r#"{"model_version": {"name": "m1", "version": "3", "current_stage": "None", "description": "",
                 "source": "s3://b/x", "run_id": "", "status": "READY", "run_link": ""}}"#,
             ),
         ),
-        Step(
-            "GET",
-            "registered-models/alias?name=m1&alias=v1",
-            "",
-            Refused(400, INVALID, "Registered model alias v1 not found."),
-        ),
-        Step(
-            "POST",
+        get("registered-models/alias?name=m1&alias=v1", Invalid("Registered model alias v1 not found.")),
+        post(
             "model-versions/transition-stage",
             r#"{"name": "m1", "version": "1", "stage": "staging", "archive_existing_versions": true}"#,
             Like(
@@ -250,30 +160,22 @@ async fn stages_and_aliases_are_as_recorded() {
                 "source": "s3://b/x", "run_id": "", "status": "READY", "run_link": "", "aliases": ["ok"]}}"#,
             ),
         ),
-        Step(
-            "POST",
+        post(
             "model-versions/transition-stage",
             r#"{"name": "m1", "version": "1", "stage": "X"}"#,
-            Refused(
-                400,
-                INVALID,
-                "Invalid Model Version stage: X. Value must be one of None, Staging, Production, Archived.",
-            ),
+            Invalid("Invalid Model Version stage: X. Value must be one of None, Staging, Production, Archived."),
         ),
-        Step(
-            "POST",
+        post(
             "model-versions/transition-stage",
             r#"{"name": "m1", "version": "1", "stage": "None", "archive_existing_versions": true}"#,
-            Refused(400, INVALID, "Model version transition cannot archive*"),
+            Invalid("Model version transition cannot archive*"),
         ),
-        Step(
-            "POST",
+        post(
             "model-versions/transition-stage",
             r#"{"name": "m1", "version": "9", "stage": "Staging"}"#,
-            Refused(404, MISSING, "Model Version (name=m1, version=9) not found"),
+            Missing("Model Version (name=m1, version=9) not found"),
         ),
-        Step(
-            "POST",
+        post(
             "registered-models/get-latest-versions",
             r#"{"name": "m1", "stages": ["Staging"]}"#,
             Like(
@@ -281,49 +183,44 @@ async fn stages_and_aliases_are_as_recorded() {
                 "source": "s3://b/x", "run_id": "", "status": "READY", "run_link": "", "aliases": ["ok"]}]}"#,
             ),
         ),
-        Step(
-            "GET",
+        get(
             "registered-models/get-latest-versions?name=m1&stages=None",
-            "",
             Like(
                 r#"{"model_versions": [{"name": "m1", "version": "3", "current_stage": "None", "description": "",
                 "source": "s3://b/x", "run_id": "", "status": "READY", "run_link": ""}]}"#,
             ),
         ),
-        Step(
-            "POST",
+        post(
             "registered-models/get-latest-versions",
             r#"{"name": "zz"}"#,
-            Refused(404, MISSING, "Registered Model with name=zz not found"),
+            Missing("Registered Model with name=zz not found"),
         ),
-        Step(
-            "POST",
+        post(
             "registered-models/get-latest-versions",
             r#"{"name": "m1", "stages": ["Best"]}"#,
-            Refused(400, INVALID, "Invalid Model Version stage: Best.*"),
+            Invalid("Invalid Model Version stage: Best.*"),
         ),
-        Step(
-            "POST",
+        post(
             "model-versions/transition-stage",
             r#"{"name": "m1", "version": "2", "stage": "Staging", "archive_existing_versions": true}"#,
-            Ok,
+            Success,
         ),
     ];
-    client.follows(&[], &steps).await;
+    client.run_steps(&[], &steps).await;
     let model = client.get("registered-models/get?name=m1").await["registered_model"].clone();
     let stages: Vec<_> =
-        model["latest_versions"].as_array().unwrap().iter().map(|own| own["current_stage"].clone()).collect();
+        model["latest_versions"].as_array().unwrap().iter().map(|version| version["current_stage"].clone()).collect();
     assert_eq!(
         (stages, &model["aliases"]),
         (vec!["Archived".into(), "Staging".into(), "None".into()], &json!([{"alias": "ok", "version": "1"}]))
     );
     assert_eq!(model["last_updated_timestamp"], model["latest_versions"][0]["last_updated_timestamp"]);
-    client.follows(&[], &[Step("DELETE", "registered-models/alias", r#"{"name": "m1", "alias": "ok"}"#, Empty)]).await;
+    client.run_steps(&[], &[delete("registered-models/alias", r#"{"name": "m1", "alias": "ok"}"#, Empty)]).await;
     assert_eq!(client.get("registered-models/get?name=m1").await["registered_model"].get("aliases"), None);
 }
 
 #[tokio::test]
-async fn searches_filter_order_and_page() {
+async fn searches_filter_order_and_paginate() {
     let client = Client::new().await;
     for name in ["a", "b", "c"] {
         client.ok("registered-models/create", json!({"name": name, "tags": [{"key": "desk", "value": name}]})).await;
@@ -348,28 +245,13 @@ async fn searches_filter_order_and_page() {
     assert_eq!(names(client.get(filtered).await, "model_versions"), ["b"]);
     assert_eq!(client.get("model-versions/search?filter=run_id%3D'none'").await, json!({}));
 
-    let twice = Refused(400, INVALID, "`order_by` contains duplicate fields: *");
+    let twice = Invalid("`order_by` contains duplicate fields: *");
     let steps = [
-        Step(
-            "GET",
-            "registered-models/search?max_results=1001",
-            "",
-            Refused(400, INVALID, "Invalid value 1001 for parameter 'max_results'*"),
-        ),
-        Step(
-            "GET",
-            "model-versions/search?max_results=200001",
-            "",
-            Refused(400, INVALID, "Invalid value 200001 for parameter 'max_results'*"),
-        ),
-        Step(
-            "GET",
-            "registered-models/search?filter=name%20%3E%20'x'",
-            "",
-            Refused(400, INVALID, "Invalid comparator for attribute: >"),
-        ),
-        Step("GET", "registered-models/search?order_by=name&order_by=name%20DESC", "", twice),
-        Step("GET", "registered-models/search?page_token=!", "", Refused(400, INVALID, "Invalid page token*")),
+        get("registered-models/search?max_results=1001", Invalid("Invalid value 1001 for parameter 'max_results'*")),
+        get("model-versions/search?max_results=200001", Invalid("Invalid value 200001 for parameter 'max_results'*")),
+        get("registered-models/search?filter=name%20%3E%20'x'", Invalid("Invalid comparator for attribute: >")),
+        get("registered-models/search?order_by=name&order_by=name%20DESC", twice),
+        get("registered-models/search?page_token=!", Invalid("Invalid page token*")),
     ];
-    client.follows(&[], &steps).await;
+    client.run_steps(&[], &steps).await;
 }

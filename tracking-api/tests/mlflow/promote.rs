@@ -1,4 +1,4 @@
-//! `POST /models/{name}/promote`, and what was in production then.
+//! `POST /models/{name}/promote`, and reads of earlier promotions.
 
 use std::time::Duration;
 
@@ -17,22 +17,19 @@ async fn promote(client: &Client, path: &str, body: Value) -> Answer {
 
 async fn with_versions() -> Client {
     let client = Client::new().await;
-    client.ok("registered-models/create", json!({"name": "m"})).await;
-    for _ in 0..2 {
-        client.ok("model-versions/create", json!({"name": "m", "source": "s3://b/x"})).await;
-    }
+    client.new_model("m", 2).await;
     client
 }
 
 #[tokio::test]
-async fn a_promotion_is_seen_by_the_client_and_remembered() {
+async fn a_promotion_is_visible_in_mlflows_api() {
     let client = with_versions().await;
     let body = json!({"version": 1, "stage": "production", "promoted_by": "desk"});
     let answer = promote(&client, "/models/m/promote", body).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    let said = answer.json();
-    assert_eq!((&said["version"], &said["stage"], &said["previous"]), (&json!(1), &json!("Production"), &json!(null)));
-    assert_eq!(answer.headers["x-log-position"], said["position"].as_str().unwrap());
+    let json = answer.json();
+    assert_eq!((&json["version"], &json["stage"], &json["previous"]), (&json!(1), &json!("Production"), &json!(null)));
+    assert_eq!(answer.headers["x-log-position"], json["position"].as_str().unwrap());
     let answer = promote(
         &client,
         "/api/v1/models/m/promote",
@@ -48,7 +45,7 @@ async fn a_promotion_is_seen_by_the_client_and_remembered() {
 }
 
 #[tokio::test]
-async fn what_was_in_production_then_is_answered() {
+async fn reads_as_of_a_time_return_the_promotions_of_that_time() {
     let client = with_versions().await;
     assert_eq!(promote(&client, "/models/m/promote", json!({"version": 1, "alias": "champion"})).await.status, 200);
     client.service.clock.advance(Duration::from_secs(60));
@@ -67,9 +64,9 @@ async fn what_was_in_production_then_is_answered() {
 }
 
 #[tokio::test]
-async fn promotions_that_say_too_little_or_too_much_are_refused() {
+async fn invalid_promotions_are_rejected() {
     let client = with_versions().await;
-    let before = client.events().await;
+    let before = client.event_count().await;
     for (path, body, status, code) in [
         ("/models/none/promote", json!({"version": 1, "stage": "Production"}), 404, "not_found"),
         ("/models/m/promote", json!({"version": 9, "stage": "Production"}), 404, "not_found"),
@@ -95,5 +92,5 @@ async fn promotions_that_say_too_little_or_too_much_are_refused() {
         let answer = promote(&client, path, body.clone()).await;
         assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)), "{body}: {}", answer.body);
     }
-    assert_eq!(client.events().await, before);
+    assert_eq!(client.event_count().await, before);
 }

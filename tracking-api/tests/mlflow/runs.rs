@@ -1,14 +1,14 @@
-//! Runs, their tags, inputs and outputs, as MLflow's server was recorded to answer.
+//! Runs with tags, inputs and outputs, compared with recorded answers of MLflow's server.
 
 use serde_json::{Value, json};
 
-use crate::client::Expect::{Empty, Ok, Refused};
-use crate::client::{Client, INVALID, MISSING, Step};
+use crate::client::Expect::{Empty, Invalid, Missing, Success};
+use crate::client::{Client, INVALID, MISSING, get, post};
 
-const NOWHERE: &str = "Run with id=ffffffffffffffffffffffffffffffff not found";
-const GONE: &str = "The run $0 must be in the 'active' state. Current state is deleted.";
+const NO_SUCH_RUN: &str = "Run with id=ffffffffffffffffffffffffffffffff not found";
+const DELETED_RUN: &str = "The run $0 must be in the 'active' state. Current state is deleted.";
 
-/// The answer to a creation is a run without its outputs.
+/// Adds the empty outputs, which are missing only in the answer of `runs/create`.
 pub fn with_outputs(mut made: Value) -> Value {
     made["outputs"] = json!({});
     made
@@ -34,13 +34,13 @@ async fn runs_are_created_as_recorded() {
     assert_eq!(client.run(&id).await, run);
     assert_eq!(client.get(&format!("runs/get?run_uuid={id}")).await["run"], run);
 
-    // With nothing but the experiment.
+    // Only the experiment is given.
     let bare = client.ok("runs/create", json!({"experiment_id": "1"})).await["run"].clone();
     assert_eq!((&bare["info"]["user_id"], &bare["info"]["start_time"]), (&json!(""), &json!(0)));
     let name = bare["info"]["run_name"].as_str().unwrap();
     assert_eq!(name.split('-').count(), 3, "{name}");
     assert_eq!(bare["data"]["tags"][0]["value"], name);
-    // This one call takes the other spelling.
+    // Only this call accepts camelCase names.
     let camel = json!({"experimentId": "1", "runName": "camel", "startTime": 5});
     let camel = client.ok("runs/create", camel).await["run"]["info"].clone();
     assert_eq!((&camel["run_name"], &camel["start_time"]), (&json!("camel"), &json!(5)));
@@ -50,11 +50,11 @@ async fn runs_are_created_as_recorded() {
     assert_eq!(tagged["data"]["tags"], json!([{"key": "k", "value": ""}, {"key": "mlflow.runName", "value": "t"}]));
 
     let body = json!({"experiment_id": "777"});
-    client.refuses("runs/create", body, 404, MISSING, "No Experiment with id=777 exists").await;
+    client.rejects("runs/create", body, 404, MISSING, "No Experiment with id=777 exists").await;
     let body = json!({"experiment_id": "1", "run_name": "a", "tags": [{"key": "mlflow.runName", "value": "b"}]});
     let message = "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values \
                    (run_name='a', mlflow.runName='b').";
-    client.refuses("runs/create", body, 400, INVALID, message).await;
+    client.rejects("runs/create", body, 400, INVALID, message).await;
 }
 
 #[tokio::test]
@@ -71,112 +71,82 @@ async fn a_run_is_updated_tagged_deleted_and_restored_as_recorded() {
     assert_eq!((&update["run_info"]["run_name"], &update["run_info"]["status"]), (&json!("new"), &json!("FINISHED")));
     assert_eq!(client.run(&run).await["data"]["tags"], json!([{"key": "mlflow.runName", "value": "new"}]));
     client
-        .follows(
+        .run_steps(
             &[&run],
             &[
-                Step("POST", "runs/set-tag", r#"{"run_id": "$0", "key": "mlflow.runName", "value": "viatag"}"#, Empty),
-                Step("POST", "runs/set-tag", r#"{"run_id": "$0", "key": "k"}"#, Empty),
-                Step(
-                    "POST",
+                post("runs/set-tag", r#"{"run_id": "$0", "key": "mlflow.runName", "value": "viatag"}"#, Empty),
+                post("runs/set-tag", r#"{"run_id": "$0", "key": "k"}"#, Empty),
+                post(
                     "runs/set-tag",
                     r#"{"run_id": "$0", "key": "a*b", "value": "v"}"#,
-                    Refused(
-                        400,
-                        INVALID,
-                        "Invalid value \"a*b\" for parameter 'key' supplied: Names may only contain *",
-                    ),
+                    Invalid("Invalid value \"a*b\" for parameter 'key' supplied: Names may only contain *"),
                 ),
-                Step(
-                    "POST",
+                post(
                     "runs/delete-tag",
                     r#"{"run_id": "$0", "key": "none"}"#,
-                    Refused(404, MISSING, "No tag with name: none in run with id $0"),
+                    Missing("No tag with name: none in run with id $0"),
                 ),
-                Step(
-                    "POST",
+                post(
                     "runs/delete-tag",
                     r#"{"run_id": "ffffffffffffffffffffffffffffffff", "key": "none"}"#,
-                    Refused(404, MISSING, NOWHERE),
+                    Missing(NO_SUCH_RUN),
                 ),
-                Step("POST", "runs/delete", r#"{"run_id": "$0"}"#, Empty),
-                Step("POST", "runs/delete", r#"{"run_id": "$0"}"#, Empty),
-                Step(
-                    "POST",
+                post("runs/delete", r#"{"run_id": "$0"}"#, Empty),
+                post("runs/delete", r#"{"run_id": "$0"}"#, Empty),
+                post(
                     "runs/log-metric",
                     r#"{"run_id": "$0", "key": "m", "value": 1, "timestamp": 1}"#,
-                    Refused(400, INVALID, GONE),
+                    Invalid(DELETED_RUN),
                 ),
-                Step(
-                    "POST",
-                    "runs/set-tag",
-                    r#"{"run_id": "$0", "key": "k", "value": "v"}"#,
-                    Refused(400, INVALID, GONE),
-                ),
-                Step("POST", "runs/delete-tag", r#"{"run_id": "$0", "key": "k"}"#, Refused(400, INVALID, GONE)),
-                Step("POST", "runs/log-batch", r#"{"run_id": "$0"}"#, Refused(400, INVALID, GONE)),
-                Step("POST", "runs/update", r#"{"run_id": "$0", "status": "FAILED"}"#, Refused(400, INVALID, GONE)),
-                Step("GET", "runs/get?run_id=$0", "", Ok),
-                Step("POST", "runs/restore", r#"{"run_id": "$0"}"#, Empty),
-                Step("POST", "runs/restore", r#"{"run_id": "$0"}"#, Empty),
-                Step("POST", "runs/delete-tag", r#"{"run_id": "$0", "key": "k"}"#, Empty),
-                Step(
-                    "POST",
-                    "runs/delete",
-                    r#"{"run_id": "ffffffffffffffffffffffffffffffff"}"#,
-                    Refused(404, MISSING, NOWHERE),
-                ),
-                Step(
-                    "POST",
-                    "runs/restore",
-                    r#"{"run_id": "ffffffffffffffffffffffffffffffff"}"#,
-                    Refused(404, MISSING, NOWHERE),
-                ),
-                Step("GET", "runs/get?run_id=ffffffffffffffffffffffffffffffff", "", Refused(404, MISSING, NOWHERE)),
-                Step("GET", "runs/get", "", Refused(400, INVALID, "Missing value for required parameter 'run_id'*")),
+                post("runs/set-tag", r#"{"run_id": "$0", "key": "k", "value": "v"}"#, Invalid(DELETED_RUN)),
+                post("runs/delete-tag", r#"{"run_id": "$0", "key": "k"}"#, Invalid(DELETED_RUN)),
+                post("runs/log-batch", r#"{"run_id": "$0"}"#, Invalid(DELETED_RUN)),
+                post("runs/update", r#"{"run_id": "$0", "status": "FAILED"}"#, Invalid(DELETED_RUN)),
+                get("runs/get?run_id=$0", Success),
+                post("runs/restore", r#"{"run_id": "$0"}"#, Empty),
+                post("runs/restore", r#"{"run_id": "$0"}"#, Empty),
+                post("runs/delete-tag", r#"{"run_id": "$0", "key": "k"}"#, Empty),
+                post("runs/delete", r#"{"run_id": "ffffffffffffffffffffffffffffffff"}"#, Missing(NO_SUCH_RUN)),
+                post("runs/restore", r#"{"run_id": "ffffffffffffffffffffffffffffffff"}"#, Missing(NO_SUCH_RUN)),
+                get("runs/get?run_id=ffffffffffffffffffffffffffffffff", Missing(NO_SUCH_RUN)),
+                get("runs/get", Invalid("Missing value for required parameter 'run_id'*")),
             ],
         )
         .await;
     let shown = client.run(&run).await;
     assert_eq!((&shown["info"]["run_name"], &shown["info"]["lifecycle_stage"]), (&json!("viatag"), &json!("active")));
     assert_eq!(shown["data"]["tags"], json!([{"key": "mlflow.runName", "value": "viatag"}]));
-    // Of a deleted experiment every run is deleted, and takes nothing.
+    // The runs of a deleted experiment are deleted and reject writes.
     client.ok("experiments/delete", json!({"experiment_id": "0"})).await;
     assert_eq!(client.run(&run).await["info"]["lifecycle_stage"], "deleted");
     let body = json!({"run_id": run, "key": "k", "value": "v"});
-    client.refuses("runs/set-tag", body, 400, INVALID, &GONE.replace("$0", &run)).await;
+    client.rejects("runs/set-tag", body, 400, INVALID, &DELETED_RUN.replace("$0", &run)).await;
     client.ok("experiments/restore", json!({"experiment_id": "0"})).await;
     assert_eq!(client.run(&run).await, shown);
 }
 
 #[tokio::test]
-async fn inputs_and_outputs_are_shown_with_their_run() {
+async fn a_run_contains_its_inputs_and_outputs() {
     let client = Client::new().await;
     let run = client.new_run().await;
     client
-        .follows(
+        .run_steps(
             &[&run],
             &[
-                Step("POST", "runs/log-inputs", r#"{"run_id": "$0"}"#, Empty),
-                Step(
-                    "POST",
+                post("runs/log-inputs", r#"{"run_id": "$0"}"#, Empty),
+                post(
                     "runs/log-inputs",
                     r#"{"run_id": "$0", "datasets": [{"tags": [{"key": "mlflow.data.context", "value": "train"}],
                         "dataset": {"name": "d", "digest": "abc", "source_type": "local", "source": "{}", "schema": "s",
                         "profile": "p"}}], "models": [{"model_id": "m-1"}]}"#,
                     Empty,
                 ),
-                Step(
-                    "POST",
-                    "runs/log-inputs",
-                    r#"{"run_id": "$0", "datasets": [{"dataset": {"name": "bare"}}]}"#,
-                    Empty,
-                ),
-                Step("POST", "runs/outputs", r#"{"run_id": "$0", "models": [{"model_id": "m-2", "step": 3}]}"#, Empty),
-                Step(
-                    "POST",
+                post("runs/log-inputs", r#"{"run_id": "$0", "datasets": [{"dataset": {"name": "bare"}}]}"#, Empty),
+                post("runs/outputs", r#"{"run_id": "$0", "models": [{"model_id": "m-2", "step": 3}]}"#, Empty),
+                post(
                     "runs/log-inputs",
                     r#"{"run_id": "$0", "datasets": [{"dataset": {"digest": "x"}}]}"#,
-                    Refused(400, INVALID, "Missing value for required parameter 'datasets[0].dataset.name'*"),
+                    Invalid("Missing value for required parameter 'datasets[0].dataset.name'*"),
                 ),
             ],
         )

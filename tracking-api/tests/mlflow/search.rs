@@ -1,4 +1,4 @@
-//! `runs/search`.
+//! `runs/search`, compared with recorded answers of MLflow's server.
 
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ async fn searches_are_answered_as_recorded() {
     assert_eq!(ids(&both), [b.clone(), a.clone()]);
     assert_eq!(both["runs"][0], client.run(&b).await);
     assert_eq!(both.get("next_page_token"), None);
-    // The token that MLflow itself would give.
+    // A token of MLflow's server.
     let body = json!({"experiment_ids": ["1"], "page_token": "eyJvZmZzZXQiOiAxfQ==", "max_results": 1});
     assert_eq!(ids(&client.ok("runs/search", body).await), std::slice::from_ref(&a));
     for (body, message) in [
@@ -68,12 +68,12 @@ async fn searches_are_answered_as_recorded() {
             "Invalid comparator 'NOT LIKE' not one of '{'LIKE', 'ILIKE', '!=', '=', 'IS NULL', 'IS NOT NULL'}'",
         ),
     ] {
-        client.refuses("runs/search", body, 400, INVALID, message).await;
+        client.rejects("runs/search", body, 400, INVALID, message).await;
     }
 }
 
 #[tokio::test]
-async fn the_pages_of_a_search_hold_every_run_once() {
+async fn the_pages_of_a_search_contain_every_run_once() {
     let client = Client::new().await;
     let experiment = client.experiment("e").await;
     let mut expected = Vec::new();
@@ -98,7 +98,7 @@ async fn the_pages_of_a_search_hold_every_run_once() {
 }
 
 #[tokio::test]
-async fn a_search_as_large_as_the_grammar_allows_is_answered_or_refused() {
+async fn large_searches_are_answered_up_to_the_limits() {
     let client = Client::new().await;
     start(&client, "0", 1).await;
     let clauses =

@@ -1,43 +1,38 @@
-//! The web UI's files, and what it asks beside MLflow's API.
+//! The files of the web UI, and the endpoints that only the UI calls.
 
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use crate::client::Expect::{Is, Refused};
-use crate::client::{Client, INVALID, Step};
-use crate::support::Answer;
-
-async fn get(client: &Client, path: &str) -> Answer {
-    client.service.send(Request::get(path).body(Body::empty()).unwrap()).await
-}
+use crate::client::Expect::{Invalid, Is};
+use crate::client::{Client, post};
 
 #[tokio::test]
-async fn pages_and_their_parts_are_served_and_nothing_else() {
+async fn only_the_files_of_the_ui_are_served() {
     let client = Client::new().await;
     for prefix in ["", "/tenants/acme"] {
-        let page = get(&client, &format!("{prefix}/")).await;
+        let page = client.service.get(&format!("{prefix}/")).await;
         assert_eq!((page.status, page.headers["cache-control"].to_str().unwrap()), (200, "no-cache"));
         assert!(page.body.contains("<title>ui</title>"));
-        let script = get(&client, &format!("{prefix}/static-files/static/a.js")).await;
+        let script = client.service.get(&format!("{prefix}/static-files/static/a.js")).await;
         assert_eq!((script.status, script.body.as_str()), (200, "let a;"));
         assert_eq!(script.headers["content-type"], "text/javascript");
     }
     for outside in ["..%2fui%2findex.html", "%2e%2e/data/log.db", "static/none.js", "..%5c..%5cdata", "static"] {
-        let answer = get(&client, &format!("/static-files/{outside}")).await;
+        let answer = client.service.get(&format!("/static-files/{outside}")).await;
         assert!((300..500).contains(&answer.status), "{outside}: {}", answer.status);
     }
 }
 
 #[tokio::test]
-async fn a_server_says_what_it_has() {
+async fn the_server_lists_its_features() {
     let client = Client::new().await;
     for prefix in ["/api/3.0/mlflow", "/ajax-api/3.0/mlflow"] {
-        let about = get(&client, &format!("{prefix}/server-info")).await.json();
+        let about = client.service.get(&format!("{prefix}/server-info")).await.json();
         assert_eq!((&about["store_type"], &about["features_enabled"]["gateway"]), (&json!("SqlStore"), &json!(false)));
-        assert_eq!(get(&client, &format!("{prefix}/ui-telemetry")).await.json()["disable_ui_telemetry"], true);
-        assert_eq!(get(&client, &format!("{prefix}/traces")).await.status, 404);
-        assert_eq!(get(&client, &format!("{prefix}/scorers/list?experiment_id=0")).await.json(), json!({}));
+        assert_eq!(client.service.get(&format!("{prefix}/ui-telemetry")).await.json()["disable_ui_telemetry"], true);
+        assert_eq!(client.service.get(&format!("{prefix}/traces")).await.status, 404);
+        assert_eq!(client.service.get(&format!("{prefix}/scorers/list?experiment_id=0")).await.json(), json!({}));
     }
     assert_eq!(client.get("gateway-proxy?gateway_path=api/2.0/endpoints/").await, json!({"endpoints": []}));
 }
@@ -51,7 +46,7 @@ async fn graphql(client: &Client, name: &str, variables: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_run_page_gets_its_run() {
+async fn graphql_returns_the_run_of_a_page() {
     let client = Client::new().await;
     let run = client.new_run().await;
     let batch = json!({
@@ -91,33 +86,22 @@ async fn a_run_page_gets_its_run() {
     assert!(found["creationTime"].is_string());
 
     let steps = [
-        Step(
-            "POST",
+        post(
             "experiments/search-datasets",
             r#"{"experiment_ids": ["0"]}"#,
             Is(
                 r#"{"dataset_summaries": [{"experiment_id": "0", "name": "d", "digest": "abc", "context": "training"}]}"#,
             ),
         ),
-        Step("POST", "experiments/search-datasets", r#"{"experiment_ids": ["7"]}"#, Is("{}")),
-        Step(
-            "POST",
-            "experiments/search-datasets",
-            "{}",
-            Refused(400, INVALID, "Missing value for required parameter 'experiment_ids'.*"),
-        ),
-        Step(
-            "POST",
-            "experiments/search-datasets",
-            r#"{"experiment_ids": ["x"]}"#,
-            Refused(400, INVALID, "Invalid experiment ID 'x'.*"),
-        ),
+        post("experiments/search-datasets", r#"{"experiment_ids": ["7"]}"#, Is("{}")),
+        post("experiments/search-datasets", "{}", Invalid("Missing value for required parameter 'experiment_ids'.*")),
+        post("experiments/search-datasets", r#"{"experiment_ids": ["x"]}"#, Invalid("Invalid experiment ID 'x'.*")),
     ];
-    client.follows(&[], &steps).await;
+    client.run_steps(&[], &steps).await;
 }
 
 #[tokio::test]
-async fn what_a_page_asks_in_vain_is_said_in_its_own_way() {
+async fn graphql_errors_have_the_format_of_graphql() {
     let client = Client::new().await;
     let answer = graphql(&client, "GetRun", json!({"data": {"runId": "none"}})).await;
     let error = &answer["data"]["mlflowGetRun"]["apiError"];

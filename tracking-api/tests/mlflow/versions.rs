@@ -1,14 +1,14 @@
-//! Versions: where their files are, and what a source may be.
+//! Model versions: their files and their sources.
 
 use serde_json::json;
 
-use crate::client::Expect::{Like, Ok, Refused};
-use crate::client::{Client, EXISTS, INVALID, MISSING, Step};
+use crate::client::Expect::{Invalid, Like, Missing, Success};
+use crate::client::{Client, EXISTS, get, post};
 
 const MODELS: &str = "registered-models";
 
 #[tokio::test]
-async fn a_version_has_the_files_that_its_source_had_then() {
+async fn a_version_keeps_the_files_of_the_time_of_its_registration() {
     let client = Client::new().await;
     let run = client.new_run().await;
     let put = async |path: &str, bytes: &'static str| {
@@ -21,7 +21,7 @@ async fn a_version_has_the_files_that_its_source_had_then() {
     client.ok("registered-models/create", json!({"name": "m"})).await;
     let source = format!("runs:/{run}/model");
     client.ok("model-versions/create", json!({"name": "m", "source": source, "run_id": run})).await;
-    // The place changes, the version does not.
+    // The source changes; the version does not.
     put(&format!("{run}/artifacts/model/data/model.pkl"), "two").await;
     let file = async |path: &str| {
         let request = axum::http::Request::get(path).body(axum::body::Body::empty()).unwrap();
@@ -35,7 +35,7 @@ async fn a_version_has_the_files_that_its_source_had_then() {
     assert_eq!(file("/model-versions/get-artifact?name=m&version=1&path=../MLmodel").await.0, 400);
     let uri = client.get("model-versions/get-download-uri?name=m&version=1").await;
     assert_eq!(uri["artifact_uri"], format!("mlflow-artifacts:/0/{run}/artifacts/model"));
-    // A copy of a version has its files.
+    // A copy of a version has the same files.
     let copied = client.ok("model-versions/create", json!({"name": "m", "source": "models:/m/1"})).await;
     assert_eq!(copied["model_version"]["version"], "2");
     let uri = client.get("model-versions/get-download-uri?name=m&version=2").await;
@@ -43,7 +43,7 @@ async fn a_version_has_the_files_that_its_source_had_then() {
 }
 
 #[tokio::test]
-async fn sources_lie_in_what_the_call_names() {
+async fn a_source_must_lie_in_the_run_or_model_of_the_call() {
     let client = Client::new().await;
     let (run, other) = (client.new_run().await, client.new_run().await);
     let made = client.ok("logged-models", json!({"experiment_id": "0", "name": "lm", "source_run_id": run})).await;
@@ -52,64 +52,54 @@ async fn sources_lie_in_what_the_call_names() {
     const LOCAL: &str = "Invalid model version source: '/etc/passwd'. To use a local path as a model version source, the \
         run_id request parameter has to be specified and the local path has to be contained within the artifact directory \
         of the run specified by the run_id.";
-    let no = |message| Refused(400, INVALID, message);
     let create = "model-versions/create";
     let steps = [
-        Step("POST", create, r#"{"name": "m", "source": "/etc/passwd"}"#, no(LOCAL)),
-        Step(
-            "POST",
+        post(create, r#"{"name": "m", "source": "/etc/passwd"}"#, Invalid(LOCAL)),
+        post(
             create,
             r#"{"name": "m", "source": "file:///etc", "run_id": "$0"}"#,
-            no("Invalid model version source*"),
+            Invalid("Invalid model version source*"),
         ),
-        Step(
-            "POST",
+        post(
             create,
             r#"{"name": "m", "source": "models:/m-0/"}"#,
-            no(
+            Invalid(
                 "Invalid model version source: 'models:/m-0/'. The model_id request parameter must identify the resource that contains the source.",
             ),
         ),
-        Step(
-            "POST",
+        post(
             create,
             r#"{"name": "m", "source": "models:/$2", "model_id": "m-1"}"#,
-            Refused(404, MISSING, "Logged model with ID 'm-1' not found."),
+            Missing("Logged model with ID 'm-1' not found."),
         ),
-        Step(
-            "POST",
+        post(
             create,
             r#"{"name": "m", "source": "runs:/$0/x", "run_id": "$1"}"#,
-            no("Invalid model version source*"),
+            Invalid("Invalid model version source*"),
         ),
-        Step(
-            "POST",
+        post(
             create,
             r#"{"name": "m", "source": "mlflow-artifacts:/0/$0/artifacts/x", "run_id": "$1"}"#,
-            no("Invalid model version source*"),
+            Invalid("Invalid model version source*"),
         ),
-        Step(
-            "POST",
+        post(
             create,
             r#"{"name": "m", "source": "mlflow-artifacts:/0/$0/artifactsX", "run_id": "$0"}"#,
-            no("Invalid model version source*"),
+            Invalid("Invalid model version source*"),
         ),
-        Step(
-            "POST",
+        post(
             create,
             r#"{"name": "m", "source": "runs:/$0/%252e%252e/x", "run_id": "$0"}"#,
-            no("Invalid model version source*"),
+            Invalid("Invalid model version source*"),
         ),
-        Step(
-            "POST",
+        post(
             create,
             r#"{"name": "m", "source": "models:/m/7"}"#,
-            Refused(404, MISSING, "Model Version (name=m, version=7) not found"),
+            Missing("Model Version (name=m, version=7) not found"),
         ),
-        Step("POST", create, r#"{"name": "m", "source": "models:/m@none"}"#, no("Invalid model version source*")),
-        Step("POST", create, r#"{"name": "m", "source": "mlflow-artifacts:/0/$0/artifacts/x", "run_id": "$0"}"#, Ok),
-        Step(
-            "POST",
+        post(create, r#"{"name": "m", "source": "models:/m@none"}"#, Invalid("Invalid model version source*")),
+        post(create, r#"{"name": "m", "source": "mlflow-artifacts:/0/$0/artifacts/x", "run_id": "$0"}"#, Success),
+        post(
             create,
             r#"{"name": "m", "source": "models:/$2", "model_id": "$2"}"#,
             Like(
@@ -117,24 +107,22 @@ async fn sources_lie_in_what_the_call_names() {
                 "source": "models:/$2", "run_id": "$0", "status": "READY", "run_link": ""}}"#,
             ),
         ),
-        Step(
-            "GET",
+        get(
             "model-versions/get-download-uri?name=m&version=2",
-            "",
             Like(r#"{"artifact_uri": "mlflow-artifacts:/0/models/$2/artifacts"}"#),
         ),
     ];
-    client.follows(&[&run, &other, &model], &steps).await;
+    client.run_steps(&[&run, &other, &model], &steps).await;
 }
 
 #[tokio::test]
-async fn law_09_versions_that_are_made_at_once_get_each_its_own_number() {
+async fn law_09_concurrently_created_versions_get_distinct_numbers() {
     let client = Client::new().await;
     client.ok("registered-models/create", json!({"name": "m"})).await;
     let made = (0..20).map(|_| client.ok("model-versions/create", json!({"name": "m", "source": "s3://b/x"})));
     let made = futures::future::join_all(made).await;
     let mut numbers: Vec<i64> =
-        made.iter().map(|own| own["model_version"]["version"].as_str().unwrap().parse().unwrap()).collect();
+        made.iter().map(|answer| answer["model_version"]["version"].as_str().unwrap().parse().unwrap()).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=20).collect::<Vec<_>>());
     let names = (0..8).map(|_| client.post("registered-models/create", json!({"name": "one"})));
@@ -144,11 +132,10 @@ async fn law_09_versions_that_are_made_at_once_get_each_its_own_number() {
 }
 
 #[tokio::test]
-async fn hostile_models_are_refused_and_write_nothing() {
+async fn invalid_models_are_rejected_without_an_event() {
     let client = Client::new().await;
-    client.ok("registered-models/create", json!({"name": "m"})).await;
-    client.ok("model-versions/create", json!({"name": "m", "source": "s3://b/x"})).await;
-    let before = client.events().await;
+    client.new_model("m", 1).await;
+    let before = client.event_count().await;
     let long = "x".repeat(300);
     for (method, path, body) in [
         ("POST", "registered-models/create", json!({"name": long})),
@@ -181,5 +168,5 @@ async fn hostile_models_are_refused_and_write_nothing() {
         let answer = client.send(method, path, body.to_string()).await;
         assert!((400..500).contains(&answer.status), "{method} {path} {}: {}", answer.status, answer.body);
     }
-    assert_eq!(client.events().await, before);
+    assert_eq!(client.event_count().await, before);
 }

@@ -1,4 +1,4 @@
-//! Webhooks, as MLflow's server was recorded to answer. Deliveries are the processor's; a test is sent from here.
+//! `webhooks/*`, compared with recorded answers of MLflow's server. The service sends only test deliveries.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::client::Expect::{Empty, Ok, Refused};
-use crate::client::{Client, INVALID, MISSING, Step, refused};
+use crate::client::Expect::{Empty, Missing, Success};
+use crate::client::{Client, INVALID, MISSING, assert_error, delete, get, patch, post};
 use crate::support::Service;
 
 fn webhooks(key: &str, allow_private: bool) -> Webhooks {
@@ -30,12 +30,12 @@ async fn created(client: &Client, body: Value) -> Value {
     client.ok("webhooks", body).await["webhook"].clone()
 }
 
-/// The events of webhooks, as they lie in the log.
-async fn in_the_log(client: &Client) -> Vec<(WebhookChanged, Vec<u8>)> {
+/// Returns the webhook events of the log, with their encoded bytes.
+async fn logged_events(client: &Client) -> Vec<(WebhookChanged, Vec<u8>)> {
     let topic = TopicName::parse(WebhookChanged::NAME).unwrap();
-    let spec = &client.service.parts.topology.topics[WebhookChanged::NAME].spec;
+    let spec = &client.service.dependencies.topology.topics[WebhookChanged::NAME].spec;
     let mut decoder = Decoder::<WebhookChanged>::new(spec.partitions, spec.partitioner);
-    let records = client.service.parts.log.read(&TopicPartition::new(topic, 0), 0, 1000).await.unwrap();
+    let records = client.service.dependencies.log.read(&TopicPartition::new(topic, 0), 0, 1000).await.unwrap();
     let event = |record: &carbon_log::Record| {
         let Decoded::Event { event, .. } = decoder.decode(&record.raw()).unwrap() else { panic!("poison") };
         (event, record.value.clone().unwrap().to_vec())
@@ -43,8 +43,9 @@ async fn in_the_log(client: &Client) -> Vec<(WebhookChanged, Vec<u8>)> {
     records.iter().map(event).collect()
 }
 
-/// Answers one request, and says what it was: its headers in lower case, and its body.
-async fn answers_once(status: &str, body: &str) -> (String, tokio::task::JoinHandle<(String, String)>) {
+/// Starts a server that answers one request. Returns its URL and a task that returns the request: the headers in lower
+/// case, and the body.
+async fn serve_once(status: &str, body: &str) -> (String, tokio::task::JoinHandle<(String, String)>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let answer = format!(
@@ -55,7 +56,7 @@ async fn answers_once(status: &str, body: &str) -> (String, tokio::task::JoinHan
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut read = Vec::new();
         loop {
-            assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "it ends early");
+            assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "the request is incomplete");
             let text = String::from_utf8_lossy(&read).into_owned();
             let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
             let head = head.to_lowercase();
@@ -74,7 +75,7 @@ fn header<'a>(head: &'a str, name: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn a_webhook_lives_as_recorded() {
+async fn the_calls_of_a_webhook_are_answered_as_recorded() {
     let client = Client::new().await;
     assert_eq!(client.get("webhooks").await, json!({}));
     let made = created(&client, hook()).await;
@@ -97,19 +98,19 @@ async fn a_webhook_lives_as_recorded() {
     );
     assert!(changed["last_updated_timestamp"].as_i64() >= at.as_i64() && changed["creation_timestamp"] == *at);
 
-    let gone = "Webhook with ID $0 not found.";
+    let not_found = "Webhook with ID $0 not found.";
     client
-        .follows(
+        .run_steps(
             &[id],
             &[
-                // What is empty or not there stays, but for a description.
-                Step("PATCH", "webhooks/$0", r#"{"name": "", "url": "", "events": [], "description": ""}"#, Ok),
-                Step("GET", "webhooks/nonsense", "", Refused(404, MISSING, "Webhook with ID nonsense not found.")),
-                Step("DELETE", "webhooks/$0", "", Empty),
-                Step("DELETE", "webhooks/$0", "", Refused(404, MISSING, gone)),
-                Step("GET", "webhooks/$0", "", Refused(404, MISSING, gone)),
-                Step("PATCH", "webhooks/$0", "{}", Refused(404, MISSING, gone)),
-                Step("POST", "webhooks/$0/test", "{}", Refused(404, MISSING, gone)),
+                // Empty and missing arguments change nothing, except an empty description.
+                patch("webhooks/$0", r#"{"name": "", "url": "", "events": [], "description": ""}"#, Success),
+                get("webhooks/nonsense", Missing("Webhook with ID nonsense not found.")),
+                delete("webhooks/$0", "", Empty),
+                delete("webhooks/$0", "", Missing(not_found)),
+                get("webhooks/$0", Missing(not_found)),
+                patch("webhooks/$0", "{}", Missing(not_found)),
+                post("webhooks/$0/test", "{}", Missing(not_found)),
             ],
         )
         .await;
@@ -117,7 +118,7 @@ async fn a_webhook_lives_as_recorded() {
 }
 
 #[tokio::test]
-async fn webhooks_come_page_by_page_and_are_their_tenants_own() {
+async fn webhooks_are_paginated_and_belong_to_one_tenant() {
     let client = Client::new().await;
     let mut ids = Vec::new();
     for _ in 0..5 {
@@ -135,14 +136,14 @@ async fn webhooks_come_page_by_page_and_are_their_tenants_own() {
     found.sort();
     ids.sort();
     assert_eq!(found, ids);
-    let other = client.of("/tenants/other/api/2.0/mlflow");
+    let other = client.with_prefix("/tenants/other/api/2.0/mlflow");
     assert_eq!(other.get("webhooks").await, json!({}));
     let answer = other.send("GET", &format!("webhooks/{}", ids[0]), Body::empty()).await;
-    refused("another's", &answer, 404, MISSING, &format!("Webhook with ID {} not found.", ids[0]));
+    assert_error("another's", &answer, 404, MISSING, &format!("Webhook with ID {} not found.", ids[0]));
 }
 
 #[tokio::test]
-async fn a_secret_lies_sealed_in_the_log_and_is_shown_to_nobody() {
+async fn a_secret_is_encrypted_in_the_log_and_never_answered() {
     let client = Client::new().await;
     let made = created(&client, hook()).await;
     let id = made["webhook_id"].as_str().unwrap();
@@ -154,14 +155,14 @@ async fn a_secret_lies_sealed_in_the_log_and_is_shown_to_nobody() {
             answer.body
         );
     }
-    let events = in_the_log(&client).await;
+    let events = logged_events(&client).await;
     let scope = carbon_core::TenantScope::authorised(events[0].0.tenant_id.clone());
     let opened: Vec<_> = events
         .iter()
         .map(|(event, bytes)| {
             assert!(!String::from_utf8_lossy(bytes).contains("s3cr3t"));
             let sealed = event.sealed_secret.as_deref()?;
-            Some(client.service.parts.webhooks.open(&scope, id, sealed).unwrap())
+            Some(client.service.dependencies.webhooks.open(&scope, id, sealed).unwrap())
         })
         .collect();
     let secret = |text: &str| Some(Some(text.to_owned()));
@@ -169,21 +170,21 @@ async fn a_secret_lies_sealed_in_the_log_and_is_shown_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_secret_needs_a_key() {
+async fn a_secret_requires_an_encryption_key() {
     let mut client = Client::new().await;
     client.service = Service::with_webhooks(webhooks("", true)).await;
-    let said = "a webhook's secret is kept sealed, for which ML_SECRET_KEY must be set*";
-    client.refuses("webhooks", hook(), 400, INVALID, said).await;
+    let message = "a webhook's secret is kept sealed, for which ML_SECRET_KEY must be set*";
+    client.rejects("webhooks", hook(), 400, INVALID, message).await;
     let mut body = hook();
     body["secret"] = json!("");
     let id = created(&client, body).await["webhook_id"].as_str().unwrap().to_owned();
     let answer = client.send("PATCH", &format!("webhooks/{id}"), r#"{"secret": "s"}"#).await;
-    refused("update", &answer, 400, INVALID, said);
-    assert_eq!(in_the_log(&client).await.len(), 1);
+    assert_error("update", &answer, 400, INVALID, message);
+    assert_eq!(logged_events(&client).await.len(), 1);
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_refused_before_an_event() {
+async fn invalid_webhooks_append_no_event() {
     let client = Client::new().await;
     let id = created(&client, hook()).await["webhook_id"].as_str().unwrap().to_owned();
     let with = |field: &str, value: Value| {
@@ -220,22 +221,22 @@ async fn what_is_wrong_is_refused_before_an_event() {
         (with("secret", json!("x".repeat(1001))), "'secret' exceeds the maximum length of 1000 characters"),
         (with("description", json!("x".repeat(70_000))), "*"),
     ] {
-        client.refuses("webhooks", body.clone(), 400, INVALID, message).await;
-        // An update takes no more than a creation, but for what may be left out.
+        client.rejects("webhooks", body.clone(), 400, INVALID, message).await;
+        // An update has the same checks, except that arguments may be missing.
         if !message.starts_with("Missing value") || message.contains('[') {
             let answer = client.send("PATCH", &format!("webhooks/{id}"), body.to_string()).await;
-            refused(&body.to_string(), &answer, 400, INVALID, message);
+            assert_error(&body.to_string(), &answer, 400, INVALID, message);
         }
     }
     for query in ["max_results=0", "max_results=1001", "max_results=x", "page_token=%25"] {
         let answer = client.send("GET", &format!("webhooks?{query}"), Body::empty()).await;
-        refused(query, &answer, 400, INVALID, "*");
+        assert_error(query, &answer, 400, INVALID, "*");
     }
-    assert_eq!(in_the_log(&client).await.len(), 1);
+    assert_eq!(logged_events(&client).await.len(), 1);
 }
 
 #[tokio::test]
-async fn addresses_of_this_network_are_refused_where_they_are_not_allowed() {
+async fn private_addresses_are_rejected_unless_they_are_allowed() {
     let mut client = Client::new().await;
     client.service = Service::with_webhooks(webhooks("k", false)).await;
     for url in [
@@ -247,49 +248,50 @@ async fn addresses_of_this_network_are_refused_where_they_are_not_allowed() {
     ] {
         let mut body = hook();
         body["url"] = json!(url);
-        client.refuses("webhooks", body, 400, INVALID, "Invalid webhook URL: *").await;
+        client.rejects("webhooks", body, 400, INVALID, "Invalid webhook URL: *").await;
     }
     created(&client, hook()).await;
 }
 
 #[tokio::test]
-async fn a_test_is_sent_signed_and_its_outcome_is_the_answer() {
+async fn a_test_delivery_is_signed_and_its_result_is_answered() {
     let client = Client::new().await;
-    let (url, served) = answers_once("200 OK", "thanks").await;
+    let (url, served) = serve_once("200 OK", "thanks").await;
     let mut body = hook();
     body["url"] = json!(url);
     let id = created(&client, body.clone()).await["webhook_id"].as_str().unwrap().to_owned();
     let test = format!("webhooks/{id}/test");
     let result = client.ok(&test, json!({})).await;
     assert_eq!(result, json!({"result": {"success": true, "response_status": 200, "response_body": "thanks"}}));
-    let (head, told) = served.await.unwrap();
-    let sent = signature("s3cr3t", header(&head, "x-mlflow-delivery-id"), header(&head, "x-mlflow-timestamp"), &told);
+    let (head, delivered) = served.await.unwrap();
+    let sent =
+        signature("s3cr3t", header(&head, "x-mlflow-delivery-id"), header(&head, "x-mlflow-timestamp"), &delivered);
     assert_eq!(header(&head, "x-mlflow-signature"), sent.to_lowercase());
-    let told: Value = serde_json::from_str(&told).unwrap();
-    // The first of its events, unless one is asked for.
-    assert_eq!((&told["entity"], &told["action"]), (&json!("model_version_alias"), &json!("created")));
-    assert_eq!(told["data"], json!({"name": "example_model", "alias": "example_alias", "version": "1"}));
+    let delivered: Value = serde_json::from_str(&delivered).unwrap();
+    // The default is the first of the webhook's events.
+    assert_eq!((&delivered["entity"], &delivered["action"]), (&json!("model_version_alias"), &json!("created")));
+    assert_eq!(delivered["data"], json!({"name": "example_model", "alias": "example_alias", "version": "1"}));
 
     for (status, success, error) in
         [("404 Not Found", false, false), ("302 Found", false, true), ("500 Oh", false, false)]
     {
-        let (url, served) = answers_once(status, "").await;
+        let (url, served) = serve_once(status, "").await;
         client.send("PATCH", &format!("webhooks/{id}"), json!({"url": url}).to_string()).await;
         let asked = json!({"event": {"entity": "MODEL_VERSION_TAG", "action": "SET"}});
         let result = client.ok(&test, asked).await["result"].clone();
         assert_eq!((&result["success"], result["error_message"].is_string()), (&json!(success), error), "{result}");
         assert_eq!(result["response_status"].to_string(), status[..3]);
-        let told: Value = serde_json::from_str(&served.await.unwrap().1).unwrap();
+        let delivered: Value = serde_json::from_str(&served.await.unwrap().1).unwrap();
         assert_eq!(
-            told["data"],
+            delivered["data"],
             json!({"name": "example_model", "version": "1", "key": "example_key", "value": "example_value"})
         );
     }
-    // Nobody listens there any more.
+    // The server does not listen any more.
     let result = client.ok(&test, json!({})).await["result"].clone();
     assert_eq!((&result["success"], &result["response_status"]), (&json!(false), &Value::Null));
     assert!(result["error_message"].as_str().unwrap().starts_with("Failed to test webhook: "), "{result}");
     client
-        .refuses(&test, json!({"event": {"entity": "RUN", "action": "SET"}}), 400, INVALID, "Invalid value \"RUN\"*")
+        .rejects(&test, json!({"event": {"entity": "RUN", "action": "SET"}}), 400, INVALID, "Invalid value \"RUN\"*")
         .await;
 }

@@ -1,4 +1,4 @@
-//! The registry's fold, as the project's processors run it.
+//! The fold of the registry, run like in the processor `registry`.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use carbon_read_models::registry::{Registry, RegistryRecord};
 use carbon_runtime::Rows;
 use carbon_runtime::consume::{Options, ProcessorError, ProcessorHandle, Sink, SinkError, spawn_sink};
 use carbon_store::{Checkpoint, Namespace, testing};
-use carbon_tracking_api::Parts;
+use carbon_tracking_api::Dependencies;
 
 struct Fold(Namespace);
 
@@ -41,13 +41,14 @@ impl Sink for Fold {
     }
 }
 
-/// Opens a registry at `path` and folds the log of `parts` into it.
-pub async fn registry(parts: &Parts, path: &Path, group: &str) -> (Rows, ProcessorHandle) {
+/// Opens a registry at `path` and starts the fold of the log into it.
+pub async fn registry(dependencies: &Dependencies, path: &Path, group: &str) -> (Rows, ProcessorHandle) {
     let namespace = carbon_read_models::open::<Registry>(&testing::site(path).await).await.unwrap();
-    let processor = &parts.topology.processors["registry"];
-    let topics = processor.consumes.iter().map(|topic| parts.topology.topics[topic.as_str()].clone()).collect();
-    let (group, log) = (Group::new("registry", group), parts.log.clone());
-    let options = Options::new("registry", group, topics, processor.batch, log, parts.shutdown.clone());
+    let topology = &dependencies.topology;
+    let processor = &topology.processors["registry"];
+    let topics = processor.consumes.iter().map(|topic| topology.topics[topic.as_str()].clone()).collect();
+    let (group, log) = (Group::new("registry", group), dependencies.log.clone());
+    let options = Options::new("registry", group, topics, processor.batch, log, dependencies.shutdown.clone());
     let handle = spawn_sink(Fold(namespace.clone()), options);
     let generation = GenerationId::derive("registry", Registry::VERSION, None, 1).unwrap();
     (Rows::new(generation, namespace, handle.view()), handle)

@@ -1,4 +1,4 @@
-//! A service on an embedded log in a folder of its own.
+//! A tracking-api for tests, on an embedded log in a temporary folder.
 #![allow(clippy::unwrap_used, dead_code)]
 
 mod fold;
@@ -25,33 +25,33 @@ use carbon_schemas::events::EntityChanged;
 use carbon_schemas::{Decoded, Decoder, Event as _, SchemaId};
 use carbon_store::Site;
 use carbon_topology::Topology;
-use carbon_tracking_api::{Parts, router};
+use carbon_tracking_api::{Dependencies, router};
 use carbon_webhooks::Webhooks;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
 pub struct Service {
     pub router: axum::Router,
-    pub parts: Arc<Parts>,
-    pub log: Arc<Faulty>,
-    pub clock: Arc<Ahead>,
-    /// The registry's, where there is one.
+    pub dependencies: Arc<Dependencies>,
+    pub log: Arc<FaultyLog>,
+    pub clock: Arc<OffsetClock>,
+    /// The fold of the registry, if the service holds the registry.
     pub fold: Option<ProcessorHandle>,
     _folder: DataFolder,
     dir: tempfile::TempDir,
 }
 
-/// The machine's clock, ahead by what a test says.
+/// The system clock plus an offset that tests advance.
 #[derive(Default)]
-pub struct Ahead(AtomicI64);
+pub struct OffsetClock(AtomicI64);
 
-impl Ahead {
+impl OffsetClock {
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_millis() as i64, Ordering::SeqCst);
     }
 }
 
-impl Clock for Ahead {
+impl Clock for OffsetClock {
     fn now(&self) -> Timestamp {
         Timestamp(SystemClock.now().0 + self.0.load(Ordering::SeqCst))
     }
@@ -74,40 +74,41 @@ impl Service {
         Self::open(false, webhooks()).await
     }
 
-    /// One that holds the registry, and folds it.
+    /// A service that holds the registry and runs its fold.
     pub async fn with_registry() -> Self {
         Self::with_webhooks(webhooks()).await
     }
 
-    /// One that holds the registry, and reaches webhooks in this way.
+    /// A service that holds the registry and uses `webhooks`.
     pub async fn with_webhooks(webhooks: Webhooks) -> Self {
         Self::open(true, webhooks).await
     }
 
-    /// Another process on the same log, with a registry of its own.
+    /// Another process on the same log, with its own registry.
     pub async fn replica(&self) -> axum::Router {
-        let mut parts = assemble(self.parts.log.clone(), self.dir.path(), "replica", self.clock.clone()).await;
-        let rows = fold::registry(&parts, &self.dir.path().join("replica.db"), "replica").await.0;
-        parts.read_models.add("registry").set(Arc::new(rows));
-        router(Arc::new(parts))
+        let log = self.dependencies.log.clone();
+        let mut dependencies = dependencies(log, self.dir.path(), "replica", self.clock.clone()).await;
+        let rows = fold::registry(&dependencies, &self.dir.path().join("replica.db"), "replica").await.0;
+        dependencies.read_models.add("registry").set(Arc::new(rows));
+        router(Arc::new(dependencies))
     }
 
     async fn open(with_registry: bool, webhooks: Webhooks) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let folder = DataFolder::open(&dir.path().join("data")).unwrap();
         let embedded = EmbeddedLog::open(&folder).await.unwrap();
-        let log = Arc::new(Faulty { log: embedded, appends_left: AtomicUsize::new(usize::MAX) });
-        let clock = Arc::new(Ahead::default());
-        let mut parts = assemble(log.clone(), dir.path(), "own", clock.clone()).await;
-        parts.webhooks = webhooks;
-        let mut handle = None;
+        let log = Arc::new(FaultyLog { log: embedded, appends_left: AtomicUsize::new(usize::MAX) });
+        let clock = Arc::new(OffsetClock::default());
+        let mut dependencies = dependencies(log.clone(), dir.path(), "own", clock.clone()).await;
+        dependencies.webhooks = webhooks;
+        let mut fold = None;
         if with_registry {
-            let (rows, running) = fold::registry(&parts, &dir.path().join("registry.db"), "own").await;
-            parts.read_models.add("registry").set(Arc::new(rows));
-            handle = Some(running);
+            let (rows, handle) = fold::registry(&dependencies, &dir.path().join("registry.db"), "own").await;
+            dependencies.read_models.add("registry").set(Arc::new(rows));
+            fold = Some(handle);
         }
-        let parts = Arc::new(parts);
-        Self { router: router(parts.clone()), parts, log, clock, fold: handle, _folder: folder, dir }
+        let dependencies = Arc::new(dependencies);
+        Self { router: router(dependencies.clone()), dependencies, log, clock, fold, _folder: folder, dir }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
@@ -118,21 +119,25 @@ impl Service {
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
+    pub async fn get(&self, uri: &str) -> Answer {
+        self.send(Request::get(uri).body(Body::empty()).unwrap()).await
+    }
+
     pub async fn post(&self, uri: &str, kind: &str, body: impl Into<Body>) -> Answer {
         self.send(Request::post(uri).header("content-type", kind).body(body.into()).unwrap()).await
     }
 
-    /// What the log holds, in order within each partition.
+    /// Returns the entities of the log, partition by partition in log order.
     pub async fn entities(&self) -> Vec<(Record, EntityChanged)> {
-        let topic = &self.parts.topology.topics[EntityChanged::NAME].spec;
+        let topic = &self.dependencies.topology.topics[EntityChanged::NAME].spec;
         let mut decoder = Decoder::<EntityChanged>::new(topic.partitions, topic.partitioner);
         let mut entities = Vec::new();
         for partition in 0..topic.partitions {
             let at = TopicPartition::new(topic.name.clone(), partition);
-            let end = self.parts.log.ends(&topic.name).await.unwrap().next(&at);
+            let end = self.dependencies.log.ends(&topic.name).await.unwrap().next(&at);
             let mut next = 0;
             while next < end {
-                for record in self.parts.log.read(&at, next, 1000).await.unwrap() {
+                for record in self.dependencies.log.read(&at, next, 1000).await.unwrap() {
                     next = record.position.offset + 1;
                     let Decoded::Event { event, .. } = decoder.decode(&record.raw()).unwrap() else { panic!("poison") };
                     entities.push((record, event));
@@ -142,14 +147,15 @@ impl Service {
         entities
     }
 
-    pub async fn count(&self) -> usize {
+    /// Returns the number of entity records in the log.
+    pub async fn entity_count(&self) -> usize {
         let topic = TopicName::parse(EntityChanged::NAME).unwrap();
-        self.parts.log.ends(&topic).await.unwrap().iter().map(|(_, end)| end as usize).sum()
+        self.dependencies.log.ends(&topic).await.unwrap().iter().map(|(_, end)| end as usize).sum()
     }
 }
 
-/// What a process is made of, but for the registry.
-async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str, clock: Arc<dyn Clock>) -> Parts {
+/// Returns the dependencies of the service `process`, without the registry.
+async fn dependencies(log: Arc<dyn EventLog>, dir: &Path, process: &str, clock: Arc<dyn Clock>) -> Dependencies {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     let topology = Arc::new(Topology::builtin().unwrap());
     log.ensure_topics(&topology.specs()).await.unwrap();
@@ -170,7 +176,7 @@ async fn assemble(log: Arc<dyn EventLog>, dir: &Path, process: &str, clock: Arc<
     std::fs::write(ui.join("index.html"), "<!doctype html><title>ui</title>").unwrap();
     std::fs::write(ui.join("static/a.js"), "let a;").unwrap();
     config.mlflow_ui = ui.display().to_string();
-    Parts {
+    Dependencies {
         log,
         topology,
         generations,
@@ -193,6 +199,7 @@ fn webhooks() -> Webhooks {
     Webhooks::new("a key of these tests", true, Duration::from_secs(10)).unwrap()
 }
 
+/// Asserts that an answer is a problem with this status and the request's id.
 pub fn assert_problem(name: &str, answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{name}: {}", answer.body);
     assert_eq!(answer.headers["content-type"], "application/problem+json", "{name}");
@@ -201,20 +208,19 @@ pub fn assert_problem(name: &str, answer: &Answer, status: u16) {
     assert_eq!(problem["request_id"].as_str(), answer.headers["x-request-id"].to_str().ok(), "{name}");
 }
 
-/// A log whose appends fail midway after so many of them.
-pub struct Faulty {
+/// A log that performs `appends_left` appends and then accepts only half of the records of each append.
+pub struct FaultyLog {
     log: EmbeddedLog,
     pub appends_left: AtomicUsize,
 }
 
 #[async_trait]
-impl EventLog for Faulty {
+impl EventLog for FaultyLog {
     async fn append(&self, mut records: Vec<NewRecord>) -> Result<Vec<Position>, LogError> {
         let left = self.appends_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if left.is_ok() {
             return self.log.append(records).await;
         }
-        // Half of them are taken.
         let count = records.len();
         records.truncate(count / 2);
         let positions = self.log.append(records).await?;

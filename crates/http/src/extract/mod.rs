@@ -1,4 +1,4 @@
-//! Extractors whose rejections are problems.
+//! Axum extractors that answer rejections as problems.
 
 mod body;
 mod read_after;
@@ -14,7 +14,7 @@ pub use body::{DEFAULT_BODY_LIMIT, JsonBody, content_type, from_json_object, rea
 pub use read_after::{LogPosition, ReadAfter};
 pub use tenant::Tenant;
 
-/// The query string, typed.
+/// The query string, deserialised as `T`.
 pub struct Query<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
@@ -28,7 +28,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// The parts of the path, typed.
+/// The parameters of the path, deserialised as `T`.
 pub struct Path<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {

@@ -1,3 +1,5 @@
+//! Read-your-writes: the headers `X-Min-Position` and `X-Timeout-Ms` of a read, and `X-Log-Position` of a write's answer.
+
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
@@ -6,42 +8,47 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponseParts, ResponseParts};
 use carbon_core::{Positions, TopicSpec};
 use tokio::time::Instant;
+use utoipa::IntoParams;
+use utoipa::openapi::Required;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type};
 
 use crate::problem::Problem;
 
 const MIN_POSITION: &str = "x-min-position";
 const TIMEOUT: &str = "x-timeout-ms";
-const DEFAULT: Duration = Duration::from_millis(2000);
-const MAX_MS: u64 = 60_000;
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(2000);
+const MAX_TIMEOUT_MS: u64 = 60_000;
 
-/// Read-your-writes: `X-Min-Position`, and how long the caller waits: `X-Timeout-Ms`.
+/// The positions that a read waits for (`X-Min-Position`), and how long (`X-Timeout-Ms`).
 #[derive(Clone, Debug)]
 pub struct ReadAfter {
     min: Option<Positions>,
     timeout: Option<Duration>,
+    /// When the request arrived.
     began: Instant,
 }
 
 impl ReadAfter {
-    /// When the caller's patience ends: 2 s from the start, unless it said otherwise.
+    /// Returns when the request times out: after `X-Timeout-Ms`, by default 2 s.
     pub fn deadline(&self) -> Instant {
-        self.deadline_or(DEFAULT)
+        self.deadline_or(DEFAULT_TIMEOUT)
     }
 
-    /// For work that may take longer where the caller says nothing.
+    /// Returns when the request times out: after `X-Timeout-Ms`, by default `default`.
     pub fn deadline_or(&self, default: Duration) -> Instant {
         self.began + self.timeout.unwrap_or(default)
     }
 
-    /// What must have been applied, by a read model that folds `topic`. A position elsewhere would never be
-    /// reached, so it is the caller's mistake.
+    /// Returns the positions that a read model of `topic` must have applied. An error if a position lies in another topic
+    /// or partition, since the read model never reaches it.
     pub fn positions_of(&self, topic: &TopicSpec) -> Result<Option<&Positions>, Problem> {
         let Some(min) = &self.min else { return Ok(None) };
         let elsewhere = min.iter().find(|(at, _)| at.topic != topic.name || at.partition >= topic.partitions);
         match elsewhere {
             None => Ok(Some(min)),
             Some((at, _)) => Err(Problem::invalid(format!(
-                "x-min-position names {at}; this route follows {} with {} partitions",
+                "x-min-position names {at}; this route reads topic {} with {} partitions",
                 topic.name, topic.partitions
             ))),
         }
@@ -53,6 +60,25 @@ impl<S: Send + Sync> FromRequestParts<S> for ReadAfter {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Ok(Self { min: min_position(&parts.headers)?, timeout: timeout(&parts.headers)?, began: Instant::now() })
+    }
+}
+
+impl IntoParams for ReadAfter {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let optional = |schema: Type| -> SchemaType { [schema, Type::Null].into_iter().collect() };
+        let position = ObjectBuilder::new().schema_type(optional(Type::String));
+        let timeout = ObjectBuilder::new()
+            .schema_type(optional(Type::Integer))
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+            .minimum(Some(0));
+        let header = |name: &str, description: &str, schema: ObjectBuilder| {
+            let header = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header).required(Required::False);
+            header.description(Some(description)).schema(Some(schema)).build()
+        };
+        vec![
+            header(MIN_POSITION, "Wait until the read model has applied these positions", position),
+            header(TIMEOUT, "Time limit of the request in milliseconds, at most 60000; default 2000", timeout),
+        ]
     }
 }
 
@@ -71,12 +97,12 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     let Some(value) = headers.get(TIMEOUT) else { return Ok(None) };
     let ms = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
     match ms {
-        Some(ms) if ms <= MAX_MS => Ok(Some(Duration::from_millis(ms))),
-        _ => Err(Problem::invalid(format!("x-timeout-ms must be a whole number from 0 to {MAX_MS}"))),
+        Some(ms) if ms <= MAX_TIMEOUT_MS => Ok(Some(Duration::from_millis(ms))),
+        _ => Err(Problem::invalid(format!("x-timeout-ms must be a whole number from 0 to {MAX_TIMEOUT_MS}"))),
     }
 }
 
-/// `X-Log-Position`: the last record of each partition that a write touched.
+/// The answer header `X-Log-Position`: the position of the last record in each partition that a write appended to.
 pub struct LogPosition(pub Positions);
 
 impl LogPosition {
@@ -113,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bad_headers_are_the_callers_mistake() {
+    async fn malformed_headers_are_rejected() {
         for (name, value) in [
             (MIN_POSITION, "".as_bytes()),
             (MIN_POSITION, b"t:0"),
@@ -132,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn positions_of_another_topic_or_partition_are_refused() {
+    async fn positions_of_another_topic_or_partition_are_rejected() {
         let topic = TopicSpec {
             name: TopicName::parse("t").unwrap(),
             partitions: 2,

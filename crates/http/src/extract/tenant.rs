@@ -1,20 +1,26 @@
+//! The tenant of a request.
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use carbon_core::{TenantId, TenantScope};
 use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa::openapi::Required;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use crate::problem::Problem;
 use crate::rewrite::PathTenant;
 
-/// The tenant that path and query string name. Without authentication an explicit tenant is taken at its
-/// word; this is the one place that makes a [`TenantScope`] for a request (law 12).
+/// The tenant that the path and the query string name. There is no authentication: the caller may name any tenant. Only
+/// this type creates the [`TenantScope`] of a request (law 12).
 #[derive(Clone, Debug)]
 pub struct Tenant {
     explicit: Option<TenantId>,
 }
 
 impl Tenant {
-    /// The scope, where a body may name the tenant too: all that are given must agree.
+    /// Returns the scope of a request whose body can name tenants as well. An error if two names differ.
     pub fn resolve<'a>(&self, body: impl IntoIterator<Item = Option<&'a str>>) -> Result<TenantScope, Problem> {
         let mut tenant = self.explicit.clone();
         for named in body.into_iter().flatten() {
@@ -23,7 +29,7 @@ impl Tenant {
         Ok(TenantScope::authorised(tenant.unwrap_or_else(TenantId::default_tenant)))
     }
 
-    /// The scope, where no body names a tenant.
+    /// Returns the scope of a request whose body names no tenant.
     pub fn scope(&self) -> TenantScope {
         TenantScope::authorised(self.explicit.clone().unwrap_or_else(TenantId::default_tenant))
     }
@@ -51,15 +57,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Tenant {
             Some(PathTenant(Err(message))) => return Err(Problem::invalid(message.clone())),
             None => None,
         };
-        for named in named(parts)? {
-            explicit = Some(agree(explicit, parse(&named)?)?);
+        for name in query_tenants(parts)? {
+            explicit = Some(agree(explicit, parse(&name)?)?);
         }
         Ok(Self { explicit })
     }
 }
 
-/// Every `tenant_id` of the query string.
-fn named(parts: &Parts) -> Result<Vec<String>, Problem> {
+impl IntoParams for Tenant {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let tenant =
+            ParameterBuilder::new().name("tenant_id").parameter_in(ParameterIn::Query).required(Required::False);
+        let schema = ObjectBuilder::new().schema_type(Type::String);
+        vec![tenant.description(Some("The tenant; `default` if the request names none")).schema(Some(schema)).build()]
+    }
+}
+
+/// Returns every `tenant_id` of the query string.
+fn query_tenants(parts: &Parts) -> Result<Vec<String>, Problem> {
     #[derive(Deserialize)]
     #[serde(transparent)]
     struct Pairs(Vec<(String, String)>);
@@ -68,10 +83,8 @@ fn named(parts: &Parts) -> Result<Vec<String>, Problem> {
             let pairs = query.0.0.into_iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with("tenant"));
             let exact = |(name, value): (String, String)| match name == "tenant_id" {
                 true => Ok(value),
-                // A slip must not answer for another tenant.
-                false => {
-                    Err(Problem::invalid(format!("the query parameter {name:?} is not known; did you mean tenant_id?")))
-                }
+                // A misspelt parameter would otherwise select the default tenant.
+                false => Err(Problem::invalid(format!("unknown query parameter {name:?}; did you mean tenant_id?"))),
             };
             pairs.map(exact).collect()
         }
@@ -93,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn law_12_a_scope_comes_from_all_places_that_agree() {
+    async fn law_12_path_query_and_body_must_name_the_same_tenant() {
         assert_eq!(tenant("/x").await.unwrap().scope().tenant().as_str(), "default");
         for uri in ["/x?tenant_id=acme", "/tenants/acme/x", "/tenants/acme/x?tenant_id=acme&tenant_id=acme"] {
             let tenant = tenant(uri).await.unwrap();

@@ -80,9 +80,10 @@ fn find_wheel(text: &str, package: &Package) -> Result<ProjectFile, PullError> {
         ))
     })?;
     let stem = format!("{}-{}-", package.package.replace(['-', '.'], "_"), package.version).to_lowercase();
+    let end = format!("{}.whl", package.wheel.as_deref().unwrap_or_default());
     page.files
         .into_iter()
-        .find(|file| file.filename.to_lowercase().starts_with(&stem) && file.filename.ends_with(".whl"))
+        .find(|file| file.filename.to_lowercase().starts_with(&stem) && file.filename.ends_with(&end))
         .ok_or_else(|| PullError::source(format!("has no wheel of {} {}", package.package, package.version)))
 }
 

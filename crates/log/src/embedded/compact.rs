@@ -1,5 +1,5 @@
-//! Compaction and retention, as Kafka's cleaner does them (law 6): what is younger than the lag stays, and of
-//! the rest the last record of each key.
+//! Compaction and retention with the rules of Kafka's log cleaner (law 6): compaction keeps all records younger than
+//! the lag, and the last record of each key among the others.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,31 +8,32 @@ use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::row_id;
-use super::state::{Partition, State};
+use super::state::{LogState, PartitionState};
 use crate::error::LogError;
 
-/// What a compaction removed.
+/// Numbers of records that a compaction deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompactionReport {
-    /// Records that a later record of their key replaced.
+    /// Records with a later record of the same key.
     pub superseded: u64,
-    /// Null values whose time is over.
+    /// Null values older than their topic's `delete_retention_ms`.
     pub nulls: u64,
-    /// Records older than their topic's retention.
+    /// Records older than their topic's `retention_ms`.
     pub expired: u64,
 }
 
-type Changed = BTreeMap<TopicPartition, Partition>;
+type ChangedPartitions = BTreeMap<TopicPartition, PartitionState>;
 
-/// How many rows one statement removes.
-const CHUNK: usize = 500;
+/// Number of rows that one statement deletes.
+const DELETE_ROWS: usize = 500;
 
+/// Deletes the records that compaction and retention allow at `now`.
 pub(super) async fn compact(
     connection: &mut SqliteConnection,
-    state: &State,
+    state: &LogState,
     now: Timestamp,
-) -> Result<(CompactionReport, Changed), LogError> {
-    let (mut report, mut changed) = (CompactionReport::default(), Changed::new());
+) -> Result<(CompactionReport, ChangedPartitions), LogError> {
+    let (mut report, mut changed) = (CompactionReport::default(), ChangedPartitions::new());
     for topic in state.topics() {
         for number in 0..topic.spec.partitions {
             let at = TopicPartition::new(topic.spec.name.clone(), number);
@@ -56,8 +57,8 @@ pub(super) async fn compact(
                     .fetch_optional(&mut *connection)
                     .await?;
                     let start = first.map_or(partition.next, super::offset_of);
-                    report.expired += cut(connection, number, partition, start).await?;
-                    changed.insert(at, Partition { start, ..partition });
+                    report.expired += advance_start(connection, number, partition, start).await?;
+                    changed.insert(at, PartitionState { start, ..partition });
                 }
             }
         }
@@ -65,16 +66,18 @@ pub(super) async fn compact(
     Ok((report, changed))
 }
 
+/// Compacts one partition. `lag` and `null_horizon` are timestamps in milliseconds: records after `lag` stay, and null
+/// values after `null_horizon` stay.
 async fn compact_partition(
     connection: &mut SqliteConnection,
-    partition: Partition,
+    partition: PartitionState,
     number: u32,
     lag: i64,
     null_horizon: i64,
     report: &mut CompactionReport,
 ) -> Result<(), LogError> {
-    // Newest first: a key that was seen before is superseded. Times rise within a partition, so the
-    // records younger than the lag are a suffix, which is left alone.
+    // The query returns the newest record first, so a key that was seen before is superseded. Timestamps never decrease
+    // within a partition, so the records younger than the lag are its end, which the query omits.
     let rows: Vec<(i64, i64, Option<Vec<u8>>, bool)> = sqlx::query_as(
         "SELECT id, timestamp, key, value IS NULL FROM record WHERE id >= $1 AND id < $2 AND timestamp <= $3 ORDER BY id DESC",
     )
@@ -84,21 +87,21 @@ async fn compact_partition(
     .fetch_all(&mut *connection)
     .await?;
     let mut seen = HashSet::new();
-    let mut gone = Vec::new();
+    let mut deletable = Vec::new();
     for (id, timestamp, key, null) in rows {
-        // A record without a key is poison, and stays as evidence.
+        // A record without a key is poison. It is kept for the investigation.
         let Some(key) = key else { continue };
         if !seen.insert(key) {
             report.superseded += 1;
-            gone.push(id);
+            deletable.push(id);
         } else if null && timestamp <= null_horizon {
             report.nulls += 1;
-            gone.push(id);
+            deletable.push(id);
         }
     }
-    // As one: a null value that went before the values that it erased would bring them back.
+    // One transaction: if a null value were deleted before the values that it erases, a crash would bring them back.
     let mut tx = connection.begin().await?;
-    for chunk in gone.chunks(CHUNK) {
+    for chunk in deletable.chunks(DELETE_ROWS) {
         let mut delete = sqlx::QueryBuilder::new("DELETE FROM record WHERE id IN (");
         let mut ids = delete.separated(", ");
         chunk.iter().for_each(|id| {
@@ -109,27 +112,27 @@ async fn compact_partition(
     Ok(tx.commit().await?)
 }
 
-/// Removes the records below these offsets.
+/// Deletes the records below these offsets. Returns the changed partitions.
 pub(super) async fn delete_below(
     connection: &mut SqliteConnection,
-    state: &State,
+    state: &LogState,
     before: &Positions,
-) -> Result<Changed, LogError> {
-    let mut changed = Changed::new();
+) -> Result<ChangedPartitions, LogError> {
+    let mut changed = ChangedPartitions::new();
     for (at, next) in before.iter() {
         let partition = state.partition(at)?;
         let start = next.min(partition.next).max(partition.start);
-        cut(connection, at.partition, partition, start).await?;
-        changed.insert(at.clone(), Partition { start, ..partition });
+        advance_start(connection, at.partition, partition, start).await?;
+        changed.insert(at.clone(), PartitionState { start, ..partition });
     }
     Ok(changed)
 }
 
-/// Moves a partition's start, and removes what lies before it.
-async fn cut(
+/// Advances a partition's first offset to `start`, and deletes the records below it. Returns their number.
+async fn advance_start(
     connection: &mut SqliteConnection,
     number: u32,
-    partition: Partition,
+    partition: PartitionState,
     start: u64,
 ) -> Result<u64, LogError> {
     let mut tx = connection.begin().await?;
@@ -139,12 +142,12 @@ async fn cut(
         .bind(start as i64)
         .execute(&mut *tx)
         .await?;
-    let removed = sqlx::query("DELETE FROM record WHERE id >= $1 AND id < $2")
+    let deleted = sqlx::query("DELETE FROM record WHERE id >= $1 AND id < $2")
         .bind(row_id(partition.topic_id, number, 0))
         .bind(row_id(partition.topic_id, number, start))
         .execute(&mut *tx)
         .await?
         .rows_affected();
     tx.commit().await?;
-    Ok(removed)
+    Ok(deleted)
 }

@@ -1,28 +1,28 @@
-//! Topics and schemas in the file.
+//! Writes topics and schemas to the log file.
 
 use carbon_core::TopicSpec;
 use carbon_schemas::Fingerprint;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, QueryBuilder};
 
-use super::state::{State, Topic};
+use super::state::{LogState, StoredTopic};
 use crate::error::LogError;
-use crate::topics::{cleanup_name, partitioner_name, refuse_difference};
+use crate::topics::{cleanup_name, partitioner_name, reject_difference};
 
-/// Rejects what differs from the topics that are there.
-pub(super) fn check_topics(state: &State, topics: &[TopicSpec]) -> Result<(), LogError> {
+/// Fails if a topic exists with a difference that is not allowed.
+pub(super) fn check_topics(state: &LogState, topics: &[TopicSpec]) -> Result<(), LogError> {
     topics.iter().try_for_each(|spec| match state.topic(&spec.name) {
-        Ok(known) => refuse_difference(&known.spec, spec),
+        Ok(existing) => reject_difference(&existing.spec, spec),
         Err(_) => Ok(()),
     })
 }
 
-/// Writes topics that were checked.
+/// Creates or changes topics, in one transaction. [`check_topics`] must have succeeded.
 pub(super) async fn put_topics(
     connection: &mut SqliteConnection,
     topics: Vec<TopicSpec>,
-) -> Result<Vec<Topic>, LogError> {
-    let mut made = Vec::new();
+) -> Result<Vec<StoredTopic>, LogError> {
+    let mut stored = Vec::new();
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
     for spec in topics {
         let id: i64 = sqlx::query_scalar(
@@ -47,12 +47,13 @@ pub(super) async fn put_topics(
             row.push_bind(id).push_bind(i64::from(partition)).push("0, 0, 0");
         });
         insert.build().execute(&mut *tx).await?;
-        made.push(Topic { id, spec });
+        stored.push(StoredTopic { id, spec });
     }
     tx.commit().await?;
-    Ok(made)
+    Ok(stored)
 }
 
+/// Stores a schema, unless its fingerprint is stored already.
 pub(super) async fn put_schema(
     connection: &mut SqliteConnection,
     fingerprint: Fingerprint,

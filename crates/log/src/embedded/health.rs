@@ -1,14 +1,15 @@
-//! What is known of the log's files: whether the paths still name the open ones, and what the last reads and writes met.
+//! The health of the log's files: whether the paths still name the open files, and whether the last read and write
+//! succeeded.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::error::LogError;
 
-/// Device and inode of a file. An inode is not given to another file while the first one is open.
+/// Device and inode number of a file. The file system does not reuse an inode number while the file is open.
 type Inode = (u64, u64);
 
-/// One `stat`. Opening and closing a file here would drop SQLite's locks on it.
+/// Reads a file's inode by `stat`. Must not open the file: closing it would drop SQLite's locks on it.
 fn inode(path: &Path) -> std::io::Result<Inode> {
     let file = std::fs::metadata(path)?;
     #[cfg(unix)]
@@ -16,41 +17,42 @@ fn inode(path: &Path) -> std::io::Result<Inode> {
         use std::os::unix::fs::MetadataExt as _;
         (file.dev(), file.ino())
     };
-    // Elsewhere an open file can be neither deleted nor replaced.
+    // On other systems an open file cannot be deleted or replaced.
     #[cfg(not(unix))]
     let inode = (0, u64::from(file.is_file()));
     Ok(inode)
 }
 
-/// The failure of the last reads or writes; a success clears it.
+/// The failure of the last access of one kind. A success clears it.
 #[derive(Debug, Default)]
-struct Last(Mutex<Option<String>>);
+struct LastFailure(Mutex<Option<String>>);
 
-impl Last {
+impl LastFailure {
     fn lock(&self) -> MutexGuard<'_, Option<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Reads or writes of the log's file.
+/// The kind of an access to the log file.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Access {
     Read,
     Write,
 }
 
+/// Owns what is known about the log's files.
 #[derive(Debug)]
 pub(super) struct Health {
     database: (PathBuf, Inode),
     wal: (PathBuf, Inode),
-    /// Damaged pages stay damaged until the process is started with another file.
+    /// Set when a damaged page was found. Never cleared: it needs a restart with a restored file.
     damage: OnceLock<String>,
-    read: Last,
-    write: Last,
+    read: LastFailure,
+    write: LastFailure,
 }
 
 impl Health {
-    /// Of the database at `path` and its write-ahead log, which are open.
+    /// The health of the open database at `path` and its WAL file.
     pub fn of(path: &Path) -> Result<Self, LogError> {
         let mut wal = path.to_owned().into_os_string();
         wal.push("-wal");
@@ -61,50 +63,50 @@ impl Health {
             database: (path.to_owned(), inodes.0),
             wal: (wal, inodes.1),
             damage: OnceLock::new(),
-            read: Last::default(),
-            write: Last::default(),
+            read: LastFailure::default(),
+            write: LastFailure::default(),
         })
     }
 
-    /// [`LogError::Removed`] if the database or its write-ahead log was deleted or replaced: a commit would go to a file
-    /// without a name, and be lost with the process. Two `stat` calls.
-    pub fn files(&self) -> Result<(), LogError> {
-        same(&self.database.0, self.database.1)?;
-        same(&self.wal.0, self.wal.1)
+    /// Fails with [`LogError::Removed`] if the database or its WAL file was deleted or replaced: a commit would go to a
+    /// file without a path, and be lost when the process ends. Costs 2 `stat` calls.
+    pub fn check_files(&self) -> Result<(), LogError> {
+        check_same_file(&self.database.0, self.database.1)?;
+        check_same_file(&self.wal.0, self.wal.1)
     }
 
-    /// Whether something may be written: asked before each transaction.
-    pub fn writable(&self) -> Result<(), LogError> {
+    /// Fails if nothing may be written. Called before each transaction.
+    pub fn check_writable(&self) -> Result<(), LogError> {
         match self.damage.get() {
             Some(damage) => Err(LogError::Corrupt(damage.clone())),
-            None => self.files(),
+            None => self.check_files(),
         }
     }
 
-    /// Remembers how a read or write of the file ended.
-    pub fn note<T>(&self, access: Access, outcome: Result<T, LogError>) -> Result<T, LogError> {
+    /// Records the outcome of a read or write, and returns it.
+    pub fn record_outcome<T>(&self, access: Access, outcome: Result<T, LogError>) -> Result<T, LogError> {
         match &outcome {
-            Ok(_) => *self.last(access).lock() = None,
+            Ok(_) => *self.last_failure(access).lock() = None,
             Err(LogError::Corrupt(damage)) => {
                 if self.damage.set(damage.clone()).is_ok() {
                     tracing::error!(
                         damage,
-                        "log file is damaged; nothing is appended until the process is started again"
+                        "log file is damaged; rejecting appends until the process is restarted with a restored file"
                     );
                 }
             }
-            Err(LogError::Unavailable(error)) => *self.last(access).lock() = Some(error.clone()),
+            Err(LogError::Unavailable(error)) => *self.last_failure(access).lock() = Some(error.clone()),
             Err(_) => {}
         }
         outcome
     }
 
-    /// The failure of the last read or write.
+    /// The failure of the last access of this kind; `None` if it succeeded.
     pub fn failure(&self, access: Access) -> Option<String> {
-        self.last(access).lock().clone()
+        self.last_failure(access).lock().clone()
     }
 
-    fn last(&self, access: Access) -> &Last {
+    fn last_failure(&self, access: Access) -> &LastFailure {
         match access {
             Access::Read => &self.read,
             Access::Write => &self.write,
@@ -112,7 +114,8 @@ impl Health {
     }
 }
 
-fn same(path: &Path, opened: Inode) -> Result<(), LogError> {
+/// Fails if the path no longer names the file that was opened.
+fn check_same_file(path: &Path, opened: Inode) -> Result<(), LogError> {
     let removed = || LogError::Removed { path: path.display().to_string() };
     match inode(path) {
         Ok(found) if found == opened => Ok(()),
@@ -134,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_remembered_until_a_success_of_its_kind_and_damage_for_ever() {
+    fn a_success_clears_a_failure_of_its_kind_but_never_damage() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.db");
         std::fs::write(&path, "").unwrap();
@@ -142,18 +145,18 @@ mod tests {
         let health = Health::of(&path).unwrap();
         let failed = || (health.failure(Access::Read), health.failure(Access::Write));
         let failure = |message: &str| Err::<(), _>(LogError::Unavailable(message.to_owned()));
-        health.note(Access::Read, failure("read")).unwrap_err();
-        health.note(Access::Write, failure("write")).unwrap_err();
-        health.note(Access::Read, Ok(())).unwrap();
+        health.record_outcome(Access::Read, failure("read")).unwrap_err();
+        health.record_outcome(Access::Write, failure("write")).unwrap_err();
+        health.record_outcome(Access::Read, Ok(())).unwrap();
         assert_eq!(failed(), (None, Some("write".into())));
-        // The caller's mistake says nothing of the file.
-        health.note(Access::Read, Err::<(), _>(LogError::Closed)).unwrap_err();
-        health.note(Access::Write, Ok(())).unwrap();
+        // An error of the caller does not concern the file.
+        health.record_outcome(Access::Read, Err::<(), _>(LogError::Closed)).unwrap_err();
+        health.record_outcome(Access::Write, Ok(())).unwrap();
         assert_eq!(failed(), (None, None));
-        health.writable().unwrap();
-        health.note(Access::Read, Err::<(), _>(LogError::Corrupt("pages".into()))).unwrap_err();
-        health.note(Access::Read, Ok(())).unwrap();
-        health.note(Access::Write, Ok(())).unwrap();
-        assert!(matches!(health.writable(), Err(LogError::Corrupt(pages)) if pages == "pages"));
+        health.check_writable().unwrap();
+        health.record_outcome(Access::Read, Err::<(), _>(LogError::Corrupt("pages".into()))).unwrap_err();
+        health.record_outcome(Access::Read, Ok(())).unwrap();
+        health.record_outcome(Access::Write, Ok(())).unwrap();
+        assert!(matches!(health.check_writable(), Err(LogError::Corrupt(pages)) if pages == "pages"));
     }
 }

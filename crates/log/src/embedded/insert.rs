@@ -1,4 +1,4 @@
-//! The rows that an append writes.
+//! Writes the rows of an append.
 
 use std::collections::BTreeMap;
 
@@ -7,23 +7,28 @@ use carbon_core::{Position, Timestamp, TopicPartition};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
-use super::state::{Partition, Placed, State};
-use super::tail::Tail;
+use super::recent::RecentRecords;
+use super::state::{LogState, PackedRecord, PartitionState};
 use super::{headers, offset_of};
 use crate::error::LogError;
 use crate::record::Record;
 
-/// So many records are written in one turn of the connection's thread, which costs more than the statements.
-pub(super) const AT_ONCE: usize = 16;
+/// Maximum number of records in a commit that is one call to SQLite. Each call to the connection's thread costs more
+/// than the statements themselves.
+pub(super) const MAX_ONE_CALL_RECORDS: usize = 16;
 
-/// A record with its row id and its time.
-pub(super) type Row = (i64, i64, Placed);
+/// Number of rows that one statement inserts.
+const INSERT_ROWS: usize = 500;
 
-/// A small append: the whole transaction as one text. After an error the connection must be closed.
-pub(super) async fn at_once(
+/// Row id, timestamp (ms) and record.
+pub(super) type Row = (i64, i64, PackedRecord);
+
+/// Commits a small append: the whole transaction is one call to SQLite. After an error the caller must close the
+/// connection, which rolls the transaction back.
+pub(super) async fn commit_in_one_call(
     connection: &mut SqliteConnection,
     rows: &[Row],
-    changed: &BTreeMap<TopicPartition, Partition>,
+    changed: &BTreeMap<TopicPartition, PartitionState>,
 ) -> Result<(), LogError> {
     if rows.is_empty() {
         return Ok(());
@@ -33,7 +38,6 @@ pub(super) async fn at_once(
     all.push("; ");
     push_partitions(&mut all, changed);
     all.push("; COMMIT");
-    // After a failure the connection is closed, and with it goes the transaction.
     Ok(all.build().execute(connection).await.map(drop)?)
 }
 
@@ -48,26 +52,27 @@ fn push_records(insert: &mut QueryBuilder<Sqlite>, rows: &[Row]) {
     });
 }
 
+/// Inserts records.
 pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, rows: &[Row]) -> Result<(), LogError> {
-    for chunk in rows.chunks(500) {
+    for chunk in rows.chunks(INSERT_ROWS) {
         let mut insert = QueryBuilder::new("");
         push_records(&mut insert, chunk);
-        insert.build().persistent(chunk.len() == 500 || chunk.len() < 8).execute(&mut **tx).await?;
+        insert.build().persistent(chunk.len() == INSERT_ROWS || chunk.len() < 8).execute(&mut **tx).await?;
     }
     Ok(())
 }
 
-/// What was appended, for those who read at the end.
-pub(super) fn keep(tail: &mut Tail, rows: Vec<Row>) {
-    for (id, timestamp, Placed { at, key, value, headers }) in rows {
-        let Ok(headers) = headers::unpack(&headers) else { return tail.clear() };
+/// Puts appended records into the cache.
+pub(super) fn cache_appended(recent: &mut RecentRecords, rows: Vec<Row>) {
+    for (id, timestamp, PackedRecord { at, key, value, headers }) in rows {
+        let Ok(headers) = headers::unpack(&headers) else { return recent.clear() };
         let position = Position::new(at.topic, at.partition, offset_of(id));
         let (key, value) = (key.map(Bytes::from), value.map(Bytes::from));
-        tail.push(Record { position, timestamp: Timestamp(timestamp), key, value, headers });
+        recent.push(Record { position, timestamp: Timestamp(timestamp), key, value, headers });
     }
 }
 
-fn push_partitions(update: &mut QueryBuilder<Sqlite>, changed: &BTreeMap<TopicPartition, Partition>) {
+fn push_partitions(update: &mut QueryBuilder<Sqlite>, changed: &BTreeMap<TopicPartition, PartitionState>) {
     update.push("INSERT INTO partition (topic, partition, start, next, timestamp) ");
     update.push_values(changed, |mut row, (at, partition)| {
         row.push_bind(partition.topic_id)
@@ -79,9 +84,10 @@ fn push_partitions(update: &mut QueryBuilder<Sqlite>, changed: &BTreeMap<TopicPa
     update.push(" ON CONFLICT (topic, partition) DO UPDATE SET next = excluded.next, timestamp = excluded.timestamp");
 }
 
+/// Writes the end offsets and timestamps of partitions.
 pub(super) async fn store_partitions(
     tx: &mut Transaction<'_, Sqlite>,
-    changed: &BTreeMap<TopicPartition, Partition>,
+    changed: &BTreeMap<TopicPartition, PartitionState>,
 ) -> Result<(), LogError> {
     if changed.is_empty() {
         return Ok(());
@@ -92,9 +98,10 @@ pub(super) async fn store_partitions(
     Ok(())
 }
 
+/// Writes the committed offsets of groups.
 pub(super) async fn store_offsets(
     tx: &mut Transaction<'_, Sqlite>,
-    state: &State,
+    state: &LogState,
     advances: &BTreeMap<(String, TopicPartition), u64>,
 ) -> Result<(), LogError> {
     if advances.is_empty() {

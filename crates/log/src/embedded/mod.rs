@@ -1,17 +1,17 @@
-//! The embedded log: a SQLite file (WAL, `synchronous=FULL`, group commit) of one process, whose
-//! readers are woken in memory.
+//! The embedded log: a SQLite file (WAL, `synchronous=FULL`, group commit) that one process opens. Appends notify the
+//! readers in memory.
 
-mod batch;
 mod compact;
 mod connection;
 mod definitions;
 mod folder;
+mod group_commit;
 mod headers;
 mod health;
 mod insert;
-mod reader;
+mod reader_task;
+mod recent;
 mod state;
-mod tail;
 mod writer;
 
 use std::str::FromStr as _;
@@ -31,8 +31,8 @@ use crate::record::{NewRecord, Record};
 use crate::stream::RecordStream;
 use connection::WriterConnection;
 use health::{Access, Health};
-use state::State;
-use writer::{Request, Writer};
+use state::LogState;
+use writer::{LogWriter, Request};
 
 pub use compact::CompactionReport;
 pub use folder::DataFolder;
@@ -60,27 +60,31 @@ CREATE TABLE IF NOT EXISTS group_offset (
 CREATE TABLE IF NOT EXISTS opening (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, ends TEXT NOT NULL);
 ";
 
-/// Maximum time that a check waits for the writer, which may be compacting.
-const PROBE: Duration = Duration::from_secs(2);
+/// Maximum time that a check waits for the writer task, which may be compacting.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(crate) const OFFSET_BITS: u32 = 40;
-pub(crate) const PARTITION_BITS: u32 = 12;
+/// Bits of an offset in a row id.
+const OFFSET_BITS: u32 = 40;
+/// Bits of a partition number in a row id.
+const PARTITION_BITS: u32 = 12;
 
 /// The row id of a record.
 pub(crate) fn row_id(topic: i64, partition: u32, offset: u64) -> i64 {
     (topic << (OFFSET_BITS + PARTITION_BITS)) | (i64::from(partition) << OFFSET_BITS) | offset as i64
 }
 
+/// The offset in the row id of a record.
 pub(crate) fn offset_of(id: i64) -> u64 {
     (id & ((1 << OFFSET_BITS) - 1)) as u64
 }
 
-/// The log in one SQLite file. One process at a time: [`DataFolder`] holds the lock.
+/// The log in one SQLite file. [`DataFolder`] holds a lock, so that only one process opens the file.
 pub struct EmbeddedLog {
+    /// The id of this opening.
     identity: String,
-    state: Arc<State>,
+    state: Arc<LogState>,
     readers: SqlitePool,
-    writer: Writer,
+    writer: LogWriter,
     path: std::path::PathBuf,
 }
 
@@ -90,10 +94,10 @@ impl EmbeddedLog {
         Self::open_with_clock(folder, Arc::new(SystemClock)).await
     }
 
-    /// Opens or creates `log.db`, taking the records' times from `clock`.
+    /// Opens or creates `log.db`. `clock` supplies the log-append time of the records.
     pub async fn open_with_clock(folder: &DataFolder, clock: Arc<dyn Clock>) -> Result<Self, LogError> {
         let path = folder.log_file();
-        folder.refuse_lost_log()?;
+        folder.reject_lost_log()?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .create_if_missing(true)
@@ -101,13 +105,13 @@ impl EmbeddedLog {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10))
             .pragma("mmap_size", "0")
-            // Appends differ by how many records and partitions they have.
+            // The statements of an append depend on its number of records and partitions, so there are many.
             .statement_cache_capacity(256);
         let mut connection = options.connect().await?;
         sqlx::raw_sql(DDL).execute(&mut connection).await?;
-        // A connection that is opened later must not make an empty file where this one was deleted.
+        // If the file is deleted, a later connection must not create an empty one.
         let options = options.create_if_missing(false);
-        let state = Arc::new(State::load(&mut connection, Health::of(&path)?).await?);
+        let state = Arc::new(LogState::load(&mut connection, Health::of(&path)?).await?);
         let readers = open_readers(options.clone().pragma("query_only", "on"), state.clone());
         let identity = Uuid::now_v7().to_string();
         let ends: Vec<(String, u32, u64)> =
@@ -119,7 +123,7 @@ impl EmbeddedLog {
             .execute(&mut connection)
             .await?;
         let connection = WriterConnection::new(options, connection, state.clone()).await?;
-        let writer = Writer::spawn(connection, state.clone(), clock);
+        let writer = LogWriter::spawn(connection, state.clone(), clock);
         let log = Self { identity, state, readers, writer, path };
         for version in carbon_schemas::versions() {
             log.put_schema(version.event, version.json).await?;
@@ -127,24 +131,25 @@ impl EmbeddedLog {
         Ok(log)
     }
 
-    /// Removes what compaction and retention allow, at the clock's time.
+    /// Deletes the records that compaction and retention allow at the clock's time.
     pub async fn compact(&self) -> Result<CompactionReport, LogError> {
-        self.writer.ask(|reply| Request::Compact { reply }).await
+        self.writer.request(|reply| Request::Compact { reply }).await
     }
 
-    /// A read of the file, whose outcome is remembered for [`EventLog::check`].
+    /// Runs a query, and records its outcome for [`EventLog::check`].
     async fn query<T>(&self, query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, LogError> {
-        self.state.health.note(Access::Read, query.await.map_err(LogError::from))
+        self.state.health.record_outcome(Access::Read, query.await.map_err(LogError::from))
     }
 }
 
-/// Connections for reads, opened when they are needed; fails where the path names another file by then.
-fn open_readers(options: SqliteConnectOptions, state: Arc<State>) -> SqlitePool {
+/// The pool of connections for reads. A connection is opened when it is needed, and rejected if the path then names
+/// another file.
+fn open_readers(options: SqliteConnectOptions, state: Arc<LogState>) -> SqlitePool {
     SqlitePoolOptions::new()
         .max_connections(6)
         .acquire_timeout(Duration::from_secs(30))
         .after_connect(move |_, _| {
-            let files = state.health.files().map_err(|error| sqlx::Error::Configuration(Box::new(error)));
+            let files = state.health.check_files().map_err(|error| sqlx::Error::Configuration(Box::new(error)));
             Box::pin(std::future::ready(files))
         })
         .connect_lazy_with(options)
@@ -156,8 +161,8 @@ impl EventLog for EmbeddedLog {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let placed = self.state.place(records)?;
-        self.writer.ask(|reply| Request::Append { records: placed, advance: None, reply }).await
+        let records = self.state.validate(records)?;
+        self.writer.request(|reply| Request::Append { records, advance: None, reply }).await
     }
 
     async fn append_and_advance(
@@ -167,10 +172,10 @@ impl EventLog for EmbeddedLog {
         from: &Positions,
         upto: &Positions,
     ) -> Result<Vec<Position>, LogError> {
-        let records = self.state.place(records)?;
+        let records = self.state.validate(records)?;
         self.state.check(upto)?;
         let advance = Some(writer::Advance { group: group.clone(), from: Some(from.clone()), upto: upto.clone() });
-        self.writer.ask(|reply| Request::Append { records, advance, reply }).await
+        self.writer.request(|reply| Request::Append { records, advance, reply }).await
     }
 
     async fn subscribe(&self, group: &Group, topics: &[TopicName]) -> Result<RecordStream, LogError> {
@@ -179,18 +184,18 @@ impl EventLog for EmbeddedLog {
             let spec = self.state.topic(topic)?.spec;
             partitions.extend((0..spec.partitions).map(|partition| TopicPartition::new(topic.clone(), partition)));
         }
-        Ok(reader::join(self.state.clone(), self.readers.clone(), group.clone(), partitions))
+        Ok(reader_task::join(self.state.clone(), self.readers.clone(), group.clone(), partitions))
     }
 
     async fn follow(&self, from: &Positions) -> Result<RecordStream, LogError> {
         self.state.check(from)?;
-        Ok(reader::follow(self.state.clone(), self.readers.clone(), from.clone()))
+        Ok(reader_task::follow(self.state.clone(), self.readers.clone(), from.clone()))
     }
 
     async fn read(&self, at: &TopicPartition, from: u64, max: usize) -> Result<Vec<Record>, LogError> {
         let partition = self.state.partition(at)?;
-        let fetched = reader::fetch(&self.readers, at, partition.topic_id, from, partition.next, max).await;
-        Ok(self.state.health.note(Access::Read, fetched)?.records)
+        let fetched = reader_task::fetch(&self.readers, at, partition.topic_id, from, partition.next, max).await;
+        Ok(self.state.health.record_outcome(Access::Read, fetched)?.records)
     }
 
     async fn commit(&self, group: &Group, positions: &Positions) -> Result<(), LogError> {
@@ -200,18 +205,19 @@ impl EventLog for EmbeddedLog {
         self.state.check(positions)?;
         let advance = Some(writer::Advance { group: group.clone(), from: None, upto: positions.clone() });
         let answer: Result<Vec<Position>, LogError> =
-            self.writer.ask(|reply| Request::Append { records: Vec::new(), advance, reply }).await;
+            self.writer.request(|reply| Request::Append { records: Vec::new(), advance, reply }).await;
         answer.map(drop)
     }
 
     async fn committed(&self, group: &Group) -> Result<Positions, LogError> {
-        self.state.health.note(Access::Read, reader::committed(&self.readers, &self.state, group).await)
+        self.state.health.record_outcome(Access::Read, reader_task::committed(&self.readers, &self.state, group).await)
     }
 
     async fn groups(&self) -> Result<Vec<GroupDescription>, LogError> {
         let names = sqlx::query_scalar("SELECT DISTINCT grp FROM group_offset").fetch_all(&self.readers);
         let names: Vec<String> = self.query(names).await?;
-        let members = |group: &Group| usize::from(self.state.members().get(group).is_some_and(|one| !one.is_closed()));
+        let members =
+            |group: &Group| usize::from(self.state.members().get(group).is_some_and(|member| !member.is_closed()));
         let mut groups: std::collections::BTreeSet<Group> =
             names.iter().filter_map(|name| Group::parse(name)).collect();
         groups.extend(self.state.members().keys().cloned());
@@ -234,7 +240,7 @@ impl EventLog for EmbeddedLog {
         for partition in 0..spec.partitions {
             let at = TopicPartition::new(topic.clone(), partition);
             let found = self.state.partition(&at)?;
-            // Times never go back within a partition, but there is no index on them: the scan stops at the first hit.
+            // Timestamps never decrease within a partition, so the first match is the answer. They have no index.
             let id = sqlx::query_scalar(
                 "SELECT id FROM record WHERE id >= $1 AND id < $2 AND timestamp >= $3 ORDER BY id LIMIT 1",
             )
@@ -249,7 +255,7 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
-        self.writer.ask(|reply| Request::EnsureTopics { topics: topics.to_vec(), reply }).await
+        self.writer.request(|reply| Request::EnsureTopics { topics: topics.to_vec(), reply }).await
     }
 
     async fn describe(&self) -> Result<Vec<TopicDescription>, LogError> {
@@ -258,11 +264,11 @@ impl EventLog for EmbeddedLog {
 
     async fn delete_records(&self, before: &Positions) -> Result<(), LogError> {
         self.state.check(before)?;
-        self.writer.ask(|reply| Request::DeleteRecords { before: before.clone(), reply }).await
+        self.writer.request(|reply| Request::DeleteRecords { before: before.clone(), reply }).await
     }
 
     async fn put_schema(&self, event: &str, json: &str) -> Result<SchemaId, LogError> {
-        self.writer.ask(|reply| Request::PutSchema { event: event.to_owned(), json: json.to_owned(), reply }).await
+        self.writer.request(|reply| Request::PutSchema { event: event.to_owned(), json: json.to_owned(), reply }).await
     }
 
     async fn schema(&self, id: SchemaId) -> Result<Option<String>, LogError> {
@@ -283,7 +289,7 @@ impl EventLog for EmbeddedLog {
         let next: Option<String> = self.query(next.fetch_optional(&self.readers)).await?;
         let ends = match next {
             Some(json) => parse_ends(&json)?,
-            // It moved under the present opening.
+            // The checkpoint is from the current opening.
             None => self.state.ends(),
         };
         let past = positions.iter().find(|(at, next)| *next > ends.next(at));
@@ -293,10 +299,11 @@ impl EventLog for EmbeddedLog {
     async fn check(&self) -> Result<(), LogError> {
         self.writer.check()?;
         let health = &self.state.health;
-        health.writable()?;
-        // What failed is tried again: with a log that is reported as failing nobody else may come to try it.
+        health.check_writable()?;
+        // A failed access is retried here: while the log is reported as failing, there may be no other request.
         if let Some(failure) = health.failure(Access::Write) {
-            let probe = tokio::time::timeout(PROBE, self.writer.ask(|reply| Request::Probe { reply })).await;
+            let probe =
+                tokio::time::timeout(PROBE_TIMEOUT, self.writer.request(|reply| Request::Probe { reply })).await;
             probe.unwrap_or(Err(LogError::Unavailable(failure)))?;
         }
         if health.failure(Access::Read).is_some() {
@@ -322,6 +329,7 @@ impl EventLog for EmbeddedLog {
     }
 }
 
+/// Parses the column `ends` of an opening.
 fn parse_ends(json: &str) -> Result<Positions, LogError> {
     let ends: Vec<(String, u32, u64)> =
         serde_json::from_str(json).map_err(|error| LogError::Corrupt(format!("opening: {error}")))?;
@@ -333,6 +341,7 @@ fn parse_ends(json: &str) -> Result<Positions, LogError> {
         .collect()
 }
 
+/// A text column of a row.
 pub(crate) fn text(row: &sqlx::sqlite::SqliteRow, index: usize) -> Result<&str, LogError> {
     Ok(row.try_get(index)?)
 }

@@ -1,4 +1,4 @@
-//! The one writer: requests that wait together commit together (group commit).
+//! The writer task: the only task that writes to the log file. It commits waiting appends together (group commit).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,34 +8,41 @@ use carbon_schemas::{Fingerprint, SchemaId};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::batch::{Batch, Written};
 use super::compact::{self, CompactionReport};
 use super::connection::WriterConnection;
 use super::definitions;
-use super::insert::keep;
-use super::state::{Placed, State};
+use super::group_commit::{GroupCommit, PendingReply};
+use super::insert::cache_appended;
+use super::state::{LogState, PackedRecord};
 use crate::error::LogError;
 use crate::event_log::Group;
 
-/// What one commit takes at the most.
-const GROUP_RECORDS: usize = 4096;
-const GROUP_BYTES: usize = 16 * 1024 * 1024;
+/// Number of records at which a commit takes no more appends.
+const MAX_COMMIT_RECORDS: usize = 4096;
+/// Size of the values at which a commit takes no more appends: 16 MiB.
+const MAX_COMMIT_BYTES: usize = 16 * 1024 * 1024;
 
-/// The move of a group's offsets.
+/// Maximum number of requests in the channel.
+const QUEUED_REQUESTS: usize = 1024;
+
+/// A commit of a group's offsets.
 #[derive(Debug)]
 pub(super) struct Advance {
     pub group: Group,
-    /// Compared first, for stages; sinks' commits are advice and just overwrite.
+    /// For a stage: the offsets must be here, otherwise the request is fenced. `None` for a sink, whose commits are
+    /// advisory: the offsets are overwritten.
     pub from: Option<Positions>,
     pub upto: Positions,
 }
 
+/// The channel for a request's answer.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, LogError>>;
 
+/// A request to the writer task.
 #[derive(Debug)]
 pub(super) enum Request {
     Append {
-        records: Vec<Placed>,
+        records: Vec<PackedRecord>,
         advance: Option<Advance>,
         reply: Reply<Vec<Position>>,
     },
@@ -55,25 +62,28 @@ pub(super) enum Request {
     Compact {
         reply: Reply<CompactionReport>,
     },
-    /// Writes a page that stays the same, to see whether that works.
+    /// Writes a page without changing it, to test whether writes work.
     Probe {
         reply: Reply<()>,
     },
 }
 
+/// Owns the writer task and the channel to it.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(super) struct LogWriter {
+    /// The only strong sender. `None` after the close, which ends the task.
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     task: Mutex<Option<JoinHandle<()>>>,
-    /// A copy of the sender for the hot path; weak, so that closing drops the last strong one.
+    /// The sender without a lock, for requests. Weak, so that the close drops the last strong sender.
     sender: mpsc::WeakSender<Request>,
     closing: AtomicBool,
 }
 
-impl Writer {
-    pub fn spawn(connection: WriterConnection, state: Arc<State>, clock: Arc<dyn Clock>) -> Self {
-        let (sender, requests) = mpsc::channel(1024);
-        let task = tokio::spawn(Task { connection, state, clock }.run(requests));
+impl LogWriter {
+    /// Starts the writer task.
+    pub fn spawn(connection: WriterConnection, state: Arc<LogState>, clock: Arc<dyn Clock>) -> Self {
+        let (sender, requests) = mpsc::channel(QUEUED_REQUESTS);
+        let task = tokio::spawn(WriterTask { connection, state, clock }.run(requests));
         let weak = sender.downgrade();
         Self {
             requests: Mutex::new(Some(sender)),
@@ -83,19 +93,20 @@ impl Writer {
         }
     }
 
-    pub async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, LogError> {
+    /// Sends a request and waits for the answer.
+    pub async fn request<T>(&self, new_request: impl FnOnce(Reply<T>) -> Request) -> Result<T, LogError> {
         let (reply, answer) = oneshot::channel();
         let sender = self.sender.upgrade().ok_or(LogError::Closed)?;
-        sender.send(request(reply)).await.map_err(|_| self.ended())?;
+        sender.send(new_request(reply)).await.map_err(|_| self.ended())?;
         drop(sender);
         answer.await.map_err(|_| self.ended())?
     }
 
-    /// Why nobody answers: the log was closed, or the task panicked.
+    /// The error for a task that has ended: the log was closed, or the task panicked.
     fn ended(&self) -> LogError {
         match self.closing.load(Ordering::Acquire) {
             true => LogError::Closed,
-            false => LogError::Unavailable("the writer of the log ended by a panic; restart the process".into()),
+            false => LogError::Unavailable("the log's writer task ended with a panic; restart the process".into()),
         }
     }
 
@@ -107,32 +118,34 @@ impl Writer {
         }
     }
 
-    /// Takes no more requests; returns when those that were taken are durable.
+    /// Rejects new requests, and waits until the accepted ones are durable.
     pub async fn close(&self) {
         self.closing.store(true, Ordering::Release);
         self.requests.lock().await.take();
         if let Some(task) = self.task.lock().await.take()
             && let Err(error) = task.await
         {
-            tracing::error!(%error, "log writer ended badly");
+            tracing::error!(%error, "log writer task ended with a panic");
         }
     }
 }
 
-struct Task {
+/// The state of the writer task.
+struct WriterTask {
     connection: WriterConnection,
-    state: Arc<State>,
+    state: Arc<LogState>,
     clock: Arc<dyn Clock>,
 }
 
-/// An append as it was asked.
-pub(super) type Asked = (Vec<Placed>, Option<Advance>, Reply<Vec<Position>>);
+/// The fields of [`Request::Append`].
+pub(super) type AppendRequest = (Vec<PackedRecord>, Option<Advance>, Reply<Vec<Position>>);
 
-impl Task {
+impl WriterTask {
+    /// Handles requests until the channel is closed.
     async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut held = None;
+        let mut next = None;
         loop {
-            let request = match held.take() {
+            let request = match next.take() {
                 Some(request) => request,
                 None => match requests.recv().await {
                     Some(request) => request,
@@ -142,11 +155,11 @@ impl Task {
             match request {
                 Request::Append { records, advance, reply } => {
                     let mut group = vec![(records, advance, reply)];
-                    let size = |records: &[Placed]| {
+                    let size = |records: &[PackedRecord]| {
                         records.iter().map(|r| r.value.as_ref().map_or(0, Vec::len)).sum::<usize>()
                     };
                     let (mut count, mut bytes) = (group[0].0.len(), size(&group[0].0));
-                    while count < GROUP_RECORDS && bytes < GROUP_BYTES {
+                    while count < MAX_COMMIT_RECORDS && bytes < MAX_COMMIT_BYTES {
                         match requests.try_recv() {
                             Ok(Request::Append { records, advance, reply }) => {
                                 count += records.len();
@@ -154,7 +167,7 @@ impl Task {
                                 group.push((records, advance, reply));
                             }
                             Ok(other) => {
-                                held = Some(other);
+                                next = Some(other);
                                 break;
                             }
                             Err(_) => break,
@@ -182,34 +195,34 @@ impl Task {
         self.connection.close().await;
     }
 
-    /// One transaction for all; a request that cannot be taken is refused alone.
-    async fn append(&mut self, group: Vec<Asked>) {
+    /// Commits the appends in one transaction. A fenced request is rejected alone.
+    async fn append(&mut self, group: Vec<AppendRequest>) {
         let now = self.clock.now().0;
         let connection = match self.connection.open().await {
             Ok(connection) => connection,
             Err(error) => {
-                tracing::error!(%error, "append rejected");
+                tracing::error!(%error, "append rejected: the log file is not writable");
                 for (_, _, reply) in group {
                     let _ = reply.send(Err(error.repeated()));
                 }
                 return;
             }
         };
-        let mut batch = Batch::new(now);
-        let outcome = batch.write(connection, &self.state, group).await;
-        let outcome = self.connection.done(outcome).await;
-        let Batch { changed, rows, written, .. } = batch;
+        let mut commit = GroupCommit::new(now);
+        let outcome = commit.write(connection, &self.state, group).await;
+        let outcome = self.connection.finish(outcome).await;
+        let GroupCommit { changed, rows, replies, .. } = commit;
         match outcome {
             Ok(()) => {
-                keep(&mut self.state.tail(), rows);
+                cache_appended(&mut self.state.recent(), rows);
                 self.state.publish(changed);
-                for Written { positions, reply } in written {
+                for PendingReply { positions, reply } in replies {
                     let _ = reply.send(positions);
                 }
             }
             Err(error) => {
                 tracing::error!(%error, "append failed");
-                for Written { reply, .. } in written {
+                for PendingReply { reply, .. } in replies {
                     let _ = reply.send(Err(error.repeated()));
                 }
             }
@@ -218,8 +231,8 @@ impl Task {
 
     async fn ensure_topics(&mut self, topics: Vec<TopicSpec>) -> Result<(), LogError> {
         definitions::check_topics(&self.state, &topics)?;
-        let made = definitions::put_topics(self.connection.open().await?, topics).await;
-        for topic in self.connection.done(made).await? {
+        let stored = definitions::put_topics(self.connection.open().await?, topics).await;
+        for topic in self.connection.finish(stored).await? {
             let partitions = 0..topic.spec.partitions;
             self.state.put_topic(topic, partitions);
         }
@@ -230,31 +243,32 @@ impl Task {
         let schema = carbon_schemas::parse(json).map_err(LogError::Corrupt)?;
         let fingerprint = Fingerprint::of(&schema);
         let put = definitions::put_schema(self.connection.open().await?, fingerprint, event, json).await;
-        self.connection.done(put).await?;
+        self.connection.finish(put).await?;
         Ok(SchemaId::Fingerprint(fingerprint))
     }
 
     async fn delete_records(&mut self, before: &Positions) -> Result<(), LogError> {
         let changed = compact::delete_below(self.connection.open().await?, &self.state, before).await;
-        self.state.tail().clear();
-        self.state.publish(self.connection.done(changed).await?);
+        self.state.recent().clear();
+        self.state.publish(self.connection.finish(changed).await?);
         Ok(())
     }
 
     async fn compact(&mut self) -> Result<CompactionReport, LogError> {
         let now = self.clock.now();
         let compacted = compact::compact(self.connection.open().await?, &self.state, now).await;
-        self.state.tail().clear();
-        let (report, changed) = self.connection.done(compacted).await?;
+        self.state.recent().clear();
+        let (report, changed) = self.connection.finish(compacted).await?;
         self.state.publish(changed);
         Ok(report)
     }
 
+    /// Tests whether writes work.
     async fn probe(&mut self) -> Result<(), LogError> {
         let connection = self.connection.open().await?;
-        // Nobody uses the number; setting it writes the first page and syncs it.
+        // `user_version` is not used otherwise. Setting it writes the first page and syncs it.
         let outcome = sqlx::query("PRAGMA user_version = 0").execute(connection).await;
         let outcome = outcome.map(drop).map_err(LogError::from);
-        self.connection.done(outcome).await
+        self.connection.finish(outcome).await
     }
 }

@@ -1,171 +1,127 @@
-//! The log on Apache Kafka, and on whatever else librdkafka speaks to. Records are in the Confluent wire format,
-//! and a schema registry is required.
+//! The log on Apache Kafka, or on any cluster that librdkafka supports. Values are in the Confluent wire format. A
+//! schema registry is required.
+//!
+//! Each part of the log's state has one owner: [`TopicCache`] the topic metadata, [`ReaderPool`] the idle readers,
+//! [`ConsumerGroups`] the members and the offset clients, [`Subscriptions`] the polling threads, [`IdempotentProducer`]
+//! and [`TransactionalProducers`] the producers, [`SchemaRegistry`] ids and schemas. [`MetadataClient`] and
+//! [`TopicAdmin`] own a client each. [`KafkaLog`] connects them.
 
 mod client;
-mod ends;
+mod end_tracker;
+mod groups;
 mod member;
-mod offsets;
+mod metadata;
 mod options;
 mod partitioners;
 mod producer;
 mod reader;
 mod registry;
 mod schemas;
+mod subscription;
+mod topic_cache;
 mod topics;
 mod transactions;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use carbon_core::{Partitioner, Position, Positions, Timestamp, TopicName, TopicPartition, TopicSpec};
+use carbon_core::{Position, Positions, Timestamp, TopicName, TopicPartition, TopicSpec};
 use carbon_schemas::SchemaId;
-use rdkafka::admin::AdminClient;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::producer::Producer as _;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::error::LogError;
 use crate::event_log::{EventLog, Foreign, Group, GroupDescription, TopicDescription};
 use crate::record::{NewRecord, Record};
 use crate::stream::RecordStream;
-use client::{PATIENCE, Quiet, blocking, lock, unavailable};
-use member::Member;
-use producer::Producer;
-use registry::Registry;
+use client::{REQUEST_TIMEOUT, TracingContext, blocking};
+use groups::ConsumerGroups;
+use metadata::MetadataClient;
+use producer::IdempotentProducer;
+use reader::ReaderPool;
+use registry::SchemaRegistry;
+use subscription::Subscriptions;
+use topic_cache::TopicCache;
+use topics::TopicAdmin;
+use transactions::TransactionalProducers;
 
 pub use options::KafkaOptions;
 pub use schemas::Registration;
 
-/// The group of those who are members of none: the client library wants a name.
-fn group_of_readers() -> &'static str {
-    "carbon.reader"
-}
-
-/// The log of a cluster.
+/// The log on a Kafka cluster.
 pub struct KafkaLog {
-    inner: Arc<Inner>,
+    /// The id of the cluster.
     cluster: String,
-}
-
-struct Inner {
-    options: KafkaOptions,
-    admin: AdminClient<Quiet>,
-    /// Asks for metadata and offsets.
-    client: Arc<BaseConsumer<Quiet>>,
-    producer: Producer,
-    registry: Registry,
-    topics: Mutex<topics::Counts>,
-    /// Those that differ from the default.
-    partitioners: Mutex<BTreeMap<TopicName, Partitioner>>,
-    members: Mutex<HashMap<Group, Vec<Arc<Member>>>>,
-    askers: Mutex<HashMap<Group, Arc<BaseConsumer<Quiet>>>>,
-    transactions: Mutex<HashMap<Group, transactions::Shared>>,
-    readers: Mutex<Vec<BaseConsumer<Quiet>>>,
-    threads: TaskTracker,
+    metadata: MetadataClient,
+    topics: Arc<TopicCache>,
+    admin: TopicAdmin,
+    producer: Arc<IdempotentProducer>,
+    transactions: TransactionalProducers,
+    groups: Arc<ConsumerGroups>,
+    readers: Arc<ReaderPool>,
+    subscriptions: Subscriptions,
+    registry: Arc<SchemaRegistry>,
+    /// Cancelled when the log is closed.
     closed: CancellationToken,
 }
 
-impl Inner {
-    fn topics(&self) -> MutexGuard<'_, topics::Counts> {
-        lock(&self.topics)
-    }
-
-    fn partitioner(&self, topic: &TopicName) -> Partitioner {
-        lock(&self.partitioners).get(topic).copied().unwrap_or_default()
-    }
-
-    fn askers(&self) -> MutexGuard<'_, HashMap<Group, Arc<BaseConsumer<Quiet>>>> {
-        lock(&self.askers)
-    }
-
-    fn readers(&self) -> MutexGuard<'_, Vec<BaseConsumer<Quiet>>> {
-        lock(&self.readers)
-    }
-
-    fn transactions(&self, group: &Group) -> transactions::Shared {
-        lock(&self.transactions).entry(group.clone()).or_default().clone()
-    }
-
-    fn add_member(&self, group: &Group, member: Arc<Member>) {
-        let mut members = lock(&self.members);
-        let own = members.entry(group.clone()).or_default();
-        own.retain(|member| member.is_alive());
-        own.push(member);
-    }
-
-    /// The members of this process; `None` where there never was one.
-    fn members_of(&self, group: &Group) -> Option<Vec<Arc<Member>>> {
-        lock(&self.members).get(group).cloned()
-    }
-
-    fn member(&self, group: &Group) -> Option<Arc<Member>> {
-        self.members_of(group)?.into_iter().rev().find(|member| member.is_alive())
-    }
-
-    fn open(&self) -> Result<(), LogError> {
-        if self.closed.is_cancelled() { Err(LogError::Closed) } else { Ok(()) }
-    }
-}
-
 impl KafkaLog {
-    /// Connects. Fails where no broker answers within some seconds; who can wait tries again.
+    /// Connects to the cluster. Fails with [`LogError::Unavailable`] if no broker answers within 10 s; the caller may
+    /// retry.
     pub async fn connect(options: KafkaOptions) -> Result<Self, LogError> {
         options.check()?;
-        let made = |error| LogError::Options(format!("the kafka client cannot be set up: {error}"));
-        let mut config = options.consumer(group_of_readers());
-        config.remove("group.id");
-        let client: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(made)?;
-        let client = Arc::new(client);
-        let asked = client.clone();
-        let brokers = options.brokers.clone();
-        let cluster = blocking(move || {
-            let metadata = asked.client().fetch_metadata(None, PATIENCE);
-            metadata.map_err(|error| unavailable(&format!("no cluster at {brokers}"), &error))?;
-            let id = asked.client().fetch_cluster_id(PATIENCE);
-            id.ok_or_else(|| LogError::Unavailable("kafka: the cluster does not tell its id".into()))
-        })
-        .await?;
-        let inner = Arc::new(Inner {
-            admin: options.client().create_with_context(Quiet).map_err(made)?,
-            producer: options.producer().create_with_context(Quiet).map_err(made)?,
-            registry: Registry::new(&options.registry)?,
-            client,
-            options,
-            topics: Mutex::default(),
-            partitioners: Mutex::default(),
-            members: Mutex::default(),
-            askers: Mutex::default(),
-            transactions: Mutex::default(),
-            readers: Mutex::default(),
-            threads: TaskTracker::new(),
-            closed: CancellationToken::new(),
-        });
-        let log = Self { inner, cluster };
-        log.read_partitioners().await?;
+        let invalid = |error| LogError::Options(format!("the kafka client cannot be configured: {error}"));
+        let metadata = MetadataClient::new(&options).map_err(invalid)?;
+        let cluster = metadata.cluster_id(&options.brokers).await?;
+        let admin = options.client().create_with_context(TracingContext).map_err(invalid)?;
+        let producer = options.producer().create_with_context(TracingContext).map_err(invalid)?;
+        let registry = Arc::new(SchemaRegistry::new(&options.registry)?);
+        let (options, closed) = (Arc::new(options), CancellationToken::new());
+        let topics = Arc::new(TopicCache::new(metadata.clone()));
+        let producer = Arc::new(IdempotentProducer::new(producer, topics.clone(), registry.clone()));
+        let readers = Arc::new(ReaderPool::new(options.clone(), metadata.clone(), closed.clone()));
+        let groups = Arc::new(ConsumerGroups::new(options.clone(), metadata.clone(), topics.clone()));
+        let log = Self {
+            cluster,
+            admin: TopicAdmin::new(
+                admin,
+                options.replication,
+                metadata.clone(),
+                topics.clone(),
+                readers.clone(),
+                producer.clone(),
+            ),
+            transactions: TransactionalProducers::new(options.clone(), groups.clone()),
+            subscriptions: Subscriptions::new(options, groups.clone(), readers.clone(), closed.clone()),
+            metadata,
+            topics,
+            producer,
+            groups,
+            readers,
+            registry,
+            closed,
+        };
+        log.admin.refresh_cache().await?;
         Ok(log)
     }
 
-    /// What the cluster lacks of these topics, in words; production demands three copies of which two are in sync.
+    /// The differences between the cluster's topics and `wanted`, one message each. Production requires 3 replicas and
+    /// `min.insync.replicas` 2.
     pub async fn check_topics(&self, wanted: &[TopicSpec], production: bool) -> Result<Vec<String>, LogError> {
-        self.inner.complaints(wanted, production).await
+        self.admin.differences(wanted, production).await
     }
 
-    async fn read_partitioners(&self) -> Result<(), LogError> {
-        let counts = self.inner.refresh().await?;
-        let found = partitioners::read(&self.inner, &counts).await?;
-        *lock(&self.inner.partitioners) = found;
-        Ok(())
+    /// Fails if the log is closed.
+    fn check_open(&self) -> Result<(), LogError> {
+        if self.closed.is_cancelled() { Err(LogError::Closed) } else { Ok(()) }
     }
 }
 
 #[async_trait]
 impl EventLog for KafkaLog {
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Position>, LogError> {
-        self.inner.open()?;
-        let placed = self.inner.place(records).await?;
-        self.inner.send(placed).await
+        self.check_open()?;
+        let records = self.producer.validate(records).await?;
+        self.producer.send(records).await
     }
 
     async fn append_and_advance(
@@ -175,91 +131,91 @@ impl EventLog for KafkaLog {
         from: &Positions,
         upto: &Positions,
     ) -> Result<Vec<Position>, LogError> {
-        self.inner.open()?;
-        let placed = self.inner.place(records).await?;
-        self.inner.check(upto).await?;
-        self.inner.append_and_advance(group, placed, from, upto).await
+        self.check_open()?;
+        let records = self.producer.validate(records).await?;
+        self.topics.check(upto).await?;
+        self.transactions.append_and_advance(group, records, from, upto).await
     }
 
     async fn subscribe(&self, group: &Group, topics: &[TopicName]) -> Result<RecordStream, LogError> {
-        self.inner.open()?;
+        self.check_open()?;
         for topic in topics {
-            self.inner.partitions(topic).await?;
+            self.topics.partition_count(topic).await?;
         }
         let names: Vec<&str> = topics.iter().map(TopicName::as_str).collect();
-        self.inner.subscribe(group, &names)
+        self.subscriptions.subscribe(group, &names)
     }
 
     async fn follow(&self, from: &Positions) -> Result<RecordStream, LogError> {
-        self.inner.open()?;
-        self.inner.check(from).await?;
-        self.inner.follow(from)
+        self.check_open()?;
+        self.topics.check(from).await?;
+        self.subscriptions.follow(from)
     }
 
     async fn read(&self, at: &TopicPartition, from: u64, max: usize) -> Result<Vec<Record>, LogError> {
-        self.inner.open()?;
-        self.inner.check(&Positions::from_iter([(at.clone(), from)])).await?;
-        self.inner.read(at, from, max).await
+        self.check_open()?;
+        self.topics.check(&Positions::from_iter([(at.clone(), from)])).await?;
+        self.readers.read(at, from, max).await
     }
 
     async fn commit(&self, group: &Group, positions: &Positions) -> Result<(), LogError> {
-        self.inner.open()?;
+        self.check_open()?;
         if positions.is_empty() {
             return Ok(());
         }
-        self.inner.check(positions).await?;
-        // What the transactions remember is no longer so.
-        self.inner.transactions(group).lock().await.forget_positions();
-        self.inner.commit(group, positions).await
+        self.topics.check(positions).await?;
+        self.transactions.evict_offsets(group).await;
+        self.groups.commit(group, positions).await
     }
 
     async fn committed(&self, group: &Group) -> Result<Positions, LogError> {
-        self.inner.open()?;
-        self.inner.committed(group).await
+        self.check_open()?;
+        self.groups.committed(group).await
     }
 
     async fn groups(&self) -> Result<Vec<GroupDescription>, LogError> {
-        self.inner.open()?;
-        self.inner.groups().await
+        self.check_open()?;
+        self.groups.describe().await
     }
 
     async fn ends(&self, topic: &TopicName) -> Result<Positions, LogError> {
-        self.inner.open()?;
-        self.inner.ends_of(&self.inner.partitions_of(topic).await?).await
+        self.check_open()?;
+        self.metadata.end_offsets(&self.topics.partitions(topic).await?).await
     }
 
     async fn positions_for_time(&self, topic: &TopicName, time: Timestamp) -> Result<Positions, LogError> {
-        self.inner.open()?;
-        self.inner.at_time(topic, time).await
+        self.check_open()?;
+        self.metadata.offsets_for_time(&self.topics.partitions(topic).await?, time).await
     }
 
     async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<(), LogError> {
-        self.inner.open()?;
-        self.inner.make_topics(topics).await?;
-        self.read_partitioners().await
+        self.check_open()?;
+        self.admin.ensure(topics).await?;
+        self.admin.refresh_cache().await
     }
 
     async fn describe(&self) -> Result<Vec<TopicDescription>, LogError> {
-        self.inner.open()?;
-        self.inner.describe_topics().await
+        self.check_open()?;
+        self.admin.describe().await
     }
 
     async fn delete_records(&self, before: &Positions) -> Result<(), LogError> {
-        self.inner.open()?;
-        self.inner.check(before).await?;
-        self.inner.delete_below(before).await
+        self.check_open()?;
+        self.topics.check(before).await?;
+        self.admin.delete_records(before).await
     }
 
     async fn put_schema(&self, event: &str, json: &str) -> Result<SchemaId, LogError> {
-        self.inner.open()?;
-        Ok(SchemaId::Registry(self.inner.registry.put(event, json).await?))
+        self.check_open()?;
+        Ok(SchemaId::Registry(self.registry.put(event, json).await?))
     }
 
     async fn schema(&self, id: SchemaId) -> Result<Option<String>, LogError> {
-        self.inner.open()?;
+        self.check_open()?;
         match id {
-            SchemaId::Registry(id) => self.inner.registry.schema(id).await,
-            // Single-object encoding names no registry; what this program knows, the decoder has already.
+            SchemaId::Registry(id) => self.registry.schema(id).await,
+            // A fingerprint belongs to single-object encoding, which uses no registry. The decoder knows the
+            // fingerprints of the compiled-in schemas.
             SchemaId::Fingerprint(_) => Ok(None),
         }
     }
@@ -272,12 +228,11 @@ impl EventLog for KafkaLog {
         if log != self.cluster {
             return Ok(Some(Foreign::UnknownOpening { checkpoint: log.to_owned() }));
         }
-        // A topic that was deleted and made anew ends before the checkpoint, or is not there.
-        let mut ends = Positions::new();
-        let counts = self.inner.refresh().await?;
-        let there = |at: &TopicPartition| counts.get(&at.topic).is_some_and(|count| at.partition < *count);
-        let known: Vec<_> = positions.iter().map(|(at, _)| at.clone()).filter(there).collect();
-        ends.merge(&self.inner.ends_of(&known).await?);
+        // If a topic was deleted, or deleted and created again, its end offset is below the checkpoint.
+        let counts = self.topics.refresh().await?;
+        let exists = |at: &TopicPartition| counts.get(&at.topic).is_some_and(|count| at.partition < *count);
+        let existing: Vec<_> = positions.iter().map(|(at, _)| at.clone()).filter(exists).collect();
+        let ends = self.metadata.end_offsets(&existing).await?;
         let past = positions.iter().find(|(at, next)| *next > ends.next(at));
         Ok(past.map(|(at, next)| Foreign::PastEnd { at: at.clone(), next, end: ends.next(at) }))
     }
@@ -287,19 +242,16 @@ impl EventLog for KafkaLog {
     }
 
     async fn close(&self) {
-        self.inner.closed.cancel();
-        self.inner.threads.close();
-        if tokio::time::timeout(PATIENCE, self.inner.threads.wait()).await.is_err() {
-            tracing::warn!("a reader of kafka did not end in time");
-        }
-        let inner = self.inner.clone();
+        self.closed.cancel();
+        self.subscriptions.close().await;
+        let (groups, readers, producer) = (self.groups.clone(), self.readers.clone(), self.producer.clone());
         let flushed = blocking(move || {
-            lock(&inner.askers).clear();
-            lock(&inner.readers).clear();
-            inner.producer.flush(PATIENCE * 2).map_err(|error| unavailable("not everything was sent", &error))
+            groups.close();
+            readers.close();
+            producer.flush(REQUEST_TIMEOUT * 2)
         });
         if let Err(error) = flushed.await {
-            tracing::error!(%error, "the log was not closed cleanly");
+            tracing::error!(%error, "closing the log failed; records that were not acknowledged may be lost");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How this program speaks to a cluster: what librdkafka is told for each of its clients.
+//! The options of a Kafka cluster, and the librdkafka configuration of each kind of client.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,35 +6,37 @@ use std::fmt;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use super::group_of_readers;
 use crate::error::LogError;
 use crate::event_log::Group;
 
-/// What a record may have around its value: key, headers, and the batch that holds it.
-const OVERHEAD: usize = 1024 * 1024;
-/// The largest message that topics and clients let pass.
-pub(super) const MAX_MESSAGE_BYTES: usize = carbon_schemas::MAX_RECORD_BYTES + OVERHEAD;
+/// Maximum size of a message without its value: key, headers and batch header. 1 MiB.
+const OVERHEAD_BYTES: usize = 1024 * 1024;
+/// Maximum size of a message, for topics and clients.
+pub(super) const MAX_MESSAGE_BYTES: usize = carbon_schemas::MAX_RECORD_BYTES + OVERHEAD_BYTES;
 
-/// Where the cluster is, and how to speak to it.
+/// Placeholder `group.id` of clients that belong to no group. librdkafka requires one.
+pub(super) const PLACEHOLDER_GROUP: &str = "carbon.reader";
+
+/// The address of a Kafka cluster, and the options of its clients.
 #[derive(Clone)]
 pub struct KafkaOptions {
     /// `host:port,host:port`.
     pub brokers: String,
-    /// Further properties of librdkafka, by its own names.
+    /// Further librdkafka properties, set by the operator.
     pub properties: BTreeMap<String, String>,
-    /// The schema registry's address; user and password may stand in it.
+    /// The URL of the schema registry. It may contain a user and password.
     pub registry: String,
-    /// Unique among the processes that live at one time.
+    /// The name of this process. Unique among all running processes.
     pub instance: String,
-    /// Whether the instance has this name again after a restart. It is then a static member of its groups, and a
-    /// transaction that a killed process left open is ended by the next start at once.
+    /// True if the process has the same `instance` after a restart. It is then a static member of its groups: after a
+    /// crash the new process takes the member's place at once, and aborts its open transaction.
     pub lasting: bool,
-    /// How many copies of each partition new topics get.
+    /// Number of replicas of each partition of a new topic.
     pub replication: i32,
 }
 
 impl fmt::Debug for KafkaOptions {
-    // Properties and the registry's address may hold passwords.
+    // Omits the registry's URL and the values of the properties: they may contain passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaOptions")
             .field("brokers", &self.brokers)
@@ -44,32 +46,32 @@ impl fmt::Debug for KafkaOptions {
     }
 }
 
-/// Properties that the laws rest on; setting them otherwise would lose or double records.
-const OURS: &[(&str, &str)] = &[
+/// Properties that an operator cannot set, with the reason. Most of them would lose or duplicate records.
+const FIXED_PROPERTIES: &[(&str, &str)] = &[
     ("acks", "an append is acknowledged when it is in all in-sync replicas (law 14)"),
     ("auto.offset.reset", "sinks start from their own checkpoint (law 4)"),
-    ("bootstrap.servers", "it is ML_KAFKA_BROKERS"),
-    ("enable.auto.commit", "positions are committed by what was processed (law 4)"),
-    ("enable.auto.offset.store", "positions are committed by what was processed (law 4)"),
-    ("enable.idempotence", "a repeated send must not double a record (law 14)"),
-    ("enable.partition.eof", "caught up means that the end was seen (law 4)"),
+    ("bootstrap.servers", "set ML_KAFKA_BROKERS instead"),
+    ("enable.auto.commit", "offsets are committed after their records are processed (law 4)"),
+    ("enable.auto.offset.store", "offsets are committed after their records are processed (law 4)"),
+    ("enable.idempotence", "a retried send must not duplicate a record (law 14)"),
+    ("enable.partition.eof", "a partition is caught up when its end was seen (law 4)"),
     ("group.id", "groups are named by processor and generation"),
-    ("group.instance.id", "members come and go by themselves"),
-    ("isolation.level", "readers see committed records alone (law 5)"),
-    ("metadata.broker.list", "it is ML_KAFKA_BROKERS"),
+    ("group.instance.id", "the program sets it for processes that keep their name"),
+    ("isolation.level", "readers see only committed records (law 5)"),
+    ("metadata.broker.list", "set ML_KAFKA_BROKERS instead"),
     ("partition.assignment.strategy", "rebalances are cooperative"),
-    ("partitioner", "the program computes partitions itself"),
+    ("partitioner", "the program computes the partition of each record"),
     ("request.required.acks", "an append is acknowledged when it is in all in-sync replicas (law 14)"),
-    ("statistics.interval.ms", "ends behind transaction markers are told by it (law 4)"),
-    ("transactional.id", "it names the stage's group and this process (law 5)"),
+    ("statistics.interval.ms", "the statistics report ends after transaction markers (law 4)"),
+    ("transactional.id", "it is derived from the group and the name of this process (law 5)"),
 ];
 
 impl KafkaOptions {
-    /// Refuses properties that are not free to choose.
+    /// Fails if a property cannot be set by an operator, or the registry is missing.
     pub fn check(&self) -> Result<(), LogError> {
         for name in self.properties.keys() {
-            if let Some((_, why)) = OURS.iter().find(|(ours, _)| ours == name) {
-                return Err(LogError::Options(format!("the property {name} cannot be set: {why}")));
+            if let Some((_, reason)) = FIXED_PROPERTIES.iter().find(|(fixed, _)| fixed == name) {
+                return Err(LogError::Options(format!("the property {name} cannot be set: {reason}")));
             }
         }
         if self.registry.is_empty() {
@@ -80,14 +82,14 @@ impl KafkaOptions {
         Ok(())
     }
 
-    /// What all clients have in common.
+    /// The configuration that all clients share.
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", "carbon-ml")
             .set("socket.keepalive.enable", "true")
-            // A broker that restarts is found again soon.
+            // Reconnect soon after a broker's restart.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
             .set("topic.metadata.refresh.interval.ms", "60000")
@@ -99,11 +101,12 @@ impl KafkaOptions {
         config
     }
 
+    /// The idempotent producer.
     pub(super) fn producer(&self) -> ClientConfig {
         let mut config = self.client();
         let defaults = [
             ("compression.type", "lz4"),
-            // Short enough that a waiting writer gets its answer, long enough for a broker's restart.
+            // Shorter than a client waits for its answer, longer than a broker's restart.
             ("delivery.timeout.ms", "20000"),
             ("linger.ms", "1"),
             ("queue.buffering.max.kbytes", "262144"),
@@ -116,9 +119,10 @@ impl KafkaOptions {
         config
     }
 
+    /// The transactional producer of a group.
     pub(super) fn transactional(&self, group: &Group) -> ClientConfig {
         let mut config = self.producer();
-        // Within a transaction an undelivered record aborts it, so it need not outlive it.
+        // A record that is not delivered aborts its transaction, so both have the same timeout.
         config
             .set("transactional.id", format!("{group}.{}", self.instance))
             .set("transaction.timeout.ms", "10000")
@@ -131,37 +135,38 @@ impl KafkaOptions {
         let mut config = self.consumer(group.as_str());
         self.defaults(&mut config, &[("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "2000")]);
         config.set("partition.assignment.strategy", "cooperative-sticky");
-        hint_at_ends(&mut config);
+        enable_end_hints(&mut config);
         if self.lasting {
-            // After a kill the next start takes its place at once, and a copied data folder is noticed, since the two
-            // put each other out.
+            // Static membership: after a crash the new process takes the member's place at once. It also detects a
+            // copied data folder, because two processes with one name fence each other.
             config.set("group.instance.id", &self.instance);
         }
         config
     }
 
-    /// A client that is no member: it asks for offsets, or reads what it assigns to itself.
+    /// A client of the reader pool: it belongs to no group, and reads ranges of assigned partitions.
     pub(super) fn reader(&self) -> ClientConfig {
-        let mut config = self.consumer(group_of_readers());
-        // An end is told by an empty answer: do not let the broker wait for more.
+        let mut config = self.consumer(PLACEHOLDER_GROUP);
+        // An empty fetch response marks the end of a partition, so the broker must not wait long for new records.
         config.set("fetch.wait.max.ms", "10");
         config
     }
 
-    /// Reads on without a group.
+    /// A follower: it belongs to no group, and reads assigned partitions continuously.
     pub(super) fn follower(&self) -> ClientConfig {
-        let mut config = self.consumer(group_of_readers());
-        hint_at_ends(&mut config);
+        let mut config = self.consumer(PLACEHOLDER_GROUP);
+        enable_end_hints(&mut config);
         config
     }
 
+    /// A consumer that commits only when told to, and reads only committed records.
     pub(super) fn consumer(&self, group: &str) -> ClientConfig {
         let mut config = self.client();
         let defaults = [
-            // An end is seen when a fetch comes back empty.
+            // An empty fetch response marks the end of a partition.
             ("fetch.wait.max.ms", "100"),
             ("queued.max.messages.kbytes", "16384"),
-            // A full queue is looked at again soon; by default a reader that has emptied it waits for up to a second.
+            // How soon a fetch is retried after the queue was full. The default of 1 s would delay a fast reader.
             ("fetch.queue.backoff.ms", "5"),
             ("fetch.error.backoff.ms", "50"),
         ];
@@ -176,6 +181,7 @@ impl KafkaOptions {
         config
     }
 
+    /// Sets properties that an operator may override.
     fn defaults(&self, config: &mut ClientConfig, defaults: &[(&str, &str)]) {
         for (name, value) in defaults {
             if !self.properties.contains_key(*name) {
@@ -185,8 +191,8 @@ impl KafkaOptions {
     }
 }
 
-/// The statistics hint at ends behind markers: only whoever tells ends pays for them.
-fn hint_at_ends(config: &mut ClientConfig) {
+/// Enables the statistics, which hint at ends after transaction markers. Only readers that report ends need them.
+fn enable_end_hints(config: &mut ClientConfig) {
     config.set("statistics.interval.ms", "200");
 }
 
@@ -207,19 +213,19 @@ mod tests {
     }
 
     #[test]
-    fn properties_go_over_defaults_but_not_over_laws() {
-        let free = options(&[("linger.ms", "50"), ("security.protocol", "ssl")]);
-        free.check().unwrap();
-        assert_eq!(free.producer().get("linger.ms"), Some("50"));
+    fn properties_override_defaults_but_not_fixed_properties() {
+        let allowed = options(&[("linger.ms", "50"), ("security.protocol", "ssl")]);
+        allowed.check().unwrap();
+        assert_eq!(allowed.producer().get("linger.ms"), Some("50"));
         let group = Group::new("p", "g");
-        assert_eq!(free.member(&group).get("security.protocol"), Some("ssl"));
-        assert_eq!(free.member(&group).get("group.instance.id"), None);
-        let lasting = KafkaOptions { lasting: true, ..free.clone() };
-        assert_eq!(lasting.member(&group).get("group.instance.id"), Some("a"));
-        for (name, _) in OURS {
+        assert_eq!(allowed.member(&group).get("security.protocol"), Some("ssl"));
+        assert_eq!(allowed.member(&group).get("group.instance.id"), None);
+        let static_member = KafkaOptions { lasting: true, ..allowed.clone() };
+        assert_eq!(static_member.member(&group).get("group.instance.id"), Some("a"));
+        for (name, _) in FIXED_PROPERTIES {
             let error = options(&[(name, "x")]).check().unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }
-        assert!(KafkaOptions { registry: String::new(), ..free }.check().is_err());
+        assert!(KafkaOptions { registry: String::new(), ..allowed }.check().is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! The schema registry, by the Confluent API. Subjects are `<topic>-value`; ids and schemas are kept once they
-//! were seen, since neither ever changes.
+//! The client of the schema registry (Confluent API). Subjects are `<topic>-value`. Ids and schemas never change, so
+//! they are cached without expiry.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -17,69 +17,78 @@ use serde_json::json;
 use super::client::lock;
 use crate::error::LogError;
 
-/// Not longer than a writer waits for its answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of one request. Not longer than a client waits for the answer to an append.
+const REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) struct Registry {
+/// Owns the connection to the schema registry, and the cached ids and schemas.
+pub(super) struct SchemaRegistry {
     address: String,
     settings: SrSettings,
     client: reqwest::Client,
+    /// Ids by event and fingerprint.
     ids: Mutex<HashMap<(String, Fingerprint), u32>>,
+    /// Schemas (JSON) by id.
     schemas: Mutex<HashMap<u32, String>>,
 }
 
-/// The registry's own codes (Confluent Schema Registry API, "Errors").
+/// Error codes for a missing subject, version or schema (Confluent Schema Registry API, "Errors").
 const NOT_FOUND: [u32; 3] = [40401, 40402, 40403];
+/// Error codes for a rejected schema: incompatible, or invalid.
+const REJECTED: [u32; 4] = [409, 422, 42201, 42202];
 
+/// The subject of an event's schemas.
 pub(super) fn subject(event: &str) -> String {
     format!("{event}-value")
 }
 
-fn supplied(json: &str) -> SuppliedSchema {
+fn avro_schema(json: &str) -> SuppliedSchema {
     SuppliedSchema::new(None, SchemaType::Avro, json.to_owned())
 }
 
-impl Registry {
+impl SchemaRegistry {
+    /// Fails with [`LogError::Options`] if the address is not valid. Connects to nothing.
     pub fn new(address: &str) -> Result<Self, LogError> {
-        let fault = |error: &dyn std::fmt::Display| {
-            LogError::Options(format!("ML_SCHEMA_REGISTRY_URL cannot be used: {error}"))
-        };
-        let parsed = reqwest::Url::parse(address).map_err(|error| fault(&error))?;
+        let invalid =
+            |error: &dyn std::fmt::Display| LogError::Options(format!("ML_SCHEMA_REGISTRY_URL is invalid: {error}"));
+        let parsed = reqwest::Url::parse(address).map_err(|error| invalid(&error))?;
         if !matches!(parsed.scheme(), "http" | "https") {
-            return Err(fault(&"it begins with neither http:// nor https://"));
+            return Err(invalid(&"the scheme is neither http nor https"));
         }
-        // The HTTP client brings no TLS provider of its own. A second installation changes nothing.
+        // The HTTP client has no TLS provider of its own. A second installation fails without effect.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let address = address.trim_end_matches('/').to_owned();
-        let settings = SrSettings::new_builder(address.clone()).set_timeout(TIMEOUT).build();
-        let settings = settings.map_err(|error| fault(&error.error))?;
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|error| fault(&error))?;
+        let settings = SrSettings::new_builder(address.clone()).set_timeout(REGISTRY_TIMEOUT).build();
+        let settings = settings.map_err(|error| invalid(&error.error))?;
+        let client = reqwest::Client::builder().timeout(REGISTRY_TIMEOUT).build().map_err(|error| invalid(&error))?;
         Ok(Self { address, settings, client, ids: Mutex::default(), schemas: Mutex::default() })
     }
 
-    /// The id under which a subject holds the schema of this fingerprint.
+    /// The registry's id for the schema with this fingerprint. Fails with [`LogError::SchemaMissing`] if the registry
+    /// does not have the schema.
     pub async fn id(&self, event: &str, fingerprint: Fingerprint) -> Result<u32, LogError> {
         let key = (event.to_owned(), fingerprint);
         if let Some(id) = lock(&self.ids).get(&key) {
             return Ok(*id);
         }
-        let known = versions().iter().find(|version| version.event == event && version.fingerprint == fingerprint);
-        let Some(version) = known else {
-            return Err(LogError::Corrupt(format!("{event} has no schema with fingerprint {fingerprint}")));
+        let compiled_in =
+            versions().iter().find(|version| version.event == event && version.fingerprint == fingerprint);
+        let Some(version) = compiled_in else {
+            return Err(LogError::Corrupt(format!("event {event} has no schema with fingerprint {fingerprint}")));
         };
         let id = self.look_up(version).await?;
         id.ok_or_else(|| LogError::SchemaMissing { subject: subject(event), version: version.number })
     }
 
-    /// Where the registry has this version; `None` where it has not. What was found once is not asked for again, in
-    /// either direction: a registry that goes away holds up nothing that runs.
+    /// The registry's id for this version; `None` if the registry does not have it. Caches the id and the schema, so
+    /// that appends and decoders go on while the registry is unavailable.
     pub async fn look_up(&self, version: &SchemaVersion) -> Result<Option<u32>, LogError> {
         let body = json!({"schema": version.json, "schemaType": "AVRO"}).to_string();
         let subject = subject(version.event);
         match perform_sr_call(&self.settings, SrCall::PostForVersion(&subject, &body)).await {
             Ok(found) => {
                 let id = found.id;
-                let id = id.ok_or_else(|| LogError::Unavailable("schema registry: an answer without an id".into()))?;
+                let id =
+                    id.ok_or_else(|| LogError::Unavailable("schema registry: the answer contains no id".into()))?;
                 lock(&self.ids).insert((version.event.to_owned(), version.fingerprint), id);
                 lock(&self.schemas).insert(id, version.json.to_owned());
                 Ok(Some(id))
@@ -89,12 +98,12 @@ impl Registry {
         }
     }
 
-    /// The schema of an id; `None` where the registry does not know it.
+    /// The schema with this id; `None` if the registry does not have it.
     pub async fn schema(&self, id: u32) -> Result<Option<String>, LogError> {
         if let Some(schema) = lock(&self.schemas).get(&id) {
             return Ok(Some(schema.clone()));
         }
-        // Ids beyond a signed number are no registry's; Java's would call the request malformed.
+        // Registry ids are Java ints. The registry answers a larger number with an error for a malformed request.
         if i32::try_from(id).is_err() {
             return Ok(None);
         }
@@ -108,39 +117,39 @@ impl Registry {
         }
     }
 
-    /// Registers a schema; where it is there already, the id is the same. Of two who register at once a registry may
-    /// refuse the second ("already exists"), so a refusal holds only where it is said twice.
+    /// Registers a schema, and returns its id. Registering a schema again returns the same id. If two clients register
+    /// at once, some registries reject the second ("already exists"), so a rejected registration is retried once.
     pub async fn put(&self, event: &str, json: &str) -> Result<u32, LogError> {
         match self.post(event, json).await {
             Err(LogError::SchemaRefused { .. }) => self.post(event, json).await,
-            answer => answer,
+            outcome => outcome,
         }
     }
 
     async fn post(&self, event: &str, json: &str) -> Result<u32, LogError> {
-        let refused = |message: String| LogError::SchemaRefused { subject: subject(event), message };
-        let schema = carbon_schemas::parse(json).map_err(refused)?;
-        match post_schema(&self.settings, subject(event), supplied(json)).await {
+        let rejected = |message: String| LogError::SchemaRefused { subject: subject(event), message };
+        let schema = carbon_schemas::parse(json).map_err(rejected)?;
+        match post_schema(&self.settings, subject(event), avro_schema(json)).await {
             Ok(registered) => {
                 let key = (event.to_owned(), Fingerprint::of(&schema));
                 lock(&self.ids).insert(key, registered.id);
                 Ok(registered.id)
             }
             Err(error) => match raw(&error) {
-                Some(raw) if matches!(raw.error_code, 409 | 422 | 42201 | 42202) => Err(refused(raw.message.clone())),
+                Some(raw) if REJECTED.contains(&raw.error_code) => Err(rejected(raw.message.clone())),
                 _ => Err(unavailable(&error)),
             },
         }
     }
 
-    /// Demands full transitive compatibility of a subject (law 13). Of two who do so at once a registry may tell the
-    /// second that the rule is there already, so it is asked again.
-    pub async fn demand_compatibility(&self, event: &str) -> Result<(), LogError> {
-        let answer = match self.put_compatibility(event).await {
+    /// Sets a subject's compatibility to `FULL_TRANSITIVE` (law 13). If two clients set it at once, some registries
+    /// answer the second with a conflict, so a conflict is retried once.
+    pub async fn require_compatibility(&self, event: &str) -> Result<(), LogError> {
+        let outcome = match self.put_compatibility(event).await {
             Err(error) if error.status() == Some(reqwest::StatusCode::CONFLICT) => self.put_compatibility(event).await,
-            answer => answer,
+            outcome => outcome,
         };
-        answer.map_err(|error| LogError::Unavailable(format!("schema registry: {}", error.without_url())))
+        outcome.map_err(|error| LogError::Unavailable(format!("schema registry: {}", error.without_url())))
     }
 
     async fn put_compatibility(&self, event: &str) -> Result<(), reqwest::Error> {
@@ -150,7 +159,8 @@ impl Registry {
         request.send().await?.error_for_status().map(drop)
     }
 
-    /// The versions of a subject, oldest first; none where it is not there.
+    /// The registered versions of an event's subject, oldest first, as number and schema. Empty if the subject does not
+    /// exist.
     pub async fn versions(&self, event: &str) -> Result<Vec<(u32, String)>, LogError> {
         #[derive(Deserialize)]
         struct Version {
@@ -158,28 +168,29 @@ impl Registry {
             schema: String,
         }
         let base = format!("{}/subjects/{}/versions", self.address, subject(event));
-        let fault = |error: reqwest::Error| LogError::Unavailable(format!("schema registry: {}", error.without_url()));
-        let answer = self.client.get(&base).send().await.map_err(fault)?;
+        let failed = |error: reqwest::Error| LogError::Unavailable(format!("schema registry: {}", error.without_url()));
+        let answer = self.client.get(&base).send().await.map_err(failed)?;
         if answer.status() == reqwest::StatusCode::NOT_FOUND {
             return Ok(Vec::new());
         }
-        let numbers: Vec<u32> = answer.error_for_status().map_err(fault)?.json().await.map_err(fault)?;
+        let numbers: Vec<u32> = answer.error_for_status().map_err(failed)?.json().await.map_err(failed)?;
         let mut found = Vec::with_capacity(numbers.len());
         for number in numbers {
-            let answer = self.client.get(format!("{base}/{number}")).send().await.map_err(fault)?;
-            let version: Version = answer.error_for_status().map_err(fault)?.json().await.map_err(fault)?;
+            let answer = self.client.get(format!("{base}/{number}")).send().await.map_err(failed)?;
+            let version: Version = answer.error_for_status().map_err(failed)?.json().await.map_err(failed)?;
             found.push((version.version, version.schema));
         }
         Ok(found)
     }
 }
 
-/// The registry's own words, where it answered.
+/// The error body that the registry answered with, if there is one.
 fn raw(error: &SRCError) -> Option<&RawError> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
-/// Only the registry's own code counts: a proxy's 404 must not make poison of good records.
+/// True if the registry itself reports that something is missing. A 404 of a proxy does not count: it would turn good
+/// records into poison.
 fn is_not_found(error: &SRCError) -> bool {
     raw(error).is_some_and(|raw| NOT_FOUND.contains(&raw.error_code))
 }
@@ -189,7 +200,7 @@ fn unavailable(error: &SRCError) -> LogError {
         Some(raw) => format!("{} (code {})", raw.message, raw.error_code),
         None => match std::error::Error::source(error).and_then(|source| source.downcast_ref::<reqwest::Error>()) {
             Some(error) if error.is_timeout() => "no answer in time".into(),
-            Some(error) if error.is_connect() => "it cannot be reached".into(),
+            Some(error) if error.is_connect() => "connection failed".into(),
             _ => error.error.clone(),
         },
     };

@@ -1,4 +1,4 @@
-//! Appending.
+//! Appending records.
 
 use std::sync::Arc;
 
@@ -7,29 +7,29 @@ use carbon_log::{LogError, NewRecord, Placement, Value};
 use carbon_schemas::events::EntityChanged;
 use carbon_schemas::{Decoded, Decoder, Event, Fingerprint, MAX_RECORD_BYTES, parse, unframe};
 
-use super::support::{Cluster, all, at, keyed, offsets, positions, soon, spec, text, texts, with_topic};
+use super::support::{Cluster, all, at, in_time, keyed, offsets, positions, spec, text, texts, with_topic};
 
-pub async fn positions_are_answered_in_order_and_offsets_are_dense(cluster: &impl Cluster) {
+pub async fn positions_are_returned_in_order_and_offsets_are_dense(cluster: &impl Cluster) {
     let (log, topic) = with_topic(cluster, 3).await;
     assert_eq!(log.append(vec![]).await.unwrap(), vec![]);
-    let mut answered = Vec::new();
+    let mut appended = Vec::new();
     for (batch, partitions) in [vec![2, 0, 2, 1], vec![1, 1, 2]].into_iter().enumerate() {
         let record = |partition: &u32| text(&topic, *partition, &format!("{batch}-{partition}"));
-        answered.extend(log.append(partitions.iter().map(record).collect()).await.unwrap());
+        appended.extend(log.append(partitions.iter().map(record).collect()).await.unwrap());
     }
     let expected = [(2, 0), (0, 0), (2, 1), (1, 0), (1, 1), (1, 2), (2, 2)];
     let expected = expected.map(|(partition, offset)| Position::new(topic.clone(), partition, offset));
-    assert_eq!(answered, expected);
+    assert_eq!(appended, expected);
     assert_eq!(log.ends(&topic).await.unwrap(), positions(&topic, [(0, 1), (1, 3), (2, 3)]));
     assert_eq!(texts(&all(&*log, &topic, 2).await), ["0-2", "0-2", "1-2"]);
     let found = all(&*log, &topic, 1).await;
     assert_eq!(
         found.iter().map(|r| r.position.clone()).collect::<Vec<_>>(),
-        [&answered[3], &answered[4], &answered[5]].map(Clone::clone)
+        [&appended[3], &appended[4], &appended[5]].map(Clone::clone)
     );
 }
 
-pub async fn a_key_goes_to_its_partition_as_kafkas_clients_compute_it(cluster: &impl Cluster) {
+pub async fn a_key_goes_to_the_partition_that_kafka_clients_compute(cluster: &impl Cluster) {
     let (log, topic) = with_topic(cluster, 6).await;
     let crc = cluster.topic("crc");
     log.ensure_topics(&[carbon_core::TopicSpec { partitioner: Partitioner::Crc32, ..spec(&crc, 6, Cleanup::Keep) }])
@@ -44,19 +44,19 @@ pub async fn a_key_goes_to_its_partition_as_kafkas_clients_compute_it(cluster: &
         ("abc", 479_470_107),
     ];
     for (key, hash) in hashes {
-        let answered = log.append(vec![keyed(&topic, key, Some("v"))]).await.unwrap();
-        assert_eq!(answered[0].partition, (hash as u32 & 0x7fff_ffff) % 6, "{key}");
+        let appended = log.append(vec![keyed(&topic, key, Some("v"))]).await.unwrap();
+        assert_eq!(appended[0].partition, (hash as u32 & 0x7fff_ffff) % 6, "{key}");
     }
     // The CRC-32 of this text is the algorithm's published check value.
-    let answered = log.append(vec![keyed(&crc, "123456789", Some("v"))]).await.unwrap();
-    assert_eq!(answered[0].partition, 0xcbf4_3926 % 6);
+    let appended = log.append(vec![keyed(&crc, "123456789", Some("v"))]).await.unwrap();
+    assert_eq!(appended[0].partition, 0xcbf4_3926 % 6);
     // The partition key need not be the record's key.
     let placement = Placement::ByKey(b"foobar".to_vec());
-    let answered = log.append(vec![NewRecord { placement, ..keyed(&topic, "21", Some("v")) }]).await.unwrap();
-    assert_eq!(answered[0].partition, (-790_332_482_i32 as u32 & 0x7fff_ffff) % 6);
+    let appended = log.append(vec![NewRecord { placement, ..keyed(&topic, "21", Some("v")) }]).await.unwrap();
+    assert_eq!(appended[0].partition, (-790_332_482_i32 as u32 & 0x7fff_ffff) % 6);
 }
 
-pub async fn keys_values_and_headers_come_back_as_they_were(cluster: &impl Cluster) {
+pub async fn keys_values_and_headers_are_read_unchanged(cluster: &impl Cluster) {
     let (log, topic) = with_topic(cluster, 1).await;
     let headers: Vec<(String, Vec<u8>)> = vec![
         ("a".into(), vec![0, 255, 128]),
@@ -90,9 +90,9 @@ pub async fn keys_values_and_headers_come_back_as_they_were(cluster: &impl Clust
     }
 }
 
-pub async fn an_event_comes_back_as_it_was(cluster: &impl Cluster) {
+pub async fn an_event_is_read_unchanged(cluster: &impl Cluster) {
     let (log, topic) = (cluster.open().await, carbon_core::TopicName::parse(EntityChanged::NAME).unwrap());
-    // The one topic whose name is not this test's own: a platform may have made it already.
+    // The topic's name is fixed, so another program may have created it already.
     if log.ends(&topic).await.is_err() {
         log.ensure_topics(&[spec(&topic, 6, Cleanup::Keep)]).await.unwrap();
     }
@@ -107,12 +107,12 @@ pub async fn an_event_comes_back_as_it_was(cluster: &impl Cluster) {
         tags: vec!["gas".into()],
         deleted: false,
     };
-    let answered = log.append(vec![NewRecord::event(&event).unwrap()]).await.unwrap();
+    let appended = log.append(vec![NewRecord::event(&event).unwrap()]).await.unwrap();
     let key = event.key().unwrap();
     log.append(vec![NewRecord::null::<EntityChanged>(&key).unwrap()]).await.unwrap();
-    let found = log.read(&at(&topic, answered[0].partition), answered[0].offset, 2).await.unwrap();
+    let found = log.read(&at(&topic, appended[0].partition), appended[0].offset, 2).await.unwrap();
     let mut decoder = Decoder::<EntityChanged>::new(6, Partitioner::Murmur2);
-    // A registry's id has to be asked for, a fingerprint is known.
+    // The schema of a registry id comes from the log; the decoder knows the fingerprints.
     let id = unframe(found[0].value.as_ref().unwrap()).unwrap().schema;
     decoder.learn(id, log.schema(id).await.unwrap().as_deref());
     let decoded = decoder.decode(&found[0].raw()).unwrap();
@@ -123,7 +123,7 @@ pub async fn an_event_comes_back_as_it_was(cluster: &impl Cluster) {
     assert_eq!(decoder.decode(&found[1].raw()).unwrap(), Decoded::Null { key });
 }
 
-pub async fn law_14_a_batch_with_one_bad_record_is_refused_whole(cluster: &impl Cluster) {
+pub async fn law_14_an_append_with_one_invalid_record_is_rejected_as_a_whole(cluster: &impl Cluster) {
     let (log, topic) = with_topic(cluster, 2).await;
     let missing = cluster.topic("missing");
     let too_large = Value::Raw(vec![1; MAX_RECORD_BYTES + 1]);
@@ -133,7 +133,7 @@ pub async fn law_14_a_batch_with_one_bad_record_is_refused_whole(cluster: &impl 
         keyed(&missing, "k", Some("x")),
         text(&topic, 2, "x"),
         NewRecord { value: too_large, ..text(&topic, 0, "") },
-        // The frame counts.
+        // The body alone is below the limit, but not with its frame.
         NewRecord { value: framed, ..text(&topic, 0, "") },
     ];
     for (n, bad) in bad.into_iter().enumerate() {
@@ -155,12 +155,12 @@ pub async fn law_14_a_batch_with_one_bad_record_is_refused_whole(cluster: &impl 
     assert_eq!(next, [Position::new(topic.clone(), 0, 0)]);
 }
 
-pub async fn a_record_of_exactly_the_limit_is_taken(cluster: &impl Cluster) {
+pub async fn a_record_of_exactly_the_maximum_size_is_accepted(cluster: &impl Cluster) {
     let (log, topic) = with_topic(cluster, 1).await;
     let schema = r#"{"type":"record","name":"Blob","fields":[{"name":"bytes","type":"bytes"}]}"#;
     log.put_schema(topic.as_str(), schema).await.unwrap();
     let schema = Fingerprint::of(&parse(schema).unwrap());
-    // The frames differ in length; the limit holds for the longer one.
+    // The frames of the two logs differ in length. The limit counts the longer one.
     let raw = Value::Raw(vec![7; MAX_RECORD_BYTES]);
     let framed = Value::Body { schema, avro: vec![8; MAX_RECORD_BYTES - 10] };
     for value in [raw, framed] {
@@ -186,27 +186,27 @@ pub async fn concurrent_appends_get_distinct_and_dense_positions(cluster: &impl 
                 let mut mine = Vec::new();
                 for batch in 0..BATCHES {
                     let record = |n: usize| text(&topic, (n % 2) as u32, &format!("{task}-{batch}-{n}"));
-                    let answered = log.append((0..3).map(record).collect()).await.unwrap();
+                    let appended = log.append((0..3).map(record).collect()).await.unwrap();
                     let text = |(n, position)| (position, format!("{task}-{batch}-{n}"));
-                    mine.extend(answered.into_iter().enumerate().map(text));
+                    mine.extend(appended.into_iter().enumerate().map(text));
                 }
                 mine
             })
         })
         .collect();
-    let mut answered = Vec::new();
+    let mut appended = Vec::new();
     for task in tasks {
-        let mine = soon("a task", task).await.unwrap();
+        let mine = in_time("a task", task).await.unwrap();
         assert_eq!(mine.len(), BATCHES * 3);
         assert!(mine.windows(2).all(|w| w[0].0.partition != w[1].0.partition || w[0].0 < w[1].0));
-        answered.extend(mine);
+        appended.extend(mine);
     }
-    answered.sort();
+    appended.sort();
     let mut found = Vec::new();
     for (partition, count) in [(0, TASKS * BATCHES * 2), (1, TASKS * BATCHES)] {
         let records = all(&*log, &topic, partition).await;
         assert_eq!(offsets(&records), (0..count as u64).collect::<Vec<_>>());
         found.extend(records.iter().map(|r| r.position.clone()).zip(texts(&records)));
     }
-    assert!(answered == found, "a position was answered for another record");
+    assert!(appended == found, "a position was returned for another record");
 }

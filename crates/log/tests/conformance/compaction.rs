@@ -1,4 +1,4 @@
-//! A compacted topic means its last record per key (law 6).
+//! Compaction keeps the last record of each key (law 6).
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,16 @@ use carbon_log::{EventLog, Record};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::support::{Reader, Timed, all, keyed, offsets, positions, spec, text, texts};
+use super::support::{Reader, TimedCluster, all, keyed, offsets, positions, spec, text, texts};
 
-const LAG: i64 = 100;
-const NULLS: i64 = 300;
+/// `min_compaction_lag_ms` of the topics.
+const LAG_MS: i64 = 100;
+/// `delete_retention_ms` of the topics.
+const NULL_RETENTION_MS: i64 = 300;
 
 fn compacted(name: &TopicName) -> TopicSpec {
-    let retention = Retention { retention_ms: None, min_compaction_lag_ms: LAG, delete_retention_ms: NULLS };
+    let retention =
+        Retention { retention_ms: None, min_compaction_lag_ms: LAG_MS, delete_retention_ms: NULL_RETENTION_MS };
     TopicSpec { retention, ..spec(name, 1, Cleanup::Compact) }
 }
 
@@ -21,31 +24,31 @@ async fn put(log: &dyn EventLog, topic: &TopicName, key: &str, value: Option<&st
     log.append(vec![keyed(topic, key, value)]).await.unwrap();
 }
 
-pub async fn law_06_the_last_record_per_key_stays(cluster: &impl Timed) {
+pub async fn law_06_compaction_keeps_only_the_last_record_per_key(cluster: &impl TimedCluster) {
     let cleanable = cluster.open_cleanable().await;
     let (log, topic) = (cleanable.log(), cluster.topic("c"));
     log.ensure_topics(&[compacted(&topic)]).await.unwrap();
     for (key, value) in [("a", "a1"), ("b", "b1"), ("a", "a2"), ("c", "c1"), ("b", "b2"), ("a", "a3")] {
         put(log, &topic, key, Some(value)).await;
     }
-    // A record without a key has no successor.
+    // Records without a key are never superseded.
     log.append(vec![text(&topic, 0, "keyless"), text(&topic, 0, "keyless")]).await.unwrap();
     let before = all(log, &topic, 0).await;
-    cluster.set_now(cluster.now() + LAG);
+    cluster.set_now(cluster.now() + LAG_MS);
     for _ in 0..2 {
         cleanable.clean().await;
         let after = all(log, &topic, 0).await;
         assert_eq!(offsets(&after), [3, 4, 5, 6, 7]);
-        // Those that stay are as they were.
+        // The remaining records are unchanged.
         assert!(after.iter().all(|record| before.contains(record)));
         assert_eq!(log.ends(&topic).await.unwrap(), positions(&topic, [(0, 8)]));
     }
     let mut reader = Reader::join(log, &cluster.group("g"), &topic, positions(&topic, [(0, 1)])).await;
-    reader.until(&positions(&topic, [(0, 8)])).await;
+    reader.read_to(&positions(&topic, [(0, 8)])).await;
     assert_eq!(texts(&reader.records), ["c1", "b2", "a3", "keyless", "keyless"]);
 }
 
-pub async fn law_06_what_is_younger_than_the_lag_stays(cluster: &impl Timed) {
+pub async fn law_06_records_younger_than_the_lag_stay(cluster: &impl TimedCluster) {
     let cleanable = cluster.open_cleanable().await;
     let (log, topic) = (cleanable.log(), cluster.topic("c"));
     log.ensure_topics(&[compacted(&topic)]).await.unwrap();
@@ -56,7 +59,7 @@ pub async fn law_06_what_is_younger_than_the_lag_stays(cluster: &impl Timed) {
     }
     for (now, expected) in [
         (99, vec!["0", "10", "60", "70"]),
-        // 60 and 70 are young; of the old ones the last stays.
+        // 60 and 70 are younger than the lag. Of the others the last stays.
         (110, vec!["10", "60", "70"]),
         (159, vec!["10", "60", "70"]),
         (160, vec!["60", "70"]),
@@ -69,7 +72,7 @@ pub async fn law_06_what_is_younger_than_the_lag_stays(cluster: &impl Timed) {
     }
 }
 
-pub async fn law_06_a_null_value_goes_after_its_time(cluster: &impl Timed) {
+pub async fn law_06_a_null_value_is_deleted_after_its_retention(cluster: &impl TimedCluster) {
     let cleanable = cluster.open_cleanable().await;
     let (log, topic) = (cleanable.log(), cluster.topic("c"));
     log.ensure_topics(&[compacted(&topic)]).await.unwrap();
@@ -93,7 +96,7 @@ pub async fn law_06_a_null_value_goes_after_its_time(cluster: &impl Timed) {
     }
 }
 
-pub async fn law_06_a_kept_topic_is_never_compacted(cluster: &impl Timed) {
+pub async fn law_06_a_kept_topic_is_never_compacted(cluster: &impl TimedCluster) {
     let cleanable = cluster.open_cleanable().await;
     let (log, topic) = (cleanable.log(), cluster.topic("kept"));
     log.ensure_topics(&[TopicSpec { cleanup: Cleanup::Keep, ..compacted(&topic) }]).await.unwrap();
@@ -105,7 +108,7 @@ pub async fn law_06_a_kept_topic_is_never_compacted(cluster: &impl Timed) {
     assert_eq!(offsets(&all(log, &topic, 0).await), [0, 1, 2, 3]);
 }
 
-/// One write of a history: after so many milliseconds, this key gets a value or a null.
+/// One append of a history: after `after` milliseconds, `key` gets a value or a null value. `clean` runs the cleaner.
 #[derive(Clone, Copy, Debug)]
 struct Write {
     after: i64,
@@ -120,7 +123,7 @@ fn histories() -> impl Strategy<Value = Vec<Write>> {
     prop::collection::vec(write.prop_map(|(after, key, null, clean)| Write { after, key, null, clean }), 1..30)
 }
 
-/// The state that a reader from the start ends at.
+/// The state that the records fold to: the last value of each key.
 fn fold(records: &[Record]) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut state = BTreeMap::new();
     for record in records {
@@ -133,18 +136,18 @@ fn fold(records: &[Record]) -> BTreeMap<Vec<u8>, Vec<u8>> {
     state
 }
 
-/// What must be left of a whole history at `now`, record by record.
-fn left_of(history: &[Record], now: i64) -> Vec<Record> {
-    let old = |record: &Record| record.timestamp.0 <= now - LAG;
+/// The records of a history that compaction must keep at `now`.
+fn kept_at(history: &[Record], now: i64) -> Vec<Record> {
+    let old = |record: &Record| record.timestamp.0 <= now - LAG_MS;
     let stays = |(n, record): (usize, &Record)| {
         let superseded = history[n + 1..].iter().any(|later| old(later) && later.key == record.key);
-        let erased = record.value.is_none() && record.timestamp.0 <= now - NULLS;
+        let erased = record.value.is_none() && record.timestamp.0 <= now - NULL_RETENTION_MS;
         !old(record) || (!superseded && !erased)
     };
     history.iter().enumerate().filter(|(n, record)| stays((*n, record))).map(|(_, record)| record.clone()).collect()
 }
 
-pub async fn law_06_any_history_folds_to_the_same_state_after_compaction(cluster: &impl Timed) {
+pub async fn law_06_any_history_folds_to_the_same_state_after_compaction(cluster: &impl TimedCluster) {
     let cleanable = cluster.open_cleanable().await;
     let runtime = tokio::runtime::Handle::current();
     let mut case = 0;
@@ -166,7 +169,7 @@ pub async fn law_06_any_history_folds_to_the_same_state_after_compaction(cluster
                     put(log, &topic, &write.key.to_string(), (!write.null).then_some(value.as_str())).await;
                     let last = log.ends(&topic).await.unwrap().next(&super::support::at(&topic, 0)) - 1;
                     appended.extend(log.read(&super::support::at(&topic, 0), last, 1).await.unwrap());
-                    // A compaction on the way must not change where it ends.
+                    // A compaction in between must not change the result.
                     if write.clean {
                         cleanable.clean().await;
                     }
@@ -176,7 +179,7 @@ pub async fn law_06_any_history_folds_to_the_same_state_after_compaction(cluster
                 cleanable.clean().await;
                 let left = all(log, &topic, 0).await;
                 *counts.1 += history.len() - left.len();
-                prop_assert_eq!(&left, &left_of(&appended, cluster.now()));
+                prop_assert_eq!(&left, &kept_at(&appended, cluster.now()));
                 prop_assert_eq!(fold(&left), fold(&appended));
                 Ok(())
             })
@@ -185,5 +188,5 @@ pub async fn law_06_any_history_folds_to_the_same_state_after_compaction(cluster
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    assert!(removed > 0, "no history was compacted");
+    assert!(removed > 0, "compaction deleted no record");
 }

@@ -1,4 +1,4 @@
-//! The embedded log's factory.
+//! The factory of the embedded log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,21 +8,21 @@ use carbon_core::{Clock, Timestamp, TopicName};
 use carbon_log::{DataFolder, EmbeddedLog, EventLog, Group};
 use tempfile::TempDir;
 
-use super::support::{Cleanable, Cluster, Timed};
+use super::support::{Cleanable, Cluster, TimedCluster};
 
-/// A clock that the test moves.
-struct Hand(AtomicI64);
+/// A clock that the test sets.
+struct ManualClock(AtomicI64);
 
-impl Clock for Hand {
+impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::SeqCst))
     }
 }
 
-/// A data folder of its own.
+/// A cluster in a temporary data folder.
 pub struct Embedded {
     folder: DataFolder,
-    clock: Arc<Hand>,
+    clock: Arc<ManualClock>,
     _root: TempDir,
 }
 
@@ -30,7 +30,7 @@ impl Embedded {
     pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let folder = DataFolder::open(root.path()).unwrap();
-        Self { folder, clock: Arc::new(Hand(AtomicI64::new(1_700_000_000_000))), _root: root }
+        Self { folder, clock: Arc::new(ManualClock(AtomicI64::new(1_700_000_000_000))), _root: root }
     }
 
     async fn open_log(&self) -> EmbeddedLog {
@@ -54,7 +54,7 @@ impl Cluster for Embedded {
 }
 
 #[async_trait]
-impl Timed for Embedded {
+impl TimedCluster for Embedded {
     fn now(&self) -> i64 {
         self.clock.0.load(Ordering::SeqCst)
     }

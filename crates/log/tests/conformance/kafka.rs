@@ -1,4 +1,4 @@
-//! Kafka's factory: topics and groups of its own for each test, on the cluster that the environment names.
+//! The factory of the Kafka log, on the cluster of `ML_KAFKA_BROKERS`. Each test has its own topics and groups.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,14 @@ use uuid::Uuid;
 
 use super::support::Cluster;
 
+/// A prefix of topic and group names on a shared cluster.
 pub struct Kafka {
     prefix: String,
 }
 
+/// The value of an environment variable. Panics if it is not set.
 fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; `scripts/services.sh env` says what to set"))
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; `scripts/services.sh env` prints its value"))
 }
 
 impl Kafka {

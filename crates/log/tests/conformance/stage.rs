@@ -1,12 +1,12 @@
-//! A stage's outputs and its input position (law 5).
+//! Stages: outputs and input offsets in one transaction (law 5).
 
 use carbon_core::{Position, Positions, TopicName};
 use carbon_log::{EventLog, LogError, NewRecord, Value};
 use carbon_schemas::MAX_RECORD_BYTES;
 
-use super::support::{Cluster, Reader, positions, soon_texts, text, with_topic};
+use super::support::{Cluster, Reader, positions, text, wait_for_texts, with_topic};
 
-/// A log with an input topic, and the stage's output topic.
+/// A log with an input topic (3 records in each of 3 partitions) and an output topic.
 async fn stage(cluster: &impl Cluster) -> (Box<dyn EventLog>, TopicName, TopicName) {
     let (log, input) = with_topic(cluster, 3).await;
     let output = cluster.topic("out");
@@ -15,7 +15,7 @@ async fn stage(cluster: &impl Cluster) -> (Box<dyn EventLog>, TopicName, TopicNa
     (log, input, output)
 }
 
-pub async fn law_05_outputs_and_offset_are_there_together_or_not_at_all(cluster: &impl Cluster) {
+pub async fn law_05_outputs_and_offsets_are_committed_atomically(cluster: &impl Cluster) {
     let (log, input, output) = stage(cluster).await;
     let group = cluster.group("stage");
     let (zero, one) = (positions(&input, [(0, 0)]), positions(&input, [(0, 1)]));
@@ -29,22 +29,22 @@ pub async fn law_05_outputs_and_offset_are_there_together_or_not_at_all(cluster:
         let error = log.append_and_advance(&group, vec![good.clone(), bad], &zero, &one).await;
         assert!(error.is_err(), "{error:?}");
     }
-    // An input partition that does not exist cannot move, so nothing is written either.
+    // An input partition that does not exist cannot advance, so no output is appended.
     let nowhere = positions(&input, [(0, 1), (9, 1)]);
     assert!(log.append_and_advance(&group, vec![good.clone()], &zero, &nowhere).await.is_err());
     assert_eq!(log.committed(&group).await.unwrap(), Positions::new());
     assert_eq!(log.ends(&output).await.unwrap(), positions(&output, [(0, 0), (1, 0), (2, 0)]));
 
-    let answered = log.append_and_advance(&group, vec![good, text(&output, 1, "b")], &zero, &one).await.unwrap();
-    assert_eq!(answered, [Position::new(output.clone(), 0, 0), Position::new(output.clone(), 1, 0)]);
-    // A batch without outputs moves as well.
+    let appended = log.append_and_advance(&group, vec![good, text(&output, 1, "b")], &zero, &one).await.unwrap();
+    assert_eq!(appended, [Position::new(output.clone(), 0, 0), Position::new(output.clone(), 1, 0)]);
+    // A batch without outputs advances the group as well.
     let three = positions(&input, [(0, 3)]);
     assert_eq!(log.append_and_advance(&group, vec![], &one, &three).await.unwrap(), []);
     log.close().await;
     let log = cluster.open().await;
     assert_eq!(log.committed(&group).await.unwrap(), three);
-    assert_eq!(soon_texts(&*log, &output, 0, 1).await, ["a"]);
-    assert_eq!(soon_texts(&*log, &output, 1, 1).await, ["b"]);
+    assert_eq!(wait_for_texts(&*log, &output, 0, 1).await, ["a"]);
+    assert_eq!(wait_for_texts(&*log, &output, 1, 1).await, ["b"]);
 }
 
 pub async fn law_05_a_stale_member_is_fenced_and_writes_nothing(cluster: &impl Cluster) {
@@ -52,7 +52,7 @@ pub async fn law_05_a_stale_member_is_fenced_and_writes_nothing(cluster: &impl C
     let group = cluster.group("stage");
     let at = |next| positions(&input, [(1, next)]);
     log.append_and_advance(&group, vec![text(&output, 1, "first")], &at(0), &at(2)).await.unwrap();
-    // Behind, ahead, and one that is right in one partition but not in the other.
+    // `from` is behind, ahead, or right in only one of 2 partitions.
     let half = (positions(&input, [(1, 2), (2, 1)]), positions(&input, [(1, 3), (2, 2)]));
     for (from, upto) in [(at(0), at(1)), (at(0), at(2)), (at(1), at(3)), (at(3), at(3)), half] {
         let error = log.append_and_advance(&group, vec![text(&output, 1, "zombie")], &from, &upto).await.unwrap_err();
@@ -62,14 +62,14 @@ pub async fn law_05_a_stale_member_is_fenced_and_writes_nothing(cluster: &impl C
         }
     }
     assert_eq!(log.committed(&group).await.unwrap(), at(2));
-    assert_eq!(soon_texts(&*log, &output, 1, 1).await, ["first"]);
-    // The right one goes on, and another group is not held up.
+    assert_eq!(wait_for_texts(&*log, &output, 1, 1).await, ["first"]);
+    // The right offset and another group are accepted.
     log.append_and_advance(&group, vec![text(&output, 1, "second")], &at(2), &at(3)).await.unwrap();
     log.append_and_advance(&cluster.group("b"), vec![text(&output, 1, "b")], &at(0), &at(1)).await.unwrap();
-    assert_eq!(soon_texts(&*log, &output, 1, 3).await, ["first", "second", "b"]);
+    assert_eq!(wait_for_texts(&*log, &output, 1, 3).await, ["first", "second", "b"]);
 }
 
-pub async fn law_05_of_two_racing_members_one_wins(cluster: &impl Cluster) {
+pub async fn law_05_exactly_one_of_racing_members_wins(cluster: &impl Cluster) {
     let (log, input, output) = stage(cluster).await;
     let group = cluster.group("stage");
     for round in 0..3 {
@@ -82,42 +82,42 @@ pub async fn law_05_of_two_racing_members_one_wins(cluster: &impl Cluster) {
             async move { log.append_and_advance(group, records, from, upto).await }
         };
         let (a, b, c) = futures::join!(member("a"), member("b"), member("c"));
-        let answers = [a, b, c];
-        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1, "{answers:?}");
-        for error in answers.into_iter().filter_map(Result::err) {
+        let outcomes = [a, b, c];
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+        for error in outcomes.into_iter().filter_map(Result::err) {
             let LogError::Fenced { actual, .. } = error else { panic!("{error}") };
-            assert_eq!(actual, upto, "the one that lost is told where the group stands");
+            assert_eq!(actual, upto, "the error reports the committed offsets");
         }
         assert_eq!(log.committed(&group).await.unwrap(), upto);
     }
-    let (zero, one) = (soon_texts(&*log, &output, 0, 3).await, soon_texts(&*log, &output, 1, 3).await);
+    let (zero, one) = (wait_for_texts(&*log, &output, 0, 3).await, wait_for_texts(&*log, &output, 1, 3).await);
     assert_eq!(zero.len(), 3);
     assert_eq!(zero, one);
 }
 
-pub async fn law_05_only_the_partitions_of_upto_move(cluster: &impl Cluster) {
+pub async fn law_05_only_the_partitions_of_upto_advance(cluster: &impl Cluster) {
     let (log, input, output) = stage(cluster).await;
     let group = cluster.group("stage");
     let from = positions(&input, [(0, 0), (1, 0), (2, 0)]);
     log.append_and_advance(&group, vec![], &from, &positions(&input, [(1, 2)])).await.unwrap();
-    // `from` may be out of date where nothing moves.
+    // Only the partitions of `upto` are compared with `from`.
     let upto = positions(&input, [(0, 1), (2, 3)]);
     log.append_and_advance(&group, vec![text(&output, 0, "a")], &from, &upto).await.unwrap();
     assert_eq!(log.committed(&group).await.unwrap(), positions(&input, [(0, 1), (1, 2), (2, 3)]));
-    // The next member begins there.
+    // The next member starts at the committed offsets.
     let mut reader = Reader::join(&*log, &group, &input, Positions::new()).await;
-    reader.until(&positions(&input, [(0, 3), (1, 3), (2, 3)])).await;
+    reader.read_to(&positions(&input, [(0, 3), (1, 3), (2, 3)])).await;
     assert_eq!([reader.texts_of(0), reader.texts_of(1), reader.texts_of(2)], [vec!["3", "6"], vec!["7"], vec![]]);
 }
 
-pub async fn law_05_an_output_lies_in_the_partition_it_is_given(cluster: &impl Cluster) {
+pub async fn law_05_an_output_goes_to_the_partition_it_names(cluster: &impl Cluster) {
     let (log, input, output) = stage(cluster).await;
     for partition in [2, 0, 1] {
-        // Its key belongs to one partition at most, it lies where its input lay.
+        // The placement decides, not the key: an output goes to the partition number of its input.
         let record = super::support::keyed(&output, "one key", Some("v")).in_partition(partition);
         let (from, upto) = (positions(&input, [(partition, 0)]), positions(&input, [(partition, 1)]));
-        let answered = log.append_and_advance(&cluster.group("s"), vec![record], &from, &upto).await.unwrap();
-        assert_eq!(answered, [Position::new(output.clone(), partition, 0)]);
-        assert_eq!(soon_texts(&*log, &output, partition, 1).await, ["v"]);
+        let appended = log.append_and_advance(&cluster.group("s"), vec![record], &from, &upto).await.unwrap();
+        assert_eq!(appended, [Position::new(output.clone(), partition, 0)]);
+        assert_eq!(wait_for_texts(&*log, &output, partition, 1).await, ["v"]);
     }
 }

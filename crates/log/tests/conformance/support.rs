@@ -1,4 +1,4 @@
-//! The factory of the suite, and what its tests share.
+//! The suite's factory traits, and helpers that its tests share.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,32 +7,35 @@ use async_trait::async_trait;
 use carbon_core::{Cleanup, Partitioner, Positions, Retention, TopicName, TopicPartition, TopicSpec};
 use carbon_log::{Delivery, EventLog, Group, NewRecord, Placement, Record, RecordStream, Value};
 
-/// How long anything may take before the test calls it hung.
-pub const HUNG: Duration = Duration::from_secs(20);
+/// Maximum time of one operation in a test.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// One log that can be opened again and again. Each test has a cluster of its own.
+/// The factory of a log that can be opened several times. Each test has its own cluster.
 #[async_trait]
 pub trait Cluster: Send + Sync {
-    /// Opens the log; what was written before is there. The one before was closed.
+    /// Opens the log, with all records of earlier openings. An earlier opening must be closed.
     async fn open(&self) -> Box<dyn EventLog>;
-    /// The name under which this test's topic may live.
+    /// A topic name that no other test uses.
     fn topic(&self, name: &str) -> TopicName;
+    /// A group name that no other test uses.
     fn group(&self, name: &str) -> Group;
 }
 
-/// A cluster whose clock stands still but for the test, and whose cleaner runs when it is asked.
+/// A cluster whose clock and cleaner the test controls.
 #[async_trait]
-pub trait Timed: Cluster {
+pub trait TimedCluster: Cluster {
+    /// The clock's time in milliseconds.
     fn now(&self) -> i64;
     fn set_now(&self, ms: i64);
-    /// Opens the log, with a handle that cleans it.
+    /// Opens the log with its cleaner.
     async fn open_cleanable(&self) -> Box<dyn Cleanable>;
 }
 
+/// A log and its cleaner.
 #[async_trait]
 pub trait Cleanable: Send + Sync {
     fn log(&self) -> &dyn EventLog;
-    /// Removes all that compaction and retention allow now.
+    /// Deletes the records that compaction and retention allow now.
     async fn clean(&self);
 }
 
@@ -41,7 +44,7 @@ pub fn spec(name: &TopicName, partitions: u32, cleanup: Cleanup) -> TopicSpec {
     TopicSpec { name: name.clone(), partitions, cleanup, partitioner: Partitioner::Murmur2, retention }
 }
 
-/// Opens the log with one kept topic.
+/// Opens the log with one topic that is neither compacted nor deleted.
 pub async fn with_topic(cluster: &impl Cluster, partitions: u32) -> (Box<dyn EventLog>, TopicName) {
     let (log, topic) = (cluster.open().await, cluster.topic("t"));
     log.ensure_topics(&[spec(&topic, partitions, Cleanup::Keep)]).await.unwrap();
@@ -56,19 +59,20 @@ pub fn positions<const N: usize>(topic: &TopicName, next: [(u32, u64); N]) -> Po
     next.into_iter().map(|(partition, next)| (at(topic, partition), next)).collect()
 }
 
-/// A record with a text as its value, keyless, in the partition.
+/// A record without a key in this partition.
 pub fn text(topic: &TopicName, partition: u32, value: &str) -> NewRecord {
     let value = Value::Raw(value.as_bytes().to_vec());
     NewRecord { topic: topic.clone(), key: None, placement: Placement::Partition(partition), value, headers: vec![] }
 }
 
-/// A record of a key, placed by it; `None` is a null value.
+/// A record with a key, placed by the key. `None` is a null value.
 pub fn keyed(topic: &TopicName, key: &str, value: Option<&str>) -> NewRecord {
     let value = value.map_or(Value::Null, |text| Value::Raw(text.as_bytes().to_vec()));
     let key = key.as_bytes().to_vec();
     NewRecord { topic: topic.clone(), key: Some(key.clone()), placement: Placement::ByKey(key), value, headers: vec![] }
 }
 
+/// The values of records as texts; "null" for a null value.
 pub fn texts(records: &[Record]) -> Vec<String> {
     let text = |record: &Record| record.value.as_ref().map(|value| String::from_utf8(value.to_vec()).unwrap());
     records.iter().map(|record| text(record).unwrap_or_else(|| "null".into())).collect()
@@ -83,8 +87,9 @@ pub async fn all(log: &dyn EventLog, topic: &TopicName, partition: u32) -> Vec<R
     log.read(&at(topic, partition), 0, usize::MAX >> 1).await.unwrap()
 }
 
-/// The texts of a partition, once it has as many: what a stage appended is durable at its answer, and visible soon.
-pub async fn soon_texts(log: &dyn EventLog, topic: &TopicName, partition: u32, count: usize) -> Vec<String> {
+/// Waits until a partition has `count` records, and returns their texts. The outputs of a stage are durable when the
+/// append returns, but visible only after the transaction's marker is written.
+pub async fn wait_for_texts(log: &dyn EventLog, topic: &TopicName, partition: u32, count: usize) -> Vec<String> {
     let enough = async {
         loop {
             let found = all(log, topic, partition).await;
@@ -94,14 +99,15 @@ pub async fn soon_texts(log: &dyn EventLog, topic: &TopicName, partition: u32, c
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    soon("a stage's outputs", enough).await
+    in_time("a stage's outputs", enough).await
 }
 
-/// Waits for something, but not for ever.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    within(HUNG, what, future).await
+/// Awaits a future. Panics after [`TEST_TIMEOUT`].
+pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    within(TEST_TIMEOUT, what, future).await
 }
 
+/// Awaits a future. Panics after `deadline`.
 pub async fn within<T>(deadline: Duration, what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(deadline, future).await {
         Ok(value) => value,
@@ -111,14 +117,16 @@ pub async fn within<T>(deadline: Duration, what: &str, future: impl Future<Outpu
 
 /// The next delivery of a stream that has not ended.
 pub async fn next(stream: &mut RecordStream) -> Delivery {
-    soon("the next delivery", stream.next()).await.expect("the stream has ended").unwrap()
+    in_time("the next delivery", stream.next()).await.expect("the stream has ended").unwrap()
 }
 
-/// What a reader has been given.
+/// Collects the deliveries of a stream.
 pub struct Reader {
     pub stream: RecordStream,
     pub records: Vec<Record>,
+    /// The last reported end of each partition.
     pub ended: BTreeMap<TopicPartition, u64>,
+    /// The partitions of the last assignment.
     pub assigned: Vec<TopicPartition>,
 }
 
@@ -134,17 +142,18 @@ impl Reader {
         reader
     }
 
+    /// Receives an assignment, and answers it with `start`.
     pub async fn take_assignment(&mut self, start: Positions) {
         match next(&mut self.stream).await {
             Delivery::Assigned { partitions, start: answer } => {
                 self.assigned = partitions;
-                answer.send(start).expect("nobody waits for the start");
+                answer.send(start).expect("the log does not wait for the start");
             }
-            other => panic!("first comes the assignment, not {other:?}"),
+            other => panic!("expected an assignment, got {other:?}"),
         }
     }
 
-    /// Takes one delivery.
+    /// Receives one delivery, which must be records or an end.
     pub async fn step(&mut self) {
         match next(&mut self.stream).await {
             Delivery::Records(records) => self.records.extend(records),
@@ -154,12 +163,12 @@ impl Reader {
                 assert!(below, "{at} ended at {next}, but a record beyond it was delivered");
                 self.ended.insert(at, next);
             }
-            other => panic!("neither records nor an end: {other:?}"),
+            other => panic!("expected records or an end, got {other:?}"),
         }
     }
 
-    /// Reads until the ends of these partitions were seen.
-    pub async fn until(&mut self, ends: &Positions) {
+    /// Receives deliveries until these ends are reported.
+    pub async fn read_to(&mut self, ends: &Positions) {
         while !ends.iter().all(|(at, next)| self.ended.get(at).is_some_and(|seen| *seen >= next)) {
             self.step().await;
         }

@@ -6,94 +6,96 @@ use std::process::Command;
 use carbon_log::{EmbeddedLog, EventLog as _, Group, LogError};
 use fail::FailScenario;
 
-use super::world::{World, reached, spec, topic};
+use super::harness::{Harness, at_offset, spec, topic};
 
-async fn is_removed(world: &mut World, name: &str) {
-    let end = world.log.ends(&topic()).await.unwrap();
+/// Asserts that reads still work, and all writes fail because the file `name` was removed.
+async fn assert_removed(harness: &mut Harness, name: &str) {
+    let end = harness.log.ends(&topic()).await.unwrap();
     let removed = |outcome: Result<(), LogError>| match outcome {
         Err(error @ LogError::Removed { .. }) => error.to_string(),
         other => panic!("{other:?}"),
     };
-    let message = removed(world.log.check().await);
+    let message = removed(harness.log.check().await);
     assert!(message.contains(name) && message.contains("put the file back"), "{message}");
     for count in [1, 40] {
-        removed(world.append("lost", count).await);
+        removed(harness.append("lost", count).await);
     }
-    removed(world.log.commit(&Group::new("p", "g"), &reached(1)).await);
-    removed(world.log.ensure_topics(&[spec("other", 1)]).await);
-    removed(world.log.compact().await.map(drop));
-    assert_eq!(world.log.ends(&topic()).await.unwrap(), end);
+    removed(harness.log.commit(&Group::new("p", "g"), &at_offset(1)).await);
+    removed(harness.log.ensure_topics(&[spec("other", 1)]).await);
+    removed(harness.log.compact().await.map(drop));
+    assert_eq!(harness.log.ends(&topic()).await.unwrap(), end);
 }
 
 #[tokio::test]
-async fn law_14_nothing_is_appended_to_a_file_that_was_deleted_or_replaced() {
+async fn law_14_appends_to_a_deleted_or_replaced_file_are_rejected() {
     let scenario = FailScenario::setup();
-    let mut world = World::new().await;
-    world.works("before").await;
-    let aside = world.file("aside");
+    let mut harness = Harness::new().await;
+    harness.assert_works("before").await;
+    let aside = harness.file("aside");
     for name in ["log.db", "log.db-wal"] {
-        let path = world.file(name);
+        let path = harness.file(name);
         std::fs::rename(&path, &aside).unwrap();
-        is_removed(&mut world, name).await;
+        assert_removed(&mut harness, name).await;
         std::fs::write(&path, "another").unwrap();
-        is_removed(&mut world, name).await;
-        // The same file again.
+        assert_removed(&mut harness, name).await;
+        // The original file is put back.
         std::fs::rename(&aside, &path).unwrap();
-        world.works(name).await;
+        harness.assert_works(name).await;
     }
-    world.ends_well(&[]).await;
+    harness.assert_complete(&[]).await;
     scenario.teardown();
 }
 
 #[tokio::test]
-async fn law_14_a_deleted_data_folder_takes_no_records() {
+async fn law_14_appends_to_a_deleted_data_folder_are_rejected() {
     let scenario = FailScenario::setup();
-    let mut world = World::new().await;
-    world.works("before").await;
-    std::fs::remove_dir_all(world.root.path()).unwrap();
-    is_removed(&mut world, "log.db").await;
-    world.log.close().await;
-    assert!(!world.root.path().exists());
+    let mut harness = Harness::new().await;
+    harness.assert_works("before").await;
+    std::fs::remove_dir_all(harness.root.path()).unwrap();
+    assert_removed(&mut harness, "log.db").await;
+    harness.log.close().await;
+    assert!(!harness.root.path().exists());
     scenario.teardown();
 }
 
-/// The acknowledged records are in the write-ahead log alone, until the close moves them into the database.
+/// Until the close, the acknowledged records are only in the WAL file. The close copies them to the database.
 #[tokio::test]
-async fn law_14_a_close_saves_the_records_of_a_deleted_write_ahead_log() {
+async fn law_14_a_close_keeps_the_records_of_a_deleted_wal() {
     let scenario = FailScenario::setup();
-    let mut world = World::new().await;
-    world.works("before").await;
-    std::fs::remove_file(world.file("log.db-wal")).unwrap();
-    is_removed(&mut world, "log.db-wal").await;
-    world.log.close().await;
-    world.log = EmbeddedLog::open(&world.folder).await.unwrap();
-    world.works("after").await;
-    world.ends_well(&[]).await;
+    let mut harness = Harness::new().await;
+    harness.assert_works("before").await;
+    std::fs::remove_file(harness.file("log.db-wal")).unwrap();
+    assert_removed(&mut harness, "log.db-wal").await;
+    harness.log.close().await;
+    harness.log = EmbeddedLog::open(&harness.folder).await.unwrap();
+    harness.assert_works("after").await;
+    harness.assert_complete(&[]).await;
     scenario.teardown();
 }
 
-/// SQLite deletes the write-ahead log by its name when the last connection is closed: not that of a file that was put back.
+/// When the last connection is closed, SQLite deletes the WAL file by its path. It must not delete a file that replaced
+/// it.
 #[tokio::test]
-async fn law_14_a_close_leaves_the_files_that_were_put_back() {
+async fn law_14_a_close_leaves_replaced_files_unchanged() {
     let scenario = FailScenario::setup();
-    let mut world = World::new().await;
-    world.works("before").await;
+    let mut harness = Harness::new().await;
+    harness.assert_works("before").await;
     for name in ["log.db", "log.db-wal"] {
-        std::fs::copy(world.file(name), world.file("aside")).unwrap();
-        std::fs::rename(world.file("aside"), world.file(name)).unwrap();
+        std::fs::copy(harness.file(name), harness.file("aside")).unwrap();
+        std::fs::rename(harness.file("aside"), harness.file(name)).unwrap();
     }
-    let wal = std::fs::read(world.file("log.db-wal")).unwrap();
-    is_removed(&mut world, "log.db").await;
-    world.log.close().await;
-    assert!(!wal.is_empty() && std::fs::read(world.file("log.db-wal")).unwrap() == wal);
-    std::fs::remove_file(world.file("log.db-shm")).unwrap();
-    world.log = EmbeddedLog::open(&world.folder).await.unwrap();
-    world.works("after").await;
-    world.ends_well(&[]).await;
+    let wal = std::fs::read(harness.file("log.db-wal")).unwrap();
+    assert_removed(&mut harness, "log.db").await;
+    harness.log.close().await;
+    assert!(!wal.is_empty() && std::fs::read(harness.file("log.db-wal")).unwrap() == wal);
+    std::fs::remove_file(harness.file("log.db-shm")).unwrap();
+    harness.log = EmbeddedLog::open(&harness.folder).await.unwrap();
+    harness.assert_works("after").await;
+    harness.assert_complete(&[]).await;
     scenario.teardown();
 }
 
-/// Overwrites pages of records that no append needs.
+/// Overwrites pages of old records, which appends do not read.
 fn damage(path: &Path) {
     let pages = std::fs::metadata(path).unwrap().len() / 4096;
     assert!(pages > 400, "{pages}");
@@ -105,37 +107,37 @@ fn damage(path: &Path) {
 }
 
 #[tokio::test]
-async fn law_16_damaged_pages_are_reported_and_nothing_is_appended_to_them() {
+async fn law_16_damaged_pages_are_reported_and_appends_are_rejected() {
     let scenario = FailScenario::setup();
-    let mut world = World::new().await;
-    world.works("before").await;
-    world.works("between").await;
-    world.log.close().await;
-    damage(&world.folder.log_file());
-    world.log = EmbeddedLog::open(&world.folder).await.unwrap();
-    // Nobody has seen it.
-    world.log.check().await.unwrap();
+    let mut harness = Harness::new().await;
+    harness.assert_works("before").await;
+    harness.assert_works("between").await;
+    harness.log.close().await;
+    damage(&harness.folder.log_file());
+    harness.log = EmbeddedLog::open(&harness.folder).await.unwrap();
+    // No access has read the damaged pages yet.
+    harness.log.check().await.unwrap();
     let corrupt = |outcome: Result<(), LogError>| match outcome {
         Err(LogError::Corrupt(message)) => assert!(message.contains("backup"), "{message}"),
         other => panic!("{other:?}"),
     };
-    let mut stream = world.log.follow(&reached(0)).await.unwrap();
-    let seen = async {
+    let mut stream = harness.log.follow(&at_offset(0)).await.unwrap();
+    let first_error = async {
         loop {
             if let Err(error) = stream.next().await.unwrap().map(drop) {
                 break error;
             }
         }
     };
-    corrupt(Err(tokio::time::timeout(std::time::Duration::from_secs(20), seen).await.unwrap()));
-    corrupt(world.log.check().await);
-    let end = world.log.ends(&topic()).await.unwrap();
+    corrupt(Err(tokio::time::timeout(std::time::Duration::from_secs(20), first_error).await.unwrap()));
+    corrupt(harness.log.check().await);
+    let end = harness.log.ends(&topic()).await.unwrap();
     for count in [1, 40] {
-        corrupt(world.append("rejected", count).await);
+        corrupt(harness.append("rejected", count).await);
     }
-    // A read of what is whole does not make the rest whole.
-    world.log.committed(&Group::new("p", "g")).await.unwrap();
-    corrupt(world.log.check().await);
-    assert_eq!(world.log.ends(&topic()).await.unwrap(), end);
+    // A successful read of other pages does not clear the damage.
+    harness.log.committed(&Group::new("p", "g")).await.unwrap();
+    corrupt(harness.log.check().await);
+    assert_eq!(harness.log.ends(&topic()).await.unwrap(), end);
     scenario.teardown();
 }

@@ -1,4 +1,4 @@
-//! The brokers' own cleaner (law 6).
+//! Compaction by the brokers' log cleaner (law 6).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,20 +6,22 @@ use std::time::Duration;
 use carbon_core::{Cleanup, Retention, TopicSpec};
 use carbon_log::{EventLog, Record};
 
-use super::raw::{eventually, set};
+use super::clients::{eventually, set};
 use crate::factory::Kafka;
 use crate::support::{Cluster, Reader, all, keyed, offsets, positions, spec, texts};
 
-/// It looks every 15 seconds; a null value goes when it looks for the second time.
-const CLEANER: Duration = Duration::from_secs(90);
+/// Maximum time that a test waits for the log cleaner. It runs every 15 s, and deletes a null value in its second run.
+const CLEANER_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A key of which more and more is written, so that segments are closed.
-const ROLL: &str = "roll";
+/// The key of records that are appended only to roll the segments: the cleaner skips the active segment.
+const ROLL_KEY: &str = "roll";
 
+/// The records without those that roll the segments.
 fn history(records: Vec<Record>) -> Vec<Record> {
-    records.into_iter().filter(|record| record.key.as_deref() != Some(ROLL.as_bytes())).collect()
+    records.into_iter().filter(|record| record.key.as_deref() != Some(ROLL_KEY.as_bytes())).collect()
 }
 
+/// The state that the records fold to: the last value of each key.
 fn fold(records: &[Record]) -> BTreeMap<String, String> {
     let mut state = BTreeMap::new();
     for record in records {
@@ -43,7 +45,7 @@ async fn law_06_compaction_keeps_the_last_record_per_key() {
         log.ensure_topics(std::slice::from_ref(&wanted)).await.unwrap();
         set(&kafka, topic, &[("segment.ms", "200"), ("min.cleanable.dirty.ratio", "0.001")]).await;
         let described = log.describe().await.unwrap();
-        assert!(described.iter().any(|found| found.spec == wanted), "an operator's settings are no difference");
+        assert!(described.iter().any(|found| found.spec == wanted), "an operator's settings are not a difference");
     }
     for (key, value) in [
         ("a", Some("a1")),
@@ -71,31 +73,33 @@ async fn law_06_compaction_keeps_the_last_record_per_key() {
         let look = async || {
             rolled += 1;
             let value = rolled.to_string();
-            log.append(vec![keyed(&compacted, ROLL, Some(&value)), keyed(&kept, ROLL, Some(&value))]).await.unwrap();
+            log.append(vec![keyed(&compacted, ROLL_KEY, Some(&value)), keyed(&kept, ROLL_KEY, Some(&value))])
+                .await
+                .unwrap();
             let found = history(all(&log, &compacted, 0).await);
-            // At no time is a key's last record missing.
+            // No compaction may delete the last record of a key.
             assert_eq!(fold(&found), fold(&whole));
             expected.contains(&found).then_some(())
         };
-        eventually(CLEANER, what, look).await;
+        eventually(CLEANER_TIMEOUT, what, look).await;
     };
     roll_until("the cleaner", vec![last(&whole, true), last(&whole, false)]).await;
     assert_eq!(offsets(&last(&whole, true)), [6, 7, 8, 9, 10]);
     roll_until("the cleaner of null values", vec![last(&whole, false)]).await;
-    // The topic that is kept has all of it still.
+    // The other topic still has all records.
     let found = all(&log, &kept, 0).await;
     assert!(offsets(&found).into_iter().eq(0..found.len() as u64), "nothing is missing");
     assert_eq!(texts(&history(found)), texts(&whole));
-    // Who reads from the start ends at the same state, and at the end.
+    // A reader from the start gets the same state, and reaches the end.
     let ends = log.ends(&compacted).await.unwrap();
     let mut reader = Reader::join(&log, &kafka.group("g"), &compacted, positions(&compacted, [(0, 0)])).await;
-    reader.until(&ends).await;
+    reader.read_to(&ends).await;
     assert_eq!(reader.ended.values().copied().max(), ends.iter().map(|(_, next)| next).max());
     let mut expected = fold(&whole);
-    expected.insert(ROLL.to_owned(), rolled.to_string());
+    expected.insert(ROLL_KEY.to_owned(), rolled.to_string());
     assert_eq!(fold(&reader.records), expected);
-    // So does one whose start was compacted away.
+    // So does a reader whose start offset was compacted.
     let mut late = Reader::new(log.follow(&positions(&compacted, [(0, 2)])).await.unwrap());
-    late.until(&ends).await;
+    late.read_to(&ends).await;
     assert_eq!(fold(&late.records), expected);
 }

@@ -1,13 +1,13 @@
-//! Ends behind the markers of transactions: no record lies there (law 4).
+//! End offsets after transaction markers, which are not delivered as records (law 4).
 
 use carbon_core::{Cleanup, Positions, TopicName};
 use carbon_log::{EventLog, KafkaLog};
 
-use super::raw::{Transaction, soon_ends, with_topic};
+use super::clients::{Transaction, wait_for_ends, with_topic};
 use crate::factory::Kafka;
 use crate::support::{Cluster, Reader, all, at, positions, spec, text, texts};
 
-/// A member and a follower of one topic, from its start on.
+/// A group member and a follower of one topic, from offset 0.
 async fn readers(kafka: &Kafka, log: &KafkaLog, topic: &TopicName) -> [Reader; 2] {
     let start = positions(topic, [(0, 0)]);
     let member = Reader::join(log, &kafka.group("g"), topic, start.clone()).await;
@@ -20,7 +20,7 @@ async fn append(log: &KafkaLog, topic: &TopicName, values: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_04_an_aborted_transaction_at_the_end_is_seen_as_the_end() {
+async fn law_04_the_end_after_an_aborted_transaction_is_reported() {
     let kafka = Kafka::new();
     let (log, topic) = with_topic(&kafka, 1).await;
     append(&log, &topic, &["1", "2", "3"]).await;
@@ -29,32 +29,32 @@ async fn law_04_an_aborted_transaction_at_the_end_is_seen_as_the_end() {
         aborted.send(&topic, value).await;
     }
     aborted.abort();
-    // Three records, two that do not count, and the marker.
+    // 3 records, 2 aborted records, and the marker.
     let ends = positions(&topic, [(0, 6)]);
-    soon_ends(&log, &topic, &ends).await;
+    wait_for_ends(&log, &topic, &ends).await;
     let mut readers = readers(&kafka, &log, &topic).await;
     for reader in &mut readers {
-        reader.until(&ends).await;
-        assert_eq!(reader.ended.values().copied().collect::<Vec<_>>(), [6], "the end that `ends` tells");
+        reader.read_to(&ends).await;
+        assert_eq!(reader.ended.values().copied().collect::<Vec<_>>(), [6], "the reported end equals `ends`");
         assert_eq!(texts(&reader.records), ["1", "2", "3"]);
     }
     assert_eq!(texts(&all(&log, &topic, 0).await), ["1", "2", "3"]);
-    // A start behind the last record is the end too, and not before the marker was passed.
+    // A reader that starts after the last record reports the end after the marker.
     let mut late = Reader::new(log.follow(&positions(&topic, [(0, 3)])).await.unwrap());
-    late.until(&ends).await;
+    late.read_to(&ends).await;
     assert!(late.records.is_empty());
     assert!(log.read(&at(&topic, 0), 3, 9).await.unwrap().is_empty());
-    // Those who read on see the next record, which has the next offset.
+    // The readers continue with the next record, which has the next offset.
     append(&log, &topic, &["4"]).await;
     for reader in &mut readers {
-        reader.until(&positions(&topic, [(0, 7)])).await;
+        reader.read_to(&positions(&topic, [(0, 7)])).await;
         assert_eq!(reader.records.last().unwrap().position.offset, 6);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_04_a_committed_transactions_marker_is_passed_too() {
+async fn law_04_the_end_after_a_commit_marker_is_reported() {
     let kafka = Kafka::new();
     let (log, topic) = with_topic(&kafka, 1).await;
     append(&log, &topic, &["1"]).await;
@@ -62,18 +62,18 @@ async fn law_04_a_committed_transactions_marker_is_passed_too() {
     committed.send(&topic, "2").await;
     committed.commit().unwrap();
     let ends = positions(&topic, [(0, 3)]);
-    soon_ends(&log, &topic, &ends).await;
+    wait_for_ends(&log, &topic, &ends).await;
     for mut reader in readers(&kafka, &log, &topic).await {
-        reader.until(&ends).await;
+        reader.read_to(&ends).await;
         assert_eq!(texts(&reader.records), ["1", "2"]);
     }
-    // So does what our own stages append.
+    // The same holds for the transactions of stages.
     let (group, zero, one) = (kafka.group("s"), positions(&topic, [(0, 0)]), positions(&topic, [(0, 1)]));
     let mut readers = readers(&kafka, &log, &topic).await;
     log.append_and_advance(&group, vec![text(&topic, 0, "3")], &zero, &one).await.unwrap();
     let ends = positions(&topic, [(0, 5)]);
     for reader in &mut readers {
-        reader.until(&ends).await;
+        reader.read_to(&ends).await;
         assert_eq!(texts(&reader.records), ["1", "2", "3"]);
     }
     assert_eq!(log.ends(&topic).await.unwrap(), ends);
@@ -81,20 +81,20 @@ async fn law_04_a_committed_transactions_marker_is_passed_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_04_an_open_transaction_is_the_end_until_it_is_closed() {
+async fn law_04_the_end_is_before_an_open_transaction() {
     let kafka = Kafka::new();
     let (log, topic) = with_topic(&kafka, 1).await;
     append(&log, &topic, &["1", "2"]).await;
     let open = Transaction::begin(&kafka, topic.as_str());
     assert_eq!(open.send(&topic, "3").await, 2);
     assert_eq!(open.send(&topic, "4").await, 3);
-    // What comes after it waits for it, although it was taken.
+    // A record after the open transaction is acknowledged, but not readable until the transaction ends.
     append(&log, &topic, &["5"]).await;
     let stable = positions(&topic, [(0, 2)]);
     assert_eq!(log.ends(&topic).await.unwrap(), stable);
     let mut readers = readers(&kafka, &log, &topic).await;
     for reader in &mut readers {
-        reader.until(&stable).await;
+        reader.read_to(&stable).await;
         assert_eq!(
             (texts(&reader.records), reader.ended.values().copied().max()),
             (texts(&all(&log, &topic, 0).await), Some(2))
@@ -104,24 +104,24 @@ async fn law_04_an_open_transaction_is_the_end_until_it_is_closed() {
     assert_eq!(log.ends(&topic).await.unwrap(), stable);
     open.commit().unwrap();
     let ends = positions(&topic, [(0, 6)]);
-    soon_ends(&log, &topic, &ends).await;
+    wait_for_ends(&log, &topic, &ends).await;
     for reader in &mut readers {
-        reader.until(&ends).await;
+        reader.read_to(&ends).await;
         assert_eq!(texts(&reader.records), ["1", "2", "3", "4", "5"]);
     }
     assert_eq!(texts(&all(&log, &topic, 0).await), ["1", "2", "3", "4", "5"]);
 }
 
-/// The client library does not say which topic's end it saw.
+/// librdkafka's end event does not name the topic.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_04_the_ends_of_two_topics_in_one_subscription_are_told() {
+async fn law_04_the_ends_of_several_topics_in_one_subscription_are_reported() {
     const MANY: u64 = 3_000;
     let kafka = Kafka::new();
     let log = kafka.connect().await;
     let [one, two, three] = ["one", "two", "three"].map(|name| kafka.topic(name));
     log.ensure_topics(&[&one, &two, &three].map(|topic| spec(topic, 1, Cleanup::Keep))).await.unwrap();
-    // The first takes a while to read, and the third has nothing at all: its end is seen before.
+    // The first topic takes long to read. The third is empty, so its end comes first.
     log.append((0..MANY).map(|_| text(&one, 0, &"x".repeat(2_000))).collect()).await.unwrap();
     append(&log, &two, &["2", "3"]).await;
     let aborted = Transaction::begin(&kafka, one.as_str());
@@ -129,12 +129,12 @@ async fn law_04_the_ends_of_two_topics_in_one_subscription_are_told() {
         aborted.send(topic, "x").await;
     }
     aborted.abort();
-    // A record that does not count in each, and the marker.
+    // The first 2 topics have an aborted record and the marker.
     let counts = [(&one, MANY), (&two, 2), (&three, 0)];
     let ends = [(&one, MANY + 2), (&two, 4), (&three, 0)];
     let mut together = Positions::new();
     for (topic, next) in ends {
-        soon_ends(&log, topic, &positions(topic, [(0, next)])).await;
+        wait_for_ends(&log, topic, &positions(topic, [(0, next)])).await;
         together.merge(&positions(topic, [(0, next)]));
     }
     let topics = [one.clone(), two.clone(), three.clone()];
@@ -146,7 +146,7 @@ async fn law_04_the_ends_of_two_topics_in_one_subscription_are_told() {
     for reader in &mut readers {
         while !together.iter().all(|(at, next)| reader.ended.get(at) == Some(&next)) {
             reader.step().await;
-            // An end is told of the topic that it is of, when its records were delivered.
+            // An end is reported for the right topic, after all its records were delivered.
             for (topic, count) in counts {
                 let ended = reader.ended.get(&at(topic, 0));
                 let delivered = reader.records.iter().filter(|record| record.position.topic == *topic).count() as u64;
@@ -156,7 +156,7 @@ async fn law_04_the_ends_of_two_topics_in_one_subscription_are_told() {
     }
     append(&log, &three, &["4"]).await;
     for reader in &mut readers {
-        reader.until(&positions(&three, [(0, 1)])).await;
+        reader.read_to(&positions(&three, [(0, 1)])).await;
         assert_eq!(reader.records.last().unwrap().position.topic, three);
     }
 }

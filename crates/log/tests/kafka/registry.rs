@@ -1,4 +1,5 @@
-//! The registry: what it does not know is not the same as what it does not say (law 13).
+//! The schema registry: an id that is not registered is poison, but an unavailable registry is a retriable error (law
+//! 13).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,26 +10,26 @@ use carbon_schemas::events::{EntityChanged, IndexUpdated};
 use carbon_schemas::{Event, SchemaId};
 use tokio::net::TcpListener;
 
-use super::raw::with_topic;
-use super::stub::Stub;
+use super::clients::with_topic;
+use super::stub::RegistryStub;
 use crate::factory::Kafka;
-use crate::support::{all, soon, spec, text, texts};
+use crate::support::{all, in_time, spec, text, texts};
 
 fn topic(name: &str) -> TopicName {
     TopicName::parse(name).unwrap()
 }
 
-/// An id that this process has not asked for.
-const ID: u32 = 1_999_999_999;
+/// An id that no schema has.
+const UNREGISTERED_ID: u32 = 1_999_999_999;
 
 async fn with_registry(kafka: &Kafka, registry: &str) -> KafkaLog {
     KafkaLog::connect(KafkaOptions { registry: registry.to_owned(), ..kafka.options() }).await.unwrap()
 }
 
-/// A good record of an event. Its topic is the suite's too, and nothing is written to it here.
-async fn an_event(log: &KafkaLog) -> NewRecord {
+/// A valid record of an event. Its topic is shared with the conformance suite, and nothing is appended to it here.
+async fn event_record(log: &KafkaLog) -> NewRecord {
     let entities = topic(EntityChanged::NAME);
-    // A platform may have made it already, compacted.
+    // Another program may have created the topic already, with compaction.
     if log.ends(&entities).await.is_err() {
         log.ensure_topics(&[spec(&entities, 6, carbon_core::Cleanup::Keep)]).await.unwrap();
     }
@@ -46,17 +47,17 @@ async fn an_event(log: &KafkaLog) -> NewRecord {
     NewRecord::event(&event).unwrap()
 }
 
-/// Nothing that needs the registry is answered, and what needs none goes on.
-async fn waits_for_the_registry(address: &str) {
+/// Asserts that every request that needs the registry fails with a retriable error, and that other requests succeed.
+async fn assert_retriable(address: &str) {
     let kafka = Kafka::new();
     let (_, own) = with_topic(&kafka, 1).await;
     let log = with_registry(&kafka, address).await;
-    let event = an_event(&log).await;
+    let event = event_record(&log).await;
     let events = [topic(EntityChanged::NAME)];
-    // A batch with one such record is refused whole.
+    // An append with one such record is rejected as a whole.
     let outcomes = [
-        log.append(vec![text(&own, 0, "beside it"), event]).await.map(drop),
-        log.schema(SchemaId::Registry(ID)).await.map(drop),
+        log.append(vec![text(&own, 0, "other"), event]).await.map(drop),
+        log.schema(SchemaId::Registry(UNREGISTERED_ID)).await.map(drop),
         log.put_schema("x.v1", r#"{"type":"record","name":"X","fields":[]}"#).await.map(drop),
         log.register_schemas(&events).await.map(drop),
         log.missing_schemas(&events).await.map(drop),
@@ -76,86 +77,88 @@ async fn waits_for_the_registry(address: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_13_an_id_that_the_registry_does_not_know_is_unknown() {
+async fn law_13_an_id_that_is_not_registered_is_unknown() {
     let log = Kafka::new().connect().await;
-    assert_eq!(log.schema(SchemaId::Registry(ID)).await.unwrap(), None);
-    // Not for ever: somebody may register it.
-    assert_eq!(log.schema(SchemaId::Registry(ID)).await.unwrap(), None);
+    assert_eq!(log.schema(SchemaId::Registry(UNREGISTERED_ID)).await.unwrap(), None);
+    // The answer is not cached: the schema may be registered later.
+    assert_eq!(log.schema(SchemaId::Registry(UNREGISTERED_ID)).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_13_a_registry_that_cannot_be_reached_is_waited_for() {
-    waits_for_the_registry("http://127.0.0.1:1/").await;
+async fn law_13_an_unreachable_registry_is_a_retriable_error() {
+    assert_retriable("http://127.0.0.1:1/").await;
 }
 
-/// A proxy's answer, a route that is not there: none of it says that a schema is unknown.
+/// A 404 of a proxy, or for an unknown route, does not mean that a schema is not registered.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_13_a_404_that_another_server_answers_is_no_answer() {
+async fn law_13_a_404_from_another_server_is_a_retriable_error() {
     for body in ["<html>404 page not found</html>", r#"{"error_code":404,"message":"HTTP 404 Not Found"}"#, ""] {
-        let stub = Stub::start(|_| (404, body.to_owned())).await;
-        waits_for_the_registry(&stub.address).await;
-        assert!(stub.asked() >= 5);
+        let stub = RegistryStub::start(|_| (404, body.to_owned())).await;
+        assert_retriable(&stub.address).await;
+        assert!(stub.request_count() >= 5);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_13_a_registry_that_fails_is_waited_for() {
+async fn law_13_a_failing_registry_is_a_retriable_error() {
     let failures = [
         (500, r#"{"error_code":50001,"message":"Error in the backend data store"}"#),
         (503, "upstream connect error"),
         (401, r#"{"error_code":40101,"message":"Unauthorized"}"#),
-        // What is no answer to the question.
+        // Not an answer of a registry.
         (200, "<html>please log in</html>"),
         (200, "{}"),
     ];
     for (status, body) in failures {
-        let stub = Stub::start(move |_| (status, body.to_owned())).await;
-        waits_for_the_registry(&stub.address).await;
+        let stub = RegistryStub::start(move |_| (status, body.to_owned())).await;
+        assert_retriable(&stub.address).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_13_a_registry_that_never_answers_is_given_up_in_time() {
-    // The kernel takes the connection; nobody reads.
+async fn law_13_a_request_to_a_silent_registry_times_out() {
+    // The kernel accepts the connection, and nobody answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let log = with_registry(&Kafka::new(), &format!("http://{}", silent.local_addr().unwrap())).await;
     let began = Instant::now();
-    let error = soon("an end to the waiting", log.schema(SchemaId::Registry(ID))).await.unwrap_err();
+    let error =
+        in_time("the timeout of the request", log.schema(SchemaId::Registry(UNREGISTERED_ID))).await.unwrap_err();
     assert!(matches!(&error, LogError::Unavailable(message) if message.contains("no answer in time")), "{error}");
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_13_a_schema_that_is_not_registered_says_what_to_do() {
+async fn law_13_the_error_for_a_missing_schema_says_what_to_do() {
     for code in [40401, 40403] {
-        let stub = Stub::start(move |_| (404, format!(r#"{{"error_code":{code},"message":"not found"}}"#))).await;
+        let stub =
+            RegistryStub::start(move |_| (404, format!(r#"{{"error_code":{code},"message":"not found"}}"#))).await;
         let log = with_registry(&Kafka::new(), &stub.address).await;
-        let event = an_event(&log).await;
+        let event = event_record(&log).await;
         let error = log.append(vec![event]).await.unwrap_err();
         assert!(matches!(error, LogError::SchemaMissing { version: 1, .. }), "{error}");
         for named in ["topology apply", "ml.entity.changed.v1-value"] {
             assert!(error.to_string().contains(named), "{error}");
         }
-        // Somebody applies it, and it goes on.
+        // The error is retriable: an operator may run `topology apply`.
         assert_eq!(error.retry(), Retry::Later);
         let missing = log.missing_schemas(&[topic(EntityChanged::NAME)]).await.unwrap();
         assert_eq!(missing, [("ml.entity.changed.v1-value".to_owned(), 1)]);
-        // Only the registry's word counts as not knowing an id.
-        assert_eq!(log.schema(SchemaId::Registry(ID)).await.unwrap(), None);
+        // The registry's own error code means that the id is not registered.
+        assert_eq!(log.schema(SchemaId::Registry(UNREGISTERED_ID)).await.unwrap(), None);
         assert_eq!(stub.writes(), [""; 0]);
     }
 }
 
-/// A registry that has one version of a subject, and of others nothing.
-async fn holding(subject: &'static str, schema: String) -> Stub {
-    Stub::start(move |asked| {
+/// A stub with one version of one subject, and no other subjects.
+async fn stub_with_version(subject: &'static str, schema: String) -> RegistryStub {
+    RegistryStub::start(move |request| {
         let body = serde_json::json!({"subject": subject, "id": 1, "version": 1, "schema": schema});
-        match asked.strip_prefix("GET /subjects/").and_then(|asked| asked.split_once("/versions")) {
+        match request.strip_prefix("GET /subjects/").and_then(|path| path.split_once("/versions")) {
             Some((of, "")) if of == subject => (200, "[1]".to_owned()),
             Some((of, "/1")) if of == subject => (200, body.to_string()),
             Some(_) => (404, r#"{"error_code":40401,"message":"Subject not found"}"#.to_owned()),
@@ -167,13 +170,13 @@ async fn holding(subject: &'static str, schema: String) -> Stub {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_13_an_incompatible_subject_is_refused_before_anything_changes() {
+async fn law_13_an_incompatible_subject_is_rejected_before_any_change() {
     let ours = IndexUpdated::schema().version.json;
     let differing = ours.replace(r#""upserts", "type": "long""#, r#""upserts", "type": "string""#);
     assert_ne!(ours, differing);
-    let stub = holding("search.index.updated.v1-value", differing).await;
+    let stub = stub_with_version("search.index.updated.v1-value", differing).await;
     let log = with_registry(&Kafka::new(), &stub.address).await;
-    // The first of them has nothing wrong with it.
+    // The first topic is compatible, but is not registered either.
     let error = log.register_schemas(&[topic(EntityChanged::NAME), topic(IndexUpdated::NAME)]).await.unwrap_err();
     assert!(matches!(error, LogError::SchemaRefused { .. }), "{error}");
     for named in ["search.index.updated.v1-value", "'upserts'", "version 1"] {
@@ -181,29 +184,30 @@ async fn law_13_an_incompatible_subject_is_refused_before_anything_changes() {
     }
     assert_eq!(error.retry(), Retry::Never);
     assert_eq!(stub.writes(), [""; 0]);
-    // With what it may hold, it is registered.
-    let stub = holding("search.index.updated.v1-value", ours.to_owned()).await;
+    // With a compatible subject, both are registered.
+    let stub = stub_with_version("search.index.updated.v1-value", ours.to_owned()).await;
     let log = with_registry(&Kafka::new(), &stub.address).await;
-    let made = log.register_schemas(&[topic(EntityChanged::NAME), topic(IndexUpdated::NAME)]).await.unwrap();
-    assert_eq!(made.iter().map(|made| made.version).collect::<Vec<_>>(), [1, 1]);
+    let registrations = log.register_schemas(&[topic(EntityChanged::NAME), topic(IndexUpdated::NAME)]).await.unwrap();
+    assert_eq!(registrations.iter().map(|registration| registration.version).collect::<Vec<_>>(), [1, 1]);
     let [entity, index] = ["ml.entity.changed.v1-value", "search.index.updated.v1-value"];
     let writes = [entity, index].map(|of| [format!("POST /subjects/{of}/versions"), format!("PUT /config/{of}")]);
     assert_eq!(stub.writes(), writes.concat());
 }
 
-/// Of two who register a subject at once, some registries refuse the second, though both say the same.
+/// If two clients register a subject at once, some registries reject the second with a conflict, though both schemas
+/// are the same.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_13_who_loses_a_race_of_registrations_has_its_id() {
-    let (registered, ruled) = (AtomicBool::new(false), AtomicBool::new(false));
-    let stub = Stub::start(move |asked| {
-        let registers = asked.starts_with("POST ") && asked.ends_with("/versions");
-        let raced = match (registers, asked.starts_with("PUT /config/")) {
+async fn law_13_a_lost_registration_race_returns_the_id() {
+    let (registered, configured) = (AtomicBool::new(false), AtomicBool::new(false));
+    let stub = RegistryStub::start(move |request| {
+        let registers = request.starts_with("POST ") && request.ends_with("/versions");
+        let raced = match (registers, request.starts_with("PUT /config/")) {
             (true, _) => !registered.swap(true, Ordering::Relaxed),
-            (_, true) => !ruled.swap(true, Ordering::Relaxed),
+            (_, true) => !configured.swap(true, Ordering::Relaxed),
             _ => false,
         };
-        match (asked.starts_with("GET /subjects/"), raced) {
+        match (request.starts_with("GET /subjects/"), raced) {
             (true, _) => (404, r#"{"error_code":40401,"message":"Subject not found"}"#.to_owned()),
             (_, true) => (409, r#"{"error_code":409,"message":"It already exists."}"#.to_owned()),
             _ => (200, r#"{"id":7}"#.to_owned()),
@@ -211,18 +215,21 @@ async fn law_13_who_loses_a_race_of_registrations_has_its_id() {
     })
     .await;
     let log = with_registry(&Kafka::new(), &stub.address).await;
-    let made = log.register_schemas(&[topic(EntityChanged::NAME)]).await.unwrap();
-    assert_eq!(made.iter().map(|made| (made.version, made.id)).collect::<Vec<_>>(), [(1, 7)]);
+    let registrations = log.register_schemas(&[topic(EntityChanged::NAME)]).await.unwrap();
+    assert_eq!(
+        registrations.iter().map(|registration| (registration.version, registration.id)).collect::<Vec<_>>(),
+        [(1, 7)]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_13_what_the_registry_refuses_is_refused() {
+async fn law_13_a_schema_that_the_registry_rejects_is_an_error() {
     for (status, body) in [
         (409, r#"{"error_code":409,"message":"incompatible with an earlier schema: field x"}"#),
         (422, r#"{"error_code":42201,"message":"invalid schema: field x"}"#),
     ] {
-        let stub = Stub::start(move |asked| match asked.starts_with("POST ") {
+        let stub = RegistryStub::start(move |request| match request.starts_with("POST ") {
             true => (status, body.to_owned()),
             false => (404, r#"{"error_code":40401,"message":"Subject not found"}"#.to_owned()),
         })
@@ -230,6 +237,6 @@ async fn law_13_what_the_registry_refuses_is_refused() {
         let log = with_registry(&Kafka::new(), &stub.address).await;
         let error = log.register_schemas(&[topic(IndexUpdated::NAME)]).await.unwrap_err();
         assert!(matches!(error, LogError::SchemaRefused { .. }), "{error}");
-        assert!(error.to_string().contains("field x"), "the registry's own words: {error}");
+        assert!(error.to_string().contains("field x"), "the error contains the registry's message: {error}");
     }
 }

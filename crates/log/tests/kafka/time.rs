@@ -1,12 +1,13 @@
-//! Time is the brokers' (`LogAppendTime`), whatever a producer says.
+//! The brokers set the timestamps (`LogAppendTime`), and ignore those of producers.
 
 use carbon_core::{Positions, Timestamp};
 use carbon_log::EventLog;
 
-use super::raw::{Transaction, producer, send, soon_ends, to, with_topic};
+use super::clients::{Transaction, producer, send, to, wait_for_ends, with_topic};
 use crate::factory::Kafka;
 use crate::support::{all, at, positions, text, texts};
 
+/// The current time in milliseconds.
 fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.unwrap().as_millis().try_into().unwrap()
@@ -14,7 +15,7 @@ fn now() -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn positions_for_a_time_are_the_first_not_older() {
+async fn positions_for_time_are_the_first_not_older() {
     let kafka = Kafka::new();
     let (log, topic) = with_topic(&kafka, 3).await;
     let began = now();
@@ -25,11 +26,14 @@ async fn positions_for_a_time_are_the_first_not_older() {
     let mut records = Vec::new();
     for partition in [0, 1] {
         let own = all(&log, &topic, partition).await;
-        assert!(own.is_sorted_by_key(|record| record.timestamp), "time goes back in {partition}");
+        assert!(own.is_sorted_by_key(|record| record.timestamp), "timestamps decrease in partition {partition}");
         records.push(own);
     }
     let mut times: Vec<_> = records.iter().flatten().map(|record| record.timestamp.0).collect();
-    assert!(times.iter().all(|time| (began..=now()).contains(time)), "the broker of this machine has its clock");
+    assert!(
+        times.iter().all(|time| (began..=now()).contains(time)),
+        "the broker runs on this machine and has the same clock"
+    );
     times.extend(times.clone().into_iter().flat_map(|time| [time - 1, time + 1]));
     times.extend([i64::MIN, -1, 0, 1, began + 1_000_000_000_000]);
     times.sort_unstable();
@@ -48,10 +52,10 @@ async fn positions_for_a_time_are_the_first_not_older() {
     }
 }
 
-/// Behind the last record may lie a marker, which is no record.
+/// The last record may be followed by a transaction marker.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn a_time_after_the_last_record_is_the_end() {
+async fn a_time_after_the_last_record_returns_the_end() {
     let kafka = Kafka::new();
     let (log, topic) = with_topic(&kafka, 1).await;
     log.append(vec![text(&topic, 0, "1")]).await.unwrap();
@@ -59,7 +63,7 @@ async fn a_time_after_the_last_record_is_the_end() {
     aborted.send(&topic, "x").await;
     aborted.abort();
     let ends = positions(&topic, [(0, 3)]);
-    soon_ends(&log, &topic, &ends).await;
+    wait_for_ends(&log, &topic, &ends).await;
     let later = Timestamp(now() + 1_000_000);
     assert_eq!(log.positions_for_time(&topic, later).await.unwrap(), ends);
     let first = all(&log, &topic, 0).await[0].timestamp;
@@ -68,13 +72,13 @@ async fn a_time_after_the_last_record_is_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn a_strangers_own_time_is_not_the_logs() {
+async fn the_brokers_replace_a_producers_timestamp() {
     let kafka = Kafka::new();
     let (log, topic) = with_topic(&kafka, 1).await;
-    let (began, stranger) = (now(), producer(&kafka, &[]));
+    let (began, foreign) = (now(), producer(&kafka, &[]));
     log.append(vec![text(&topic, 0, "ours")]).await.unwrap();
-    send(&stranger, to(&topic, "1970").timestamp(1)).await;
-    send(&stranger, to(&topic, "2100").timestamp(4_102_444_800_000)).await;
+    send(&foreign, to(&topic, "1970").timestamp(1)).await;
+    send(&foreign, to(&topic, "2100").timestamp(4_102_444_800_000)).await;
     log.append(vec![text(&topic, 0, "ours")]).await.unwrap();
     let records = all(&log, &topic, 0).await;
     assert_eq!(texts(&records), ["ours", "1970", "2100", "ours"]);

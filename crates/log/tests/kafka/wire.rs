@@ -1,18 +1,18 @@
-//! One record as bytes on the wire: what no client library of ours would write.
+//! A `Produce` request that is encoded by hand, for records that client libraries cannot send.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::soon;
+use crate::support::in_time;
 
-/// CRC-32C, bit by bit.
+/// The CRC-32C checksum.
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0_u32, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 })
     })
 }
 
-/// A zigzag number, as records have it.
+/// Appends a zigzag varint.
 fn varint(out: &mut Vec<u8>, number: i64) {
     let mut rest = ((number << 1) ^ (number >> 63)) as u64;
     while rest >= 0x80 {
@@ -22,14 +22,15 @@ fn varint(out: &mut Vec<u8>, number: i64) {
     out.push(rest as u8);
 }
 
+/// Appends bytes with a varint length; `None` has length -1.
 fn bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     varint(out, bytes.map_or(-1, |bytes| bytes.len() as i64));
     out.extend_from_slice(bytes.unwrap_or_default());
 }
 
-/// A batch (magic 2) of one record without a key.
+/// A record batch (magic 2) of one record without a key.
 fn batch(value: &[u8], headers: &[(&[u8], Option<&[u8]>)]) -> Vec<u8> {
-    // Attributes, and the differences of time and offset to the batch's.
+    // Attributes, timestamp delta, offset delta.
     let mut record = vec![0, 0, 0];
     bytes(&mut record, None);
     bytes(&mut record, Some(value));
@@ -38,7 +39,7 @@ fn batch(value: &[u8], headers: &[(&[u8], Option<&[u8]>)]) -> Vec<u8> {
         bytes(&mut record, Some(name));
         bytes(&mut record, *value);
     }
-    // Attributes, last offset, both times; no producer's id, epoch and sequence; one record.
+    // Attributes, last offset delta, base and maximum timestamp; no producer id, epoch and sequence; number of records.
     let mut checked = [0_i16.to_be_bytes().as_slice(), &0_i32.to_be_bytes(), &[0; 16], &[0xff; 14]].concat();
     checked.extend(1_i32.to_be_bytes());
     bytes(&mut checked, Some(&record));
@@ -47,21 +48,22 @@ fn batch(value: &[u8], headers: &[(&[u8], Option<&[u8]>)]) -> Vec<u8> {
     [0_i64.to_be_bytes().as_slice(), &(rest.len() as i32).to_be_bytes(), &rest].concat()
 }
 
+/// Appends a string with a 16-bit length.
 fn text(out: &mut Vec<u8>, text: &str) {
     out.extend((text.len() as i16).to_be_bytes());
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Sends one record to partition 0 of a topic, by a request `Produce` of version 3.
+/// Sends one record to partition 0 of a topic, with a `Produce` request of version 3.
 pub async fn produce(broker: &str, topic: &str, value: &[u8], headers: &[(&[u8], Option<&[u8]>)]) {
     let batch = batch(value, headers);
     let mut request = [0_i16.to_be_bytes().as_slice(), &3_i16.to_be_bytes(), &7_i32.to_be_bytes()].concat();
     text(&mut request, "by-hand");
-    // No transaction, all acknowledge, how long they may take, one topic.
+    // No transactional id, acks = all, timeout in ms, number of topics.
     request.extend([(-1_i16).to_be_bytes(), (-1_i16).to_be_bytes()].concat());
     request.extend([10_000_i32.to_be_bytes(), 1_i32.to_be_bytes()].concat());
     text(&mut request, topic);
-    // One partition, 0, and its records.
+    // Number of partitions, partition 0, and the size of its records.
     request.extend([1_i32.to_be_bytes(), 0_i32.to_be_bytes(), (batch.len() as i32).to_be_bytes()].concat());
     request.extend(batch);
     let answer = async {
@@ -72,8 +74,8 @@ pub async fn produce(broker: &str, topic: &str, value: &[u8], headers: &[(&[u8],
         broker.read_exact(&mut answer).await.unwrap();
         answer
     };
-    let answer = soon("the broker's answer", answer).await;
-    // The request's number, one topic and its name, one partition and its number; then the error.
+    let answer = in_time("the broker's answer", answer).await;
+    // The error code follows the correlation id, the topic count and name, and the partition count and number.
     let error = 4 + 4 + 2 + topic.len() + 4 + 4;
-    assert_eq!(answer[error..error + 2], [0, 0], "the broker refused it");
+    assert_eq!(answer[error..error + 2], [0, 0], "the broker rejected the record");
 }

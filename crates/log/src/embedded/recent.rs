@@ -1,4 +1,4 @@
-//! The newest records, in memory: what was just appended is what nearly every reader wants, and the file need not be asked.
+//! A cache of the newest records. Most readers are caught up, so they need no query.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,26 +6,27 @@ use carbon_core::TopicPartition;
 
 use crate::record::Record;
 
-/// Of all partitions together.
-const BYTES: usize = 8 * 1024 * 1024;
+/// Maximum size of the cached keys and values of all partitions: 8 MiB.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 
+/// Owns the newest records of all partitions.
 #[derive(Default)]
-pub(super) struct Tail {
-    /// By partition, without gaps.
+pub(super) struct RecentRecords {
+    /// The records of each partition, without gaps.
     partitions: HashMap<TopicPartition, VecDeque<Record>>,
-    /// As they came: the partition and size of each.
+    /// Partition and size of each record, in the order of arrival.
     order: VecDeque<(TopicPartition, usize)>,
     bytes: usize,
 }
 
-impl Tail {
-    /// Takes the next record of its partition.
+impl RecentRecords {
+    /// Adds the next record of its partition, and evicts the oldest records if the cache is full.
     pub fn push(&mut self, record: Record) {
         let (at, size) = (record.position.topic_partition(), record.bytes());
         self.partitions.entry(at.clone()).or_default().push_back(record);
         self.order.push_back((at, size));
         self.bytes += size;
-        while self.bytes > BYTES {
+        while self.bytes > MAX_BYTES {
             let Some((at, size)) = self.order.pop_front() else { break };
             self.bytes -= size;
             if let Some(records) = self.partitions.get_mut(&at) {
@@ -34,7 +35,8 @@ impl Tail {
         }
     }
 
-    /// The records from `from` on, below `end`, at most `max` or `bytes`; `None` where they are not all here.
+    /// The records of `[from, end)`, at most `max` records or about `bytes`, but at least one. `None` if the record at
+    /// `from` is not cached.
     pub fn read(&self, at: &TopicPartition, from: u64, end: u64, max: usize, bytes: usize) -> Option<Vec<Record>> {
         let records = self.partitions.get(at)?;
         let first = records.front()?.position.offset;
@@ -51,7 +53,7 @@ impl Tail {
         found.first().is_some_and(|record| record.position.offset == from).then_some(found)
     }
 
-    /// What lies in the file may differ now.
+    /// Evicts all records. Called when the file may differ from the cache.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -71,28 +73,28 @@ mod tests {
     }
 
     #[test]
-    fn it_answers_only_where_it_holds_all() {
-        let mut tail = Tail::default();
+    fn a_range_is_returned_only_if_its_start_is_cached() {
+        let mut recent = RecentRecords::default();
         let at = |partition| record(partition, 0, 0).position.topic_partition();
         for offset in 5..9 {
-            tail.push(record(0, offset, 10));
-            tail.push(record(1, offset + 100, 10));
+            recent.push(record(0, offset, 10));
+            recent.push(record(1, offset + 100, 10));
         }
-        let read = |tail: &Tail, from, end, max, bytes| -> Option<Vec<u64>> {
-            let found = tail.read(&at(0), from, end, max, bytes)?;
+        let read = |recent: &RecentRecords, from, end, max, bytes| -> Option<Vec<u64>> {
+            let found = recent.read(&at(0), from, end, max, bytes)?;
             Some(found.iter().map(|record| record.position.offset).collect())
         };
-        assert_eq!(read(&tail, 5, 9, 100, 1000), Some(vec![5, 6, 7, 8]));
-        assert_eq!(read(&tail, 6, 8, 100, 1000), Some(vec![6, 7]));
-        assert_eq!(read(&tail, 6, 9, 1, 1000), Some(vec![6]));
-        assert_eq!(read(&tail, 5, 9, 100, 1), Some(vec![5]), "one at the least");
-        assert_eq!([4, 9].map(|from| read(&tail, from, 100, 100, 1000)), [None, None]);
-        assert_eq!(tail.read(&at(2), 0, 9, 100, 1000), None);
-        // The oldest of all go first.
-        tail.push(record(1, 109, BYTES - 45));
-        assert_eq!(read(&tail, 5, 9, 100, 1000), None);
-        assert_eq!(read(&tail, 7, 9, 100, 1000), Some(vec![7, 8]));
-        tail.clear();
-        assert_eq!(read(&tail, 8, 9, 100, 1000), None);
+        assert_eq!(read(&recent, 5, 9, 100, 1000), Some(vec![5, 6, 7, 8]));
+        assert_eq!(read(&recent, 6, 8, 100, 1000), Some(vec![6, 7]));
+        assert_eq!(read(&recent, 6, 9, 1, 1000), Some(vec![6]));
+        assert_eq!(read(&recent, 5, 9, 100, 1), Some(vec![5]), "at least one record");
+        assert_eq!([4, 9].map(|from| read(&recent, from, 100, 100, 1000)), [None, None]);
+        assert_eq!(recent.read(&at(2), 0, 9, 100, 1000), None);
+        // The oldest records of all partitions are evicted first.
+        recent.push(record(1, 109, MAX_BYTES - 45));
+        assert_eq!(read(&recent, 5, 9, 100, 1000), None);
+        assert_eq!(read(&recent, 7, 9, 100, 1000), Some(vec![7, 8]));
+        recent.clear();
+        assert_eq!(read(&recent, 8, 9, 100, 1000), None);
     }
 }

@@ -1,4 +1,4 @@
-//! From an entity as it is sent to its record.
+//! Encodes entities of a request as records of the log.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// An entity's whole new state.
+/// The new state of an entity; replaces the previous one.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EntityInput {
@@ -36,35 +36,36 @@ pub(crate) struct EntityInput {
     tenant_id: Option<String>,
 }
 
-/// Makes records for one request.
-pub(super) struct Writer {
+/// Encodes the entities of one request, with its tenant and trace.
+pub(super) struct EntityEncoder {
     pub tenant: Tenant,
     pub clock: Arc<dyn Clock>,
     pub traceparent: String,
 }
 
-impl Writer {
-    /// The record of an entity as JSON; or why there is none.
+impl EntityEncoder {
+    /// Returns the record of an entity in JSON; an error is a message for the caller.
     pub fn record(&self, json: &[u8]) -> Result<NewRecord, String> {
         let input: EntityInput = carbon_http::from_json_object(json)?;
         let scope = self.tenant.resolve([input.tenant_id.as_deref()]).map_err(|problem| problem.detail().to_owned())?;
-        // Checked here, so that the message names the field.
+        // The errors of these types name the field, unlike those of the codec.
         let entity_type = EntityType::parse(&input.entity_type).map_err(|error| error.to_string())?;
         let entity_id = EntityId::parse(&input.entity_id).map_err(|error| error.to_string())?;
         let event = EntityChanged {
             text: input.text,
             metadata: input.metadata.unwrap_or_default(),
             tags: input.tags.unwrap_or_default(),
-            ..self.blank(&scope, &entity_type, &entity_id)
+            ..self.empty_event(&scope, &entity_type, &entity_id)
         };
         self.encode(&event)
     }
 
+    /// Returns the record that deletes an entity.
     pub fn deletion(&self, entity_type: &EntityType, entity_id: &EntityId) -> Result<NewRecord, String> {
-        self.encode(&EntityChanged { deleted: true, ..self.blank(&self.tenant.scope(), entity_type, entity_id) })
+        self.encode(&EntityChanged { deleted: true, ..self.empty_event(&self.tenant.scope(), entity_type, entity_id) })
     }
 
-    fn blank(&self, scope: &TenantScope, entity_type: &EntityType, entity_id: &EntityId) -> EntityChanged {
+    fn empty_event(&self, scope: &TenantScope, entity_type: &EntityType, entity_id: &EntityId) -> EntityChanged {
         EntityChanged {
             event_id: Uuid::now_v7(),
             occurred_at: self.clock.now(),

@@ -1,4 +1,4 @@
-//! A log whose acknowledged records are known.
+//! An embedded log that records its acknowledged appends.
 
 use carbon_core::{Cleanup, Partitioner, Positions, Retention, TopicName, TopicPartition, TopicSpec};
 use carbon_log::{DataFolder, EmbeddedLog, EventLog as _, LogError, NewRecord, Placement, Value};
@@ -11,7 +11,8 @@ pub fn at() -> TopicPartition {
     TopicPartition::new(topic(), 0)
 }
 
-pub fn reached(next: u64) -> Positions {
+/// Partition 0 of the topic at offset `next`.
+pub fn at_offset(next: u64) -> Positions {
     [(at(), next)].into_iter().collect()
 }
 
@@ -22,7 +23,7 @@ pub fn spec(name: &str, partitions: u32) -> TopicSpec {
     TopicSpec { name, partitions, cleanup, partitioner, retention }
 }
 
-/// Records of 20 kB, each with its own key.
+/// Records of 20 kB, each with its own key: `<name>.<n>`.
 pub fn records(name: &str, count: usize) -> Vec<NewRecord> {
     let record = |n| {
         let text = format!("{name}.{n}");
@@ -33,15 +34,16 @@ pub fn records(name: &str, count: usize) -> Vec<NewRecord> {
     (0..count).map(record).collect()
 }
 
-pub struct World {
-    /// Keys in the order of their acknowledgement, by offset.
+/// An embedded log in a temporary folder.
+pub struct Harness {
+    /// Offset and key of the acknowledged records.
     pub acknowledged: Vec<(u64, String)>,
     pub log: EmbeddedLog,
     pub folder: DataFolder,
     pub root: tempfile::TempDir,
 }
 
-impl World {
+impl Harness {
     pub async fn new() -> Self {
         Self::at(tempfile::tempdir().unwrap()).await
     }
@@ -60,13 +62,14 @@ impl World {
         Ok(())
     }
 
-    /// The log works: small and large appends are acknowledged.
-    pub async fn works(&mut self, name: &str) {
+    /// Asserts that the log accepts a small and a large append.
+    pub async fn assert_works(&mut self, name: &str) {
         self.append(&format!("{name}-1"), 1).await.unwrap();
         self.append(&format!("{name}-40"), 40).await.unwrap();
         self.log.check().await.unwrap();
     }
 
+    /// The keys of all records, by offset. Asserts that the offsets are dense.
     pub async fn keys(&self) -> Vec<String> {
         let (mut keys, mut next) = (Vec::new(), 0);
         loop {
@@ -79,36 +82,38 @@ impl World {
             }
             assert_eq!(last.position.offset + 1, next);
         }
-        assert_eq!(self.log.ends(&topic()).await.unwrap(), reached(next));
+        assert_eq!(self.log.ends(&topic()).await.unwrap(), at_offset(next));
         keys
     }
 
-    /// Everything acknowledged is there, also after another start, and nothing else but `unknown`.
-    pub async fn ends_well(mut self, unknown: &[&str]) {
+    /// Asserts that the log has all acknowledged records and those of `unknown`, and no others; also after a restart.
+    pub async fn assert_complete(mut self, unknown: &[&str]) {
         let acknowledged = self.acknowledged.clone();
-        let holds = |keys: &[String]| {
+        let assert_keys = |keys: &[String]| {
             for (offset, key) in &acknowledged {
-                assert_eq!(keys.get(*offset as usize), Some(key), "acknowledged and lost");
+                assert_eq!(keys.get(*offset as usize), Some(key), "an acknowledged record is lost");
             }
             let others =
                 keys.iter().enumerate().filter(|(n, key)| !acknowledged.contains(&(*n as u64, (*key).clone())));
             let others: Vec<_> = others.map(|(_, key)| key.as_str()).collect();
             assert_eq!(others, unknown);
         };
-        holds(&self.keys().await);
+        assert_keys(&self.keys().await);
         self.log.close().await;
         self.log = EmbeddedLog::open(&self.folder).await.unwrap();
-        holds(&self.keys().await);
+        assert_keys(&self.keys().await);
         self.log.append(records("last", 40)).await.unwrap();
         assert_eq!(self.keys().await.len(), acknowledged.len() + unknown.len() + 40);
     }
 
+    /// The path of a file in the folder.
     pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.root.path().join(name)
     }
 }
 
-pub fn unavailable<T: std::fmt::Debug>(outcome: Result<T, LogError>, message: &str) {
+/// Asserts that the outcome is [`LogError::Unavailable`] with this message.
+pub fn assert_unavailable<T: std::fmt::Debug>(outcome: Result<T, LogError>, message: &str) {
     match outcome {
         Err(LogError::Unavailable(found)) => assert!(found.contains(message), "{found}"),
         other => panic!("{other:?}"),

@@ -1,4 +1,4 @@
-//! Where an error knows better than its class which status it has.
+//! Maps errors of inference and search to problems with a specific status, such as 404 or 429.
 
 use carbon_http::{Code, Problem};
 use carbon_inference::InferenceError;
@@ -24,6 +24,6 @@ pub(crate) fn search(error: &SearchError) -> Problem {
     }
 }
 
-pub(crate) fn late(what: &'static str) -> Problem {
+pub(crate) fn timed_out(what: &'static str) -> Problem {
     Problem::new(Code::DeadlineExceeded, format!("{what} took longer than x-timeout-ms allows"))
 }

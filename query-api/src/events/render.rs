@@ -1,4 +1,4 @@
-//! From a record to what a tenant may see of it.
+//! Renders a record as the JSON that a tenant may see of it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,21 +15,25 @@ use serde::Serialize;
 
 use super::json::to_json;
 
-pub(super) enum Shown {
+pub(super) enum Rendered {
+    /// JSON.
     Data(String),
-    /// Another tenant's, or nobody's.
+    /// The record belongs to another tenant, or its tenant is not known.
     Hidden,
-    /// Ask the log, [`Show::learn`], and show again.
+    /// The caller must get the schema from the log, pass it to [`RenderRecord::add_schema`], and render again.
     NeedSchema(SchemaId),
 }
 
-pub(super) trait Show: Send {
-    fn show(&mut self, record: &Record, tenant: &TenantId) -> Shown;
-    fn learn(&mut self, id: SchemaId, json: Option<&str>);
+/// Renders the records of one topic.
+pub(super) trait RenderRecord: Send {
+    fn render(&mut self, record: &Record, tenant: &TenantId) -> Rendered;
+
+    /// Adds a schema of the log; `None` if the log does not have it.
+    fn add_schema(&mut self, id: SchemaId, json: Option<&str>);
 }
 
-/// What shows a topic's records; `None` for a topic whose event has no type here.
-pub(super) fn for_topic(topic: &Topic) -> Option<Box<dyn Show>> {
+/// Returns the renderer of a topic's records; `None` if the topic's event has no type in this binary.
+pub(super) fn for_topic(topic: &Topic) -> Option<Box<dyn RenderRecord>> {
     Some(match topic.spec.name.as_str() {
         EntityChanged::NAME => Typed::<EntityChanged>::boxed(topic, |event| event),
         EmbeddingGenerated::NAME => Typed::<EmbeddingGenerated>::boxed(topic, |event| event),
@@ -47,8 +51,9 @@ pub(super) fn for_topic(topic: &Topic) -> Option<Box<dyn Show>> {
     })
 }
 
-/// A dead letter of no tenant is shown to all, but nobody knows whose its bytes are. That of a record in a wrong
-/// partition is its key's tenant's, but whether the payload is, nobody has looked.
+/// Removes bytes that may belong to another tenant. A dead letter without a tenant is shown to all tenants, but the owner
+/// of its bytes is not known. A record in the wrong partition belongs to the tenant of its key, but its payload was never
+/// decoded, so the payload's tenant is not known.
 fn without_foreign_bytes(letter: DeadLetter) -> DeadLetter {
     match letter.tenant_id {
         Some(_) if letter.reason == PoisonReason::WrongPartition.as_str() => {
@@ -59,7 +64,7 @@ fn without_foreign_bytes(letter: DeadLetter) -> DeadLetter {
     }
 }
 
-/// A secret is not shown, sealed as it is; that there is one is.
+/// Replaces the encrypted secret by `***`; an empty one stays empty.
 fn without_secret(webhook: WebhookChanged) -> WebhookChanged {
     let sealed_secret = webhook.sealed_secret.map(|sealed| if sealed.is_empty() { sealed } else { "***".into() });
     WebhookChanged { sealed_secret, ..webhook }
@@ -67,11 +72,12 @@ fn without_secret(webhook: WebhookChanged) -> WebhookChanged {
 
 struct Typed<E: Event> {
     decoder: Decoder<E>,
-    /// Whether the key begins with a tenant.
+    /// True if the first field of the key is the tenant.
     tenant_in_key: bool,
     redact: fn(E) -> E,
 }
 
+/// The fields of the JSON before the event.
 #[derive(Serialize)]
 struct Head<'a> {
     position: String,
@@ -80,14 +86,14 @@ struct Head<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     headers: Option<BTreeMap<&'a str, Cow<'a, str>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    poison: Option<ShownPoison<'a>>,
-    /// What a newer program's record needs.
+    poison: Option<RenderedPoison<'a>>,
+    /// The version that a record of a newer event kind needs.
     #[serde(skip_serializing_if = "Option::is_none")]
     needs: Option<String>,
 }
 
 #[derive(Serialize)]
-struct ShownPoison<'a> {
+struct RenderedPoison<'a> {
     reason: &'static str,
     message: &'a str,
 }
@@ -105,68 +111,68 @@ impl<'a> Head<'a> {
     }
 
     fn with_headers(mut self, record: &'a Record) -> Self {
-        let shown = |(name, value): &'a (String, Vec<u8>)| (name.as_str(), String::from_utf8_lossy(value));
-        self.headers = Some(record.headers.iter().map(shown).collect());
+        let text = |(name, value): &'a (String, Vec<u8>)| (name.as_str(), String::from_utf8_lossy(value));
+        self.headers = Some(record.headers.iter().map(text).collect());
         self
     }
 }
 
 impl<E: Event> Typed<E> {
-    fn boxed(topic: &Topic, redact: fn(E) -> E) -> Box<dyn Show> {
+    fn boxed(topic: &Topic, redact: fn(E) -> E) -> Box<dyn RenderRecord> {
         let decoder = Decoder::new(topic.spec.partitions, topic.spec.partitioner);
         let tenant_in_key = topic.key.first().is_some_and(|field| field == "tenant_id");
         Box::new(Self { decoder, tenant_in_key, redact })
     }
 
-    /// Whether a readable key says that the record is of this tenant.
-    fn key_is_of(&self, record: &Record, tenant: &TenantId) -> bool {
+    /// True if the key can be read and names this tenant.
+    fn key_names(&self, record: &Record, tenant: &TenantId) -> bool {
         let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
         let readable = key.filter(|key| self.tenant_in_key && E::parse_key(key).is_ok());
         readable.and_then(|key| key.split('/').next()) == Some(tenant.as_str())
     }
 
-    fn poison(&self, record: &Record, tenant: &TenantId, poison: &Poison) -> Shown {
-        if !self.key_is_of(record, tenant) {
-            return Shown::Hidden;
+    fn poison(&self, record: &Record, tenant: &TenantId, poison: &Poison) -> Rendered {
+        if !self.key_names(record, tenant) {
+            return Rendered::Hidden;
         }
-        // What disagrees may be another tenant's, and the message says it.
+        // The message of a mismatch quotes the payload, which may belong to another tenant.
         let foreign = matches!(poison.reason, PoisonReason::KeyMismatch | PoisonReason::HeaderMismatch);
         let message = if foreign { "" } else { &poison.message };
-        let poison = ShownPoison { reason: poison.reason.as_str(), message };
+        let poison = RenderedPoison { reason: poison.reason.as_str(), message };
         data(to_json(&Head { poison: Some(poison), ..Head::of(record) }))
     }
 }
 
-impl<E: Event> Show for Typed<E> {
-    fn show(&mut self, record: &Record, tenant: &TenantId) -> Shown {
+impl<E: Event> RenderRecord for Typed<E> {
+    fn render(&mut self, record: &Record, tenant: &TenantId) -> Rendered {
         match self.decoder.decode(&record.raw()) {
             Ok(Decoded::Event { event, .. }) if event.tenant().is_none_or(|owner| owner == tenant) => {
                 let head = to_json(&Head::of(record).with_headers(record));
-                data(head.and_then(|head| Ok(joined(head, &to_json(&(self.redact)(event))?))))
+                data(head.and_then(|head| Ok(with_event(head, &to_json(&(self.redact)(event))?))))
             }
-            Ok(Decoded::Event { .. }) => Shown::Hidden,
-            Ok(Decoded::Null { .. }) if !self.tenant_in_key || self.key_is_of(record, tenant) => {
-                data(to_json(&Head::of(record).with_headers(record)).map(|head| joined(head, "null")))
+            Ok(Decoded::Event { .. }) => Rendered::Hidden,
+            Ok(Decoded::Null { .. }) if !self.tenant_in_key || self.key_names(record, tenant) => {
+                data(to_json(&Head::of(record).with_headers(record)).map(|head| with_event(head, "null")))
             }
-            Ok(Decoded::Null { .. }) => Shown::Hidden,
+            Ok(Decoded::Null { .. }) => Rendered::Hidden,
             Ok(Decoded::Quarantined { poison, .. } | Decoded::Rejected { poison }) => {
                 self.poison(record, tenant, &poison)
             }
-            Err(DecodeError::NeedSchema(id)) => Shown::NeedSchema(id),
-            Err(DecodeError::Newer { needs, .. }) if !self.tenant_in_key || self.key_is_of(record, tenant) => {
+            Err(DecodeError::NeedSchema(id)) => Rendered::NeedSchema(id),
+            Err(DecodeError::Newer { needs, .. }) if !self.tenant_in_key || self.key_names(record, tenant) => {
                 data(to_json(&Head { needs: Some(needs), ..Head::of(record) }))
             }
-            Err(DecodeError::Newer { .. }) => Shown::Hidden,
+            Err(DecodeError::Newer { .. }) => Rendered::Hidden,
         }
     }
 
-    fn learn(&mut self, id: SchemaId, json: Option<&str>) {
+    fn add_schema(&mut self, id: SchemaId, json: Option<&str>) {
         self.decoder.learn(id, json);
     }
 }
 
-/// Puts the event into its head, both being JSON already.
-fn joined(mut head: String, event: &str) -> String {
+/// Appends the field `event` to the JSON object `head`. Both arguments are JSON.
+fn with_event(mut head: String, event: &str) -> String {
     head.truncate(head.len().saturating_sub(1));
     head.push_str(",\"event\":");
     head.push_str(event);
@@ -174,12 +180,12 @@ fn joined(mut head: String, event: &str) -> String {
     head
 }
 
-fn data(json: Result<String, serde_json::Error>) -> Shown {
+fn data(json: Result<String, serde_json::Error>) -> Rendered {
     match json {
-        Ok(json) => Shown::Data(json),
+        Ok(json) => Rendered::Data(json),
         Err(error) => {
-            tracing::error!(%error, "event cannot be written as json");
-            Shown::Hidden
+            tracing::error!(%error, "serialisation of the event failed; the event is skipped");
+            Rendered::Hidden
         }
     }
 }

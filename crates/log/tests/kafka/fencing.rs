@@ -1,4 +1,4 @@
-//! A member whose partitions have moved: the brokers refuse its transactions (law 5; KIP-447).
+//! Fencing: the brokers reject the transactions of a member that has lost its partitions (law 5; KIP-447).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,11 +6,11 @@ use carbon_core::{Cleanup, Position, Positions, TopicName};
 use carbon_log::{Delivery, EventLog, Group, KafkaLog, LogError};
 use tokio::sync::oneshot;
 
-use super::raw::{PATIENCE, connect_as, eventually, members};
+use super::clients::{WAIT_TIMEOUT, connect_as, eventually, members};
 use crate::factory::Kafka;
 use crate::support::{Cluster, Reader, at, next, positions, spec, text, texts};
 
-/// A stage in two processes, over two partitions with three records each.
+/// A stage in 2 processes, over 2 partitions with 3 records each.
 struct Stage {
     kafka: Kafka,
     first: KafkaLog,
@@ -35,136 +35,143 @@ impl Stage {
         positions(&self.input, [(partition, next)])
     }
 
-    /// The output of one input, and the step past that.
+    /// Appends the output of the input at `from`, and advances the group past it.
     async fn step(&self, log: &KafkaLog, partition: u32, from: u64, name: &str) -> Result<Vec<Position>, LogError> {
         let output = text(&self.output, partition, &format!("{name}{from}"));
         let (from, upto) = (self.at(partition, from), self.at(partition, from + 1));
         log.append_and_advance(&self.group, vec![output], &from, &upto).await
     }
 
-    async fn is_fenced(&self, partition: u32, from: u64, stands: u64) {
+    /// Asserts that the first process is fenced at `from`, and that the error reports the offset `committed`.
+    async fn assert_fenced(&self, partition: u32, from: u64, committed: u64) {
         match self.step(&self.first, partition, from, "zombie").await {
             Err(LogError::Fenced { group, actual }) => {
                 assert_eq!((group.as_str(), actual.of_topic(&self.input)), (self.group.as_str(), actual.clone()));
                 let at = at(&self.input, partition);
-                assert_eq!(actual.next(&at), stands, "it is told where the group stands");
+                assert_eq!(actual.next(&at), committed, "the error reports the committed offset");
             }
             other => panic!("{partition} at {from}: {other:?}"),
         }
     }
 
-    /// The first has all, the second comes: what the first is to give up, unacknowledged, and the second.
-    async fn hand_over(&self, first: &mut Reader) -> (u32, oneshot::Sender<()>, Reader) {
+    /// The second process joins while the first owns both partitions. Returns the partition that is revoked from the
+    /// first, the sender that acknowledges the revocation, and the second's reader.
+    async fn rebalance_to_second(&self, first: &mut Reader) -> (u32, oneshot::Sender<()>, Reader) {
         let second = self.second.subscribe(&self.group, std::slice::from_ref(&self.input)).await.unwrap();
         let (lost, done) = revoked(first).await;
-        assert_eq!(lost.len(), 1, "a share is given up, not everything");
+        assert_eq!(lost.len(), 1, "one of 2 partitions is revoked");
         (lost[0], done, Reader::new(second))
     }
 
-    /// Joins, and reads both partitions to their ends: one that was dropped leaves a little later.
+    /// Joins the group, and reads both partitions to their ends. Waits until a dropped member has left.
     async fn join(&self, log: &KafkaLog) -> Reader {
         let mut reader = Reader::new(log.subscribe(&self.group, std::slice::from_ref(&self.input)).await.unwrap());
-        take_both(&mut reader).await;
-        reader.until(&positions(&self.input, [(0, 3), (1, 3)])).await;
+        take_both_partitions(&mut reader).await;
+        reader.read_to(&positions(&self.input, [(0, 3), (1, 3)])).await;
         reader
     }
 
-    /// What was put out, by a reader that has seen the end.
+    /// The outputs of both partitions, read to their ends.
     async fn outputs(&self) -> [Vec<String>; 2] {
         let ends = self.second.ends(&self.output).await.unwrap();
         let start = positions(&self.output, [(0, 0), (1, 0)]);
         let mut reader = Reader::new(self.second.follow(&start).await.unwrap());
-        reader.until(&ends).await;
+        reader.read_to(&ends).await;
         [reader.texts_of(0), reader.texts_of(1)]
     }
 }
 
-/// They may come one by one.
-async fn take_both(reader: &mut Reader) {
-    let mut given = Vec::new();
-    while given.len() < 2 {
+/// Accepts the assignment of both partitions, which may come in 2 deliveries.
+async fn take_both_partitions(reader: &mut Reader) {
+    let mut assigned = Vec::new();
+    while assigned.len() < 2 {
         reader.take_assignment(Positions::new()).await;
-        given.append(&mut reader.assigned);
+        assigned.append(&mut reader.assigned);
     }
-    given.sort();
-    reader.assigned = given;
+    assigned.sort();
+    reader.assigned = assigned;
 }
 
+/// The next delivery, which must be a revocation: its partitions, and the sender that acknowledges it.
 async fn revoked(reader: &mut Reader) -> (Vec<u32>, oneshot::Sender<()>) {
     match next(&mut reader.stream).await {
         Delivery::Revoked { partitions, done } => (partitions.iter().map(|at| at.partition).collect(), done),
-        other => panic!("something is revoked, not {other:?}"),
+        other => panic!("expected a revocation, got {other:?}"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_05_a_member_whose_partitions_moved_is_fenced() {
+async fn law_05_a_member_whose_partitions_were_reassigned_is_fenced() {
     let stage = Stage::new(&[("max.poll.interval.ms", "6000"), ("session.timeout.ms", "6000")]).await;
     let mut first = stage.join(&stage.first).await;
-    let (moved, done, mut second) = stage.hand_over(&mut first).await;
+    let (moved, done, mut second) = stage.rebalance_to_second(&mut first).await;
     let kept = 1 - moved;
-    // What it had finished still counts while it has not acknowledged.
+    // Until it acknowledges the revocation, the first may commit work that it has finished.
     stage.step(&stage.first, moved, 0, "a").await.unwrap();
-    // It never acknowledges, so that the brokers let it go, and the second gets all.
-    take_both(&mut second).await;
-    // Nobody has moved anything since: it is the brokers that refuse, not what is known of the offsets.
-    stage.is_fenced(moved, 1, 1).await;
-    stage.is_fenced(kept, 0, 0).await;
-    second.until(&positions(&stage.input, [(0, 3), (1, 3)])).await;
+    // The first does not acknowledge, so the brokers remove it, and the second gets both partitions.
+    take_both_partitions(&mut second).await;
+    // The offsets have not changed since, so the brokers fence the first, not the comparison of offsets.
+    stage.assert_fenced(moved, 1, 1).await;
+    stage.assert_fenced(kept, 0, 0).await;
+    second.read_to(&positions(&stage.input, [(0, 3), (1, 3)])).await;
     let read = |partition| second.texts_of(partition);
-    assert_eq!([read(moved), read(kept)], [vec!["1", "2"], vec!["0", "1", "2"]], "it begins where the group stands");
+    assert_eq!(
+        [read(moved), read(kept)],
+        [vec!["1", "2"], vec!["0", "1", "2"]],
+        "the second starts at the committed offset"
+    );
     stage.step(&stage.second, moved, 1, "b").await.unwrap();
-    stage.is_fenced(moved, 1, 2).await;
+    stage.assert_fenced(moved, 1, 2).await;
     stage.step(&stage.second, moved, 2, "b").await.unwrap();
     for from in 0..3 {
         stage.step(&stage.second, kept, from, "b").await.unwrap();
-        stage.is_fenced(kept, 0, from + 1).await;
+        stage.assert_fenced(kept, 0, from + 1).await;
     }
     let all = positions(&stage.input, [(0, 3), (1, 3)]);
     assert_eq!(stage.second.committed(&stage.group).await.unwrap(), all);
-    // One output of each input, and of the zombie's nothing.
+    // Each input has one output, and the zombie has appended none.
     let expected = [["a0", "b1", "b2"], ["b0", "b1", "b2"]];
     let outputs = stage.outputs().await;
     assert_eq!([&outputs[moved as usize], &outputs[kept as usize]], [&expected[0], &expected[1]]);
-    // When it wakes up, it is told that the rest is gone too, and begins anew.
+    // When the first acknowledges, its other partition is revoked as well, and it joins again.
     done.send(()).unwrap();
-    stage.is_fenced(kept, 0, 3).await;
+    stage.assert_fenced(kept, 0, 3).await;
     let (lost, done) = revoked(&mut first).await;
     assert_eq!(lost, [kept]);
-    stage.is_fenced(kept, 2, 3).await;
-    stage.is_fenced(kept, 3, 3).await;
+    stage.assert_fenced(kept, 2, 3).await;
+    stage.assert_fenced(kept, 3, 3).await;
     done.send(()).unwrap();
-    let (given, done) = revoked(&mut second).await;
+    let (returned, done) = revoked(&mut second).await;
     done.send(()).unwrap();
     first.take_assignment(Positions::new()).await;
-    assert_eq!(first.assigned.iter().map(|at| at.partition).collect::<Vec<_>>(), given);
+    assert_eq!(first.assigned.iter().map(|at| at.partition).collect::<Vec<_>>(), returned);
     let log = &stage.first;
-    log.append(vec![text(&stage.input, given[0], "3")]).await.unwrap();
+    log.append(vec![text(&stage.input, returned[0], "3")]).await.unwrap();
     let before = first.records.len();
-    first.until(&stage.at(given[0], 4)).await;
+    first.read_to(&stage.at(returned[0], 4)).await;
     assert_eq!(texts(&first.records[before..]), ["3"]);
-    stage.step(log, given[0], 3, "a").await.unwrap();
-    assert_eq!(stage.outputs().await[given[0] as usize].last().unwrap(), "a3");
+    stage.step(log, returned[0], 3, "a").await.unwrap();
+    assert_eq!(stage.outputs().await[returned[0] as usize].last().unwrap(), "a3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_05_a_member_moves_only_what_it_owns() {
+async fn law_05_a_member_advances_only_the_partitions_it_owns() {
     let stage = Stage::new(&[]).await;
     let mut first = stage.join(&stage.first).await;
-    let (moved, done, mut second) = stage.hand_over(&mut first).await;
+    let (moved, done, mut second) = stage.rebalance_to_second(&mut first).await;
     let kept = 1 - moved;
     stage.step(&stage.first, moved, 0, "a").await.unwrap();
     done.send(()).unwrap();
     second.take_assignment(Positions::new()).await;
     assert_eq!(second.assigned, [at(&stage.input, moved)]);
-    // It is a member in good standing, and the group is where it thinks; but it has given this up.
-    stage.is_fenced(moved, 1, 1).await;
+    // The first is still a member, and the group is at offset 1. But the first does not own the partition.
+    stage.assert_fenced(moved, 1, 1).await;
     stage.step(&stage.second, moved, 1, "b").await.unwrap();
-    stage.is_fenced(moved, 1, 2).await;
+    stage.assert_fenced(moved, 1, 2).await;
     stage.step(&stage.first, kept, 0, "a").await.unwrap();
-    // Both at once, one of them not its own: nothing moves.
+    // An advance of both partitions, of which the first owns one, is rejected as a whole.
     let (from, upto) =
         (positions(&stage.input, [(kept, 1), (moved, 2)]), positions(&stage.input, [(kept, 2), (moved, 3)]));
     let output = vec![text(&stage.output, kept, "zombie")];
@@ -173,54 +180,56 @@ async fn law_05_a_member_moves_only_what_it_owns() {
     assert_eq!(stage.second.committed(&stage.group).await.unwrap(), from);
     let outputs = stage.outputs().await;
     assert_eq!([&outputs[moved as usize][..], &outputs[kept as usize]], [&["a0", "b1"][..], &["a0"]]);
-    // One that leaves may no longer move anything.
+    // A member that has left is fenced.
     drop(second);
     first.ended.clear();
     first.take_assignment(Positions::new()).await;
-    first.until(&stage.at(moved, 3)).await;
+    first.read_to(&stage.at(moved, 3)).await;
     stage.step(&stage.first, moved, 2, "a").await.unwrap();
     let outcome = stage.step(&stage.second, moved, 2, "zombie").await;
     assert!(matches!(outcome, Err(LogError::Fenced { .. })), "{outcome:?}");
     assert_eq!(stage.outputs().await[moved as usize], ["a0", "b1", "a2"]);
 }
 
-/// A stage that is busy with a batch takes no deliveries: a rebalance that leaves it its partitions is none to it.
+/// A stage that processes a batch receives no deliveries. A rebalance that leaves it its partitions must not disturb
+/// it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_05_a_busy_member_is_not_fenced_by_who_comes_and_goes() {
+async fn law_05_a_busy_member_is_not_fenced_when_others_join_and_leave() {
     let stage = Stage::new(&[]).await;
     let more = |n: u32| text(&stage.input, n % 2, &"x".repeat(1000));
     let mut first = stage.join(&stage.first).await;
-    let (moved, done, mut second) = stage.hand_over(&mut first).await;
+    let (moved, done, mut second) = stage.rebalance_to_second(&mut first).await;
     let kept = 1 - moved;
     done.send(()).unwrap();
     second.take_assignment(Positions::new()).await;
-    second.until(&stage.at(moved, 3)).await;
-    // More than the stream holds, and nobody takes it.
+    second.read_to(&stage.at(moved, 3)).await;
+    // More records than the stream buffers, and nobody receives them.
     for _ in 0..10 {
         stage.first.append((0..1_000).map(more).collect()).await.unwrap();
     }
-    let (work, mut steps) = (AtomicBool::new(true), 0);
+    let (running, mut steps) = (AtomicBool::new(true), 0);
     let working = async {
-        while work.load(Ordering::Relaxed) {
+        while running.load(Ordering::Relaxed) {
             stage.step(&stage.first, kept, steps, "a").await.unwrap();
             stage.step(&stage.second, moved, steps, "b").await.unwrap();
             steps += 1;
         }
     };
     let third = connect_as(&stage.kafka, "c", &[]).await;
-    let coming = async {
+    let joining = async {
         let idle = third.subscribe(&stage.group, std::slice::from_ref(&stage.input)).await.unwrap();
         let count = async || (members(&stage.kafka, &stage.group) == Some(3)).then_some(());
-        eventually(PATIENCE, "a third member", count).await;
+        eventually(WAIT_TIMEOUT, "a third member", count).await;
         drop(idle);
-        work.store(false, Ordering::Relaxed);
+        running.store(false, Ordering::Relaxed);
     };
-    futures::join!(working, coming);
-    // After it has gone, too.
+    futures::join!(working, joining);
+    // Both still work after the third has left.
     stage.step(&stage.first, kept, steps, "a").await.unwrap();
     stage.step(&stage.second, moved, steps, "b").await.unwrap();
-    // What was fetched and not taken is thrown away by a rebalance: no record is skipped, and no end told too early.
+    // A rebalance discards records that were fetched and not delivered. No record may be skipped, and no end reported
+    // too early.
     let end = stage.first.ends(&stage.input).await.unwrap();
     for (reader, partition) in [(&mut first, kept), (&mut second, moved)] {
         let at = at(&stage.input, partition);
@@ -239,10 +248,10 @@ async fn law_05_a_busy_member_is_not_fenced_by_who_comes_and_goes() {
     assert_eq!([&outputs[moved as usize], &outputs[kept as usize]], [&expected("b"), &expected("a")]);
 }
 
-/// What a process remembers of a group's offsets ends with its membership.
+/// The offsets that a process remembers are valid only while it is a member.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a broker and a registry: scripts/services.sh up, and its env"]
-async fn law_05_a_member_that_comes_back_knows_nothing() {
+async fn law_05_a_member_that_rejoins_reads_the_committed_offsets_again() {
     let stage = Stage::new(&[]).await;
     let first = stage.join(&stage.first).await;
     stage.step(&stage.first, 0, 0, "a").await.unwrap();
@@ -251,7 +260,7 @@ async fn law_05_a_member_that_comes_back_knows_nothing() {
     stage.step(&stage.second, 0, 1, "b").await.unwrap();
     drop(second);
     let _first = stage.join(&stage.first).await;
-    stage.is_fenced(0, 1, 2).await;
+    stage.assert_fenced(0, 1, 2).await;
     stage.step(&stage.first, 0, 2, "a").await.unwrap();
     assert_eq!(stage.outputs().await[0], ["a0", "b1", "a2"]);
     assert_eq!(stage.kafka.connect().await.committed(&stage.group).await.unwrap(), stage.at(0, 3));

@@ -1,4 +1,4 @@
-//! Clients that are not ours, and what all tests here share.
+//! Foreign Kafka clients, and helpers that all Kafka tests share.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,9 +15,10 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use crate::factory::Kafka;
 use crate::support::{Cluster, spec, within};
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Maximum time that a test waits for the cluster.
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Asks again and again until there is an answer.
+/// Calls `ask` every 20 ms until it returns a value. Panics after `deadline`.
 pub async fn eventually<T>(deadline: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let answered = async {
         loop {
@@ -30,14 +31,14 @@ pub async fn eventually<T>(deadline: Duration, what: &str, mut ask: impl AsyncFn
     within(deadline, what, answered).await
 }
 
-/// A log with a kept topic of its own.
+/// A log with a new topic that is neither compacted nor deleted.
 pub async fn with_topic(kafka: &Kafka, partitions: u32) -> (KafkaLog, TopicName) {
     let (log, topic) = (kafka.connect().await, kafka.topic("t"));
     log.ensure_topics(&[spec(&topic, partitions, Cleanup::Keep)]).await.unwrap();
     (log, topic)
 }
 
-/// Another process: its name, and what its operator set.
+/// The log of another process, with its own instance name and properties.
 pub async fn connect_as(kafka: &Kafka, name: &str, settings: &[(&str, &str)]) -> KafkaLog {
     let options = kafka.options();
     let properties = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -46,43 +47,45 @@ pub async fn connect_as(kafka: &Kafka, name: &str, settings: &[(&str, &str)]) ->
         .unwrap()
 }
 
-/// A marker is written after the answer to the commit or the abort.
-pub async fn soon_ends(log: &dyn EventLog, topic: &TopicName, ends: &Positions) {
+/// Waits until the topic has these ends. The brokers write a transaction marker after they answer the commit or abort.
+pub async fn wait_for_ends(log: &dyn EventLog, topic: &TopicName, ends: &Positions) {
     let same = async || (log.ends(topic).await.unwrap() == *ends).then_some(());
-    eventually(PATIENCE, "the marker", same).await;
+    eventually(WAIT_TIMEOUT, "the marker", same).await;
 }
 
 fn config(kafka: &Kafka, settings: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka.options().brokers).set("client.id", "a-stranger");
+    config.set("bootstrap.servers", kafka.options().brokers).set("client.id", "foreign");
     for (name, value) in settings {
         config.set(*name, *value);
     }
     config
 }
 
+/// A producer of another program.
 pub fn producer(kafka: &Kafka, settings: &[(&str, &str)]) -> FutureProducer {
     config(kafka, settings).create().unwrap()
 }
 
-/// A record of somebody else, waited for; answers its partition and offset.
+/// Sends a record of another program. Returns its partition and offset.
 pub async fn send(producer: &FutureProducer, record: FutureRecord<'_, [u8], [u8]>) -> (u32, u64) {
     let sent = producer.send_result(record).map_err(|(error, _)| error).unwrap();
-    let delivery = within(PATIENCE, "a stranger's record", sent).await.unwrap().unwrap();
+    let delivery = within(WAIT_TIMEOUT, "the acknowledgement of a foreign record", sent).await.unwrap().unwrap();
     (delivery.partition.try_into().unwrap(), delivery.offset.try_into().unwrap())
 }
 
+/// A record for partition 0 of a topic.
 pub fn to<'a>(topic: &'a TopicName, value: &'a str) -> FutureRecord<'a, [u8], [u8]> {
     FutureRecord::to(topic.as_str()).partition(0).payload(value.as_bytes())
 }
 
-/// A transactional producer of somebody else.
+/// An open transaction of another program.
 pub struct Transaction(FutureProducer);
 
 impl Transaction {
     pub fn begin(kafka: &Kafka, id: &str) -> Self {
         let producer = producer(kafka, &[("transactional.id", id)]);
-        tokio::task::block_in_place(|| producer.init_transactions(PATIENCE).unwrap());
+        tokio::task::block_in_place(|| producer.init_transactions(WAIT_TIMEOUT).unwrap());
         producer.begin_transaction().unwrap();
         Self(producer)
     }
@@ -92,23 +95,23 @@ impl Transaction {
     }
 
     pub fn commit(self) -> KafkaResult<()> {
-        tokio::task::block_in_place(|| self.0.commit_transaction(PATIENCE))
+        tokio::task::block_in_place(|| self.0.commit_transaction(WAIT_TIMEOUT))
     }
 
     pub fn abort(self) {
-        tokio::task::block_in_place(|| self.0.abort_transaction(PATIENCE)).unwrap();
+        tokio::task::block_in_place(|| self.0.abort_transaction(WAIT_TIMEOUT)).unwrap();
     }
 }
 
-/// How many members a group has, where it is not just finding out.
+/// The number of members of a group; `None` during a rebalance.
 pub fn members(kafka: &Kafka, group: &Group) -> Option<usize> {
     let client: BaseConsumer = config(kafka, &[]).create().unwrap();
-    let listed = tokio::task::block_in_place(|| client.fetch_group_list(Some(group.as_str()), PATIENCE)).ok()?;
+    let listed = tokio::task::block_in_place(|| client.fetch_group_list(Some(group.as_str()), WAIT_TIMEOUT)).ok()?;
     let found = listed.groups().iter().find(|found| found.name() == group.as_str())?;
     (found.state() == "Stable").then(|| found.members().len())
 }
 
-/// What was set for a topic alone.
+/// The settings that were made for a topic, without the cluster's defaults.
 pub async fn own_settings(kafka: &Kafka, topic: &TopicName) -> BTreeMap<String, String> {
     let admin: AdminClient<DefaultClientContext> = config(kafka, &[]).create().unwrap();
     let topic = ResourceSpecifier::Topic(topic.as_str());
@@ -117,7 +120,7 @@ pub async fn own_settings(kafka: &Kafka, topic: &TopicName) -> BTreeMap<String, 
     own.filter_map(|entry| Some((entry.name, entry.value?))).collect()
 }
 
-/// Sets something for a topic as an operator does, and leaves the rest as it is.
+/// Changes settings of a topic as an operator does. The other settings stay.
 pub async fn set(kafka: &Kafka, topic: &TopicName, settings: &[(&str, &str)]) {
     let mut all = own_settings(kafka, topic).await;
     all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));

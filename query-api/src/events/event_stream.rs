@@ -1,4 +1,4 @@
-//! The stream itself.
+//! The stream of a topic's events that one tenant may see.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,36 +8,38 @@ use carbon_core::{Positions, TenantScope};
 use carbon_log::{Delivery, EventLog, LogError, Record, RecordStream};
 use carbon_runtime::Shutdown;
 
-use super::show::{Show, Shown};
+use super::render::{RenderRecord, Rendered};
 
-pub(super) struct Tail {
+/// Reads records of a topic and renders them as server-sent events.
+pub(super) struct EventStream {
     records: RecordStream,
     log: Arc<dyn EventLog>,
-    show: Box<dyn Show>,
+    renderer: Box<dyn RenderRecord>,
     scope: TenantScope,
-    /// Everything below is shown, or was not the tenant's.
+    /// The records below these positions were sent, or belong to other tenants.
     done: Positions,
-    /// Where to end, if not to follow.
+    /// The positions at which the stream ends; `None` if it follows the topic.
     until: Option<Positions>,
-    waiting: VecDeque<Record>,
+    buffered: VecDeque<Record>,
     shutdown: Shutdown,
     failed: bool,
 }
 
-impl Tail {
+impl EventStream {
     pub fn new(
         records: RecordStream,
         log: Arc<dyn EventLog>,
-        show: Box<dyn Show>,
+        renderer: Box<dyn RenderRecord>,
         scope: TenantScope,
         begin: Positions,
         until: Option<Positions>,
         shutdown: Shutdown,
     ) -> Self {
-        Self { records, log, show, scope, done: begin, until, waiting: VecDeque::new(), shutdown, failed: false }
+        Self { records, log, renderer, scope, done: begin, until, buffered: VecDeque::new(), shutdown, failed: false }
     }
 
-    /// The next event that the tenant may see; `None` at the end.
+    /// Returns the next event that the tenant may see, or `None` at the end. If the log fails, returns an event named
+    /// `error`, and then `None`.
     pub async fn next(&mut self) -> Option<Event> {
         if self.failed {
             return None;
@@ -45,7 +47,7 @@ impl Tail {
         match self.advance().await {
             Ok(event) => event,
             Err(error) => {
-                tracing::warn!(%error, "events cannot be read on");
+                tracing::warn!(%error, "read of the log failed; the event stream ends");
                 self.failed = true;
                 Some(Event::default().event("error").data(serde_json::json!({"detail": error.to_string()}).to_string()))
             }
@@ -54,12 +56,12 @@ impl Tail {
 
     async fn advance(&mut self) -> Result<Option<Event>, LogError> {
         loop {
-            while let Some(record) = self.waiting.pop_front() {
+            while let Some(record) = self.buffered.pop_front() {
                 let at = record.position.topic_partition();
                 if self.until.as_ref().is_some_and(|until| record.position.offset >= until.next(&at)) {
                     continue;
                 }
-                let data = self.data(&record).await?;
+                let data = self.render(&record).await?;
                 self.done.advance_past(&record.position);
                 if let Some(data) = data {
                     return Ok(Some(Event::default().id(self.done.to_done_string()).data(data)));
@@ -75,8 +77,8 @@ impl Tail {
             };
             match delivery {
                 None => return Ok(None),
-                Some(Ok(Delivery::Records(records))) => self.waiting.extend(records),
-                // What lies between was compacted away.
+                Some(Ok(Delivery::Records(records))) => self.buffered.extend(records),
+                // Compaction has removed the records in between.
                 Some(Ok(Delivery::Ended { at, next })) => self.done.merge(&[(at, next)].into_iter().collect()),
                 Some(Ok(Delivery::Assigned { .. } | Delivery::Revoked { .. })) => {}
                 Some(Err(error)) => return Err(error),
@@ -84,14 +86,15 @@ impl Tail {
         }
     }
 
-    async fn data(&mut self, record: &Record) -> Result<Option<String>, LogError> {
+    /// Returns the JSON of a record; `None` if the tenant may not see the record.
+    async fn render(&mut self, record: &Record) -> Result<Option<String>, LogError> {
         loop {
-            match self.show.show(record, self.scope.tenant()) {
-                Shown::Data(data) => return Ok(Some(data)),
-                Shown::Hidden => return Ok(None),
-                Shown::NeedSchema(id) => {
+            match self.renderer.render(record, self.scope.tenant()) {
+                Rendered::Data(data) => return Ok(Some(data)),
+                Rendered::Hidden => return Ok(None),
+                Rendered::NeedSchema(id) => {
                     let json = self.log.schema(id).await?;
-                    self.show.learn(id, json.as_deref());
+                    self.renderer.add_schema(id, json.as_deref());
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Readers: one task a subscription, woken in memory when something was appended.
+//! Reader tasks: one per subscription or follower. Appends notify them in memory.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,28 +9,32 @@ use sqlx::Row;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::batch::name_offsets;
+use super::group_commit::positions_of_rows;
 use super::health::Access;
-use super::state::{Partition, State};
+use super::state::{LogState, PartitionState};
 use super::{headers, offset_of, row_id};
 use crate::error::LogError;
 use crate::event_log::Group;
 use crate::record::Record;
 use crate::stream::{Delivery, RecordStream};
 
-/// What one delivery holds at the most.
-const BATCH_RECORDS: usize = 1000;
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Maximum number of records in one delivery.
+const MAX_DELIVERY_RECORDS: usize = 1000;
+/// Size of the keys and values at which a delivery is sent: 4 MiB.
+const MAX_DELIVERY_BYTES: usize = 4 * 1024 * 1024;
+
+/// Number of deliveries that a stream buffers.
+const BUFFERED_DELIVERIES: usize = 2;
 
 type Sender = mpsc::Sender<Result<Delivery, LogError>>;
 
-/// Records of a partition, and the offset to read on from.
+/// Records of a partition, and the offset to read next.
 pub(super) struct Fetched {
     pub records: Vec<Record>,
     pub next: u64,
 }
 
-/// Reads `[from, end)` of a partition, at most `max` records or [`BATCH_BYTES`].
+/// Reads `[from, end)` of a partition, at most `max` records or about [`MAX_DELIVERY_BYTES`].
 pub(super) async fn fetch(
     readers: &SqlitePool,
     at: &TopicPartition,
@@ -61,11 +65,11 @@ pub(super) async fn fetch(
         };
         bytes += record.bytes();
         records.push(record);
-        if bytes >= BATCH_BYTES {
+        if bytes >= MAX_DELIVERY_BYTES {
             return Ok(Fetched { next: offset + 1, records });
         }
     }
-    // Fewer than asked for: what lies between is compacted away, and the end is reached.
+    // Fewer than `max` records: the end is reached. Missing offsets were compacted.
     let next = match records.last() {
         Some(last) if records.len() == max => last.position.offset + 1,
         _ => end.max(from),
@@ -73,31 +77,33 @@ pub(super) async fn fetch(
     Ok(Fetched { records, next })
 }
 
-pub(super) async fn committed(readers: &SqlitePool, state: &State, group: &Group) -> Result<Positions, LogError> {
+/// The committed offsets of a group.
+pub(super) async fn committed(readers: &SqlitePool, state: &LogState, group: &Group) -> Result<Positions, LogError> {
     let rows: Vec<(i64, i64, i64)> = sqlx::query_as("SELECT topic, partition, next FROM group_offset WHERE grp = $1")
         .bind(group.as_str())
         .fetch_all(readers)
         .await?;
-    Ok(name_offsets(state, rows))
+    Ok(positions_of_rows(state, rows))
 }
 
-/// Joins a group: the member before it is revoked first, and has acknowledged or gone.
+/// Joins a group. The new member owns all partitions. It starts when the previous member has acknowledged the
+/// revocation, or was dropped.
 pub(super) fn join(
-    state: Arc<State>,
+    state: Arc<LogState>,
     readers: SqlitePool,
     group: Group,
     partitions: Vec<TopicPartition>,
 ) -> RecordStream {
-    let (sender, deliveries) = mpsc::channel(2);
+    let (sender, deliveries) = mpsc::channel(BUFFERED_DELIVERIES);
     let (revoke, revoked) = watch::channel(false);
-    let before = state.members().insert(group.clone(), revoke);
-    let reader = Reader { state, readers, sender };
-    tokio::spawn(reader.until_closed(async move |reader: &Reader| {
-        if let Some(before) = before {
-            before.send_replace(true);
-            // The other member drops its receiver when it has acknowledged.
-            before.closed().await;
-            // Or the log was closed over both.
+    let previous = state.members().insert(group.clone(), revoke);
+    let reader = ReaderTask { state, readers, sender };
+    tokio::spawn(reader.until_closed(async move |reader: &ReaderTask| {
+        if let Some(previous) = previous {
+            previous.send_replace(true);
+            // The previous member drops its receiver when it has acknowledged.
+            previous.closed().await;
+            // The log may have been closed meanwhile.
             if reader.state.is_closed() {
                 return Ok(());
             }
@@ -107,26 +113,27 @@ pub(super) fn join(
     RecordStream::new(deliveries)
 }
 
-/// Reads on without a group.
-pub(super) fn follow(state: Arc<State>, readers: SqlitePool, from: Positions) -> RecordStream {
-    let (sender, deliveries) = mpsc::channel(2);
-    let reader = Reader { state, readers, sender };
-    tokio::spawn(reader.until_closed(async move |reader: &Reader| {
-        let (_keep, revoked) = watch::channel(false);
+/// Reads partitions continuously, without a group.
+pub(super) fn follow(state: Arc<LogState>, readers: SqlitePool, from: Positions) -> RecordStream {
+    let (sender, deliveries) = mpsc::channel(BUFFERED_DELIVERIES);
+    let reader = ReaderTask { state, readers, sender };
+    tokio::spawn(reader.until_closed(async move |reader: &ReaderTask| {
+        let (_sender, revoked) = watch::channel(false);
         reader.deliver(from, revoked).await
     }));
     RecordStream::new(deliveries)
 }
 
-struct Reader {
-    state: Arc<State>,
+/// A task that reads partitions and sends deliveries.
+struct ReaderTask {
+    state: Arc<LogState>,
     readers: SqlitePool,
     sender: Sender,
 }
 
-impl Reader {
-    /// Runs a reader; whatever it waits for, the close of the log ends its stream.
-    async fn until_closed(self, run: impl AsyncFnOnce(&Reader) -> Result<(), LogError>) {
+impl ReaderTask {
+    /// Runs a reader until it ends or the log is closed, which ends the stream.
+    async fn until_closed(self, run: impl AsyncFnOnce(&ReaderTask) -> Result<(), LogError>) {
         let outcome = tokio::select! {
             biased;
             () = self.state.closed() => return,
@@ -139,6 +146,7 @@ impl Reader {
         }
     }
 
+    /// Runs a group member: assignment, deliveries, revocation.
     async fn run_member(
         &self,
         group: &Group,
@@ -150,9 +158,9 @@ impl Reader {
             return Ok(());
         }
         let Ok(start) = answer.await else { return Ok(()) };
-        let known = committed(&self.readers, &self.state, group).await;
-        let known = self.state.health.note(Access::Read, known)?;
-        let next = |at: &TopicPartition| start.get(at).unwrap_or_else(|| known.next(at));
+        let committed = committed(&self.readers, &self.state, group).await;
+        let committed = self.state.health.record_outcome(Access::Read, committed)?;
+        let next = |at: &TopicPartition| start.get(at).unwrap_or_else(|| committed.next(at));
         let from = partitions.iter().map(|at| (at.clone(), next(at))).collect();
         self.deliver(from, revoked.clone()).await?;
         if *revoked.borrow() {
@@ -179,7 +187,7 @@ impl Reader {
                 let partition = self.state.partition(&at)?;
                 if from < partition.next {
                     ended.remove(&at);
-                    let fetched = self.next_of(&at, partition, from).await?;
+                    let fetched = self.fetch_next(&at, partition, from).await?;
                     next.set(at.clone(), fetched.next);
                     idle = false;
                     if !fetched.records.is_empty() && !self.send(Delivery::Records(fetched.records)).await {
@@ -197,28 +205,30 @@ impl Reader {
             if idle {
                 tokio::select! {
                     changed = changes.changed() => if changed.is_err() { return Ok(()) },
-                    _ = revoked.wait_for(|gone| *gone) => return Ok(()),
+                    _ = revoked.wait_for(|revoked| *revoked) => return Ok(()),
                     () = self.sender.closed() => return Ok(()),
                 }
             }
         }
     }
 
-    /// From memory where it is there.
-    async fn next_of(&self, at: &TopicPartition, partition: Partition, from: u64) -> Result<Fetched, LogError> {
-        let tail = self.state.tail().read(at, from, partition.next, BATCH_RECORDS, BATCH_BYTES);
-        match tail {
+    /// The next records of a partition, from the cache if possible.
+    async fn fetch_next(&self, at: &TopicPartition, partition: PartitionState, from: u64) -> Result<Fetched, LogError> {
+        let cached = self.state.recent().read(at, from, partition.next, MAX_DELIVERY_RECORDS, MAX_DELIVERY_BYTES);
+        match cached {
             Some(records) => {
                 let next = records.last().map_or(from, |record| record.position.offset + 1);
                 Ok(Fetched { records, next })
             }
             None => {
-                let fetched = fetch(&self.readers, at, partition.topic_id, from, partition.next, BATCH_RECORDS).await;
-                self.state.health.note(Access::Read, fetched)
+                let fetched =
+                    fetch(&self.readers, at, partition.topic_id, from, partition.next, MAX_DELIVERY_RECORDS).await;
+                self.state.health.record_outcome(Access::Read, fetched)
             }
         }
     }
 
+    /// Sends a delivery. False if the stream was dropped.
     async fn send(&self, delivery: Delivery) -> bool {
         self.sender.send(Ok(delivery)).await.is_ok()
     }
