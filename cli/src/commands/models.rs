@@ -188,7 +188,7 @@ async fn verify(store: &ModelStore, name: Option<String>) -> Result<(), CliError
         // A model of which nothing is here is not asked for.
         None => {
             let all = Catalogue::builtin().entries().iter();
-            all.filter(|entry| !entry.files.is_empty() && store.missing(entry).len() < entry.files.len()).collect()
+            all.filter(|entry| !entry.files.is_empty() && store.missing(*entry).len() < entry.files.len()).collect()
         }
     };
     if entries.is_empty() {
