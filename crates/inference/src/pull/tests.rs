@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::Catalogue;
+use crate::ModelEntry;
 use crate::store::hex;
 
 const FILES: [(&str, &[u8]); 2] = [("config.json", b"{\"small\":true}"), ("model.bin", &[7u8; 200_000])];
