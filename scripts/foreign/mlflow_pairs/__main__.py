@@ -1,8 +1,9 @@
 """Sends requests that were recorded with MLflow's own server, and compares the answers with the recorded ones.
 
-A pair is a recorded request and its answer. Each pair runs in a new tenant, after the script has created through the
-API the state that the recorded answer shows. The comparison ignores ids and names that the server generates, and times.
-Pairs for traces are skipped, because traces are not served.
+A pair is a recorded request and its answer. Each pair runs in its own tenant (pair-1, pair-2, …), after the script has
+created through the API the state that the recorded answer shows. So the server must be new: these tenants must be
+empty. The comparison ignores ids and names that the server generates, and times. Pairs for traces are skipped, because
+traces are not served.
 """
 
 import argparse

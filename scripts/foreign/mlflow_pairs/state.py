@@ -1,7 +1,8 @@
 """Creates the state that a recorded pair needs before its request is sent.
 
 The state is what the recorded answer shows, except for what the request itself creates. Each function below handles one
-kind of request; `shown` is an object as the recorded answer shows it.
+kind of request: `create_*` creates what the answer of a read shows, `before_*` creates what a write needs. `shown` is an
+object as the recorded answer shows it.
 """
 
 import json
