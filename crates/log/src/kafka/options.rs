@@ -159,7 +159,7 @@ impl KafkaOptions {
         config
     }
 
-    /// A consumer that commits only when told to, and reads only committed records.
+    /// A consumer that commits only explicitly, and reads only committed records.
     pub(super) fn consumer(&self, group: &str) -> ClientConfig {
         let mut config = self.client();
         let defaults = [
