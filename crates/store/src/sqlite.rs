@@ -30,6 +30,11 @@ pub enum Durability {
     Derived,
 }
 
+/// How long a statement, or an opener, waits for a lock of another connection.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval between two attempts to open a file that another connection has locked.
+const OPEN_RETRY: Duration = Duration::from_millis(10);
+
 /// One generation's tables and checkpoint in a file.
 #[derive(Clone, Debug)]
 pub struct SqliteNamespace {
@@ -57,7 +62,7 @@ impl SqliteNamespace {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(synchronous)
-            .busy_timeout(Duration::from_secs(10))
+            .busy_timeout(BUSY_TIMEOUT)
             .pragma("temp_store", "memory")
             // At most 16 MiB of pages per connection. A larger cache costs a writer more than it gains: SQLite scans
             // the whole cache after a commit that has balanced a tree.
@@ -67,7 +72,7 @@ impl SqliteNamespace {
             // The texts of statements differ by how many rows they write.
             .statement_cache_capacity(256);
         let opened = |source| StoreError::Open { path: shown(), source };
-        let mut first = options.connect().await.map_err(opened)?;
+        let mut first = connect(&options).await.map_err(opened)?;
         let prepared = prepare(&mut first, &shown(), layout, ddl).await;
         let file = match prepared.and_then(|()| OpenFile::of(path)) {
             Ok(file) => file,
@@ -190,6 +195,26 @@ pub(crate) async fn remove(path: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Connects, and switches a new file to WAL mode. SQLite does not apply the busy timeout to that switch, so an opener that
+/// meets another one tries again.
+async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
+    let deadline = tokio::time::Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match options.connect().await {
+            Err(error) if is_busy(&error) && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(OPEN_RETRY).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// True for `SQLITE_BUSY` and its extended codes, whose low byte is 5.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff == 5)
 }
 
 /// Creates the tables, and marks a new file as unfilled.
