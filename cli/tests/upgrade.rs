@@ -30,9 +30,10 @@ fn unpack(to: &Path) -> Vec<Value> {
     answers.unwrap()
 }
 
-/// Without what says how long it took.
+/// Removes the fields that differ between two requests, and the title of a problem: its wording may change; code, status and
+/// detail may not.
 fn lasting(mut answer: Value) -> Value {
-    for field in ["latency_ms", "request_id"] {
+    for field in ["latency_ms", "request_id", "title"] {
         if let Some(object) = answer.as_object_mut() {
             object.remove(field);
         }
