@@ -30,12 +30,13 @@ fn unpack(to: &Path) -> Vec<Value> {
     answers.unwrap()
 }
 
-/// Removes the fields that differ between two requests, and the title of a problem: its wording may change; code, status and
-/// detail may not.
+/// Removes the fields that differ between two requests, and the wording of a problem: its code and status remain.
 fn lasting(mut answer: Value) -> Value {
-    for field in ["latency_ms", "request_id", "title"] {
-        if let Some(object) = answer.as_object_mut() {
-            object.remove(field);
+    let is_problem = answer["type"].as_str().is_some_and(|kind| kind.starts_with("urn:carbon-ml:problem:"));
+    let wording: &[&str] = if is_problem { &["title", "detail"] } else { &[] };
+    if let Some(object) = answer.as_object_mut() {
+        for field in ["latency_ms", "request_id"].iter().chain(wording) {
+            object.remove(*field);
         }
     }
     answer

@@ -225,9 +225,9 @@ mod tests {
     }
 
     #[test]
-    fn retention_that_would_lose_truth_is_refused() {
-        let broken = BUILTIN.replacen("cleanup: compact\n    # The history window: younger versions of an entity are never compacted away.\n    min_compaction_lag: 30d", "cleanup: delete\n    retention: 7d", 1);
-        assert!(mistakes(&broken).iter().any(|text| text.contains("truth would be lost")));
+    fn a_retention_that_loses_records_of_a_read_model_is_rejected() {
+        let broken = BUILTIN.replacen("cleanup: compact\n    # History window: compaction keeps all versions of an entity that are younger.\n    min_compaction_lag: 30d", "cleanup: delete\n    retention: 7d", 1);
+        assert!(mistakes(&broken).iter().any(|text| text.contains("a rebuild loses older records")));
     }
 
     #[test]
