@@ -198,7 +198,7 @@ async fn law_10_each_foreign_poison_is_one_dead_letter_and_the_stream_goes_on() 
     assert_eq!(foreign.found("good", &foreign.fence().await).await, BTreeSet::new());
     for id in &all {
         let (status, problem) = foreign.catalog(id, &position).await;
-        let why = if id == "ERASED" { "is not there" } else { "is quarantined" };
+        let why = if id == "ERASED" { "does not exist" } else { "is quarantined" };
         assert!(status == 404 && problem["detail"].as_str().unwrap().contains(why), "{id}: {problem}");
     }
     // A record without a key is no matter of ours: on a compacted topic the brokers refuse it.
@@ -257,7 +257,7 @@ async fn law_05_what_a_foreign_transaction_takes_back_was_never_there() {
     assert_eq!(foreign.found("taken", &foreign.fence().await).await, BTreeSet::from(["AFTER".to_owned()]));
     for n in 0..40 {
         let (status, problem) = foreign.catalog(&format!("A{n}"), &positions(&aborted)).await;
-        assert!(status == 404 && problem["detail"].as_str().unwrap().contains("is not there"), "{problem}");
+        assert!(status == 404 && problem["detail"].as_str().unwrap().contains("does not exist"), "{problem}");
     }
     no_lag(&foreign.server).await;
     let committed = foreign.python("produce_raw.py", &["--transaction", "commit"], &records("C", "kept")).await;
